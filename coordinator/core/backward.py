@@ -1,0 +1,86 @@
+"""Backward: turning back (R12), and what an answer to Compensate means (R8, R15)."""
+
+from typing import Final
+
+from coordinator.core.attempts import failed_attempt, is_owed, next_attempt_at
+from coordinator.core.events import (
+    AttemptFailed,
+    Fact,
+    IncidentOpened,
+    SagaCompensated,
+    SagaFailed,
+    SagaTurnedBack,
+    StepCompensated,
+    StepCompensationFailed,
+)
+from coordinator.core.forward import quiet_at
+from coordinator.core.inputs import Compensated, KeyExpired, Replied
+from coordinator.core.plan import SagaPlan
+from coordinator.core.state import SagaState
+from coordinator.core.values import Failure, IncidentKind, Instant, StepId, StepStatus, TurnBackCause
+
+QUIET_GRACE_US: Final = 500_000
+"""Added to the time that attempts in flight are waited for, so that their own deadline is heard first."""
+
+
+def turn_back(
+    plan: SagaPlan,
+    state: SagaState,
+    now: Instant,
+    *,
+    cause: TurnBackCause,
+    failure: Failure,
+    step_id: StepId | None = None,
+    actor: str = "",
+) -> SagaTurnedBack:
+    """The fact that a saga turns back now, with the instant until which siblings in flight are awaited."""
+    until = quiet_at(plan, state, now, grace_us=QUIET_GRACE_US)
+    return SagaTurnedBack(cause=cause, step_id=step_id, failure=failure, quiet_at=until, actor=actor)
+
+
+def decide_turned_back(plan: SagaPlan, state: SagaState) -> tuple[Fact, ...]:
+    """Whether a saga that turned back has come to an end, or to a stand (R15)."""
+    if not state.is_quiet or any(step.status is StepStatus.COMPENSATING for step in state.steps):
+        return ()
+    if any(step.status is StepStatus.COMPENSATION_FAILED for step in state.steps):
+        return (SagaFailed(),)
+    return (SagaCompensated(),)
+
+
+def decide_compensation_reply(plan: SagaPlan, state: SagaState, reply: Replied, now: Instant) -> tuple[Fact, ...]:
+    """What an answer to Compensate, or the lack of one, makes of its step."""
+    index = plan.index_of.get(reply.attempt.step_id)
+    if index is None:
+        return ()
+    step, step_plan = state.steps[index], plan.steps[index]
+    call = step.compensate
+    if call is None or step.status is not StepStatus.COMPENSATING or not is_owed(call, reply.attempt):
+        return ()
+    outcome = reply.outcome
+    if isinstance(outcome, Compensated):
+        return (StepCompensated(attempt=reply.attempt, sent_at=reply.sent_at, handler_ran=outcome.handler_ran),)
+    failed = failed_attempt(outcome)  # R8: a refusal to compensate is a failed attempt like any other
+    if isinstance(outcome, KeyExpired):
+        return _give_up(state, reply, failed.failure, IncidentKind.KEY_EXPIRED)  # R21: asking again cannot help
+    started_at = now if call.failed_first_at is None else call.failed_first_at
+    limit_at = Instant(started_at + step_plan.compensate_time_limit_us)  # R13: bounded by its own policy only
+    retry_at = next_attempt_at(state, call, reply.attempt, failed, policy=step_plan.compensate_retry, now=now, limit_at=limit_at)
+    if retry_at is None:
+        return _give_up(state, reply, failed.failure, IncidentKind.COMPENSATION_EXHAUSTED)
+    return (
+        AttemptFailed(
+            attempt=reply.attempt,
+            sent_at=reply.sent_at,
+            outcome=failed.outcome,
+            failure=failed.failure,
+            retry_at=retry_at,
+        ),
+    )
+
+
+def _give_up(state: SagaState, reply: Replied, failure: Failure, kind: IncidentKind) -> tuple[Fact, ...]:
+    step_id = reply.attempt.step_id
+    return (
+        StepCompensationFailed(attempt=reply.attempt, sent_at=reply.sent_at, failure=failure),
+        IncidentOpened(id=len(state.incidents) + 1, kind=kind, step_id=step_id, failure=failure),
+    )

@@ -1,0 +1,19 @@
+"""What every test shares: the budgets of Hypothesis, chosen by the environment variable HYPOTHESIS_PROFILE."""
+
+import os
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+settings.register_profile("fast", max_examples=150, stateful_step_count=40, derandomize=True, deadline=None, database=None)
+settings.register_profile(
+    "full", max_examples=1_500, stateful_step_count=60, deadline=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "fast"))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Marks every law, so that the full tier runs it again with the big budget."""
+    for item in items:
+        if "property" in item.path.parts:
+            item.add_marker(pytest.mark.property)
