@@ -1,0 +1,255 @@
+"""What the engine needs from the world. Every port is batch-shaped and none of them blocks the loop."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from coordinator.core.effects import CallParticipant
+from coordinator.core.events import Event
+from coordinator.core.inputs import Replied
+from coordinator.core.plan import SagaPlan
+from coordinator.core.state import SagaState
+from coordinator.core.values import AttemptKey, DefinitionKey, Failure, Instant, SagaId, SagaStatus
+
+
+class Clock(Protocol):
+    """Where time comes from. Injected, so that tests and simulations own it."""
+
+    def now(self) -> Instant:
+        """The current instant; never goes back within one process."""
+
+    def call_at(self, instant: Instant, callback: Callable[[], None], /) -> Callable[[], None]:
+        """Calls back in the loop at that instant or soon after it; returns what cancels that."""
+
+
+# ── Journal ──────────────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StartKey:
+    """Names one piece of business; unique per definition name (R4)."""
+
+    definition_name: str
+    key: str
+    expires_at: Instant
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SagaStart:
+    """What the journal has to know when the first events of a saga are appended."""
+
+    definition: DefinitionKey
+    fingerprint: bytes
+    """Of the start: equal for two starts that ask for the same (R3). 32 bytes."""
+    labels: tuple[tuple[str, str], ...]
+    key: StartKey | None
+    created_at: Instant
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Append:
+    """Events of one saga that must be committed together, and the row by which that saga is found."""
+
+    saga_id: SagaId
+    events: tuple[Event, ...]
+    """At least one, in order, without gaps."""
+    status: SagaStatus
+    """After these events."""
+    wake_at: Instant | None
+    """When the saga next needs attention by itself, if it sleeps; None otherwise."""
+    start: SagaStart | None = None
+    """Set on the first append of a saga, and only there."""
+
+    @property
+    def expected_sequence(self) -> int:
+        """Sequence of the saga before these events."""
+        return self.events[0].sequence - 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Committed:
+    """The events are in the journal."""
+
+    append: Append
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StartLost:
+    """Another start holds the key or the id; nothing was written (R4)."""
+
+    append: Append
+    winner: SagaId
+    same: bool
+    """Whether the winner asks for the same."""
+    by_key: bool
+    """True: the idempotency key is taken; False: the saga id is."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refused:
+    """The database will never take these events. Nothing of them was written; an incident was, where that was possible (R28)."""
+
+    append: Append
+    failure: Failure
+
+
+Appended = Committed | StartLost | Refused
+
+
+class JournalListener(Protocol):
+    """Who is told what became of appends. Called in the loop, in the order of the appends of each saga."""
+
+    def appended(self, results: Sequence[Appended], /) -> None:
+        """What became of a batch. Only now may anything be announced."""
+
+    def lost(self, reason: Failure, /) -> None:
+        """Ownership or the database itself is gone for good: nothing further will be committed by this process (R26, R32)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredSaga:
+    """One saga as the journal has it."""
+
+    saga_id: SagaId
+    definition: DefinitionKey
+    fingerprint: bytes
+    status: SagaStatus
+    created_at: Instant
+    ended_at: Instant | None
+    events: tuple[Event, ...]
+    """All of them in order; empty where only the row was asked for."""
+    labels: tuple[tuple[str, str], ...]
+    quarantined: Failure | None
+    """Why it is set aside; None: it is not."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SagaFilter:
+    """All conditions given must hold."""
+
+    statuses: frozenset[SagaStatus] = frozenset()
+    """Any of these; empty: all."""
+    definition_name: str = ""
+    """Empty: all."""
+    labels: tuple[tuple[str, str], ...] = ()
+    created_from: Instant | None = None
+    created_before: Instant | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredDefinition:
+    """A registered definition, as bytes that the codec understands."""
+
+    key: DefinitionKey
+    content: bytes
+    """The definition and its descriptors, in the coordinator's own deterministic serialisation: equal bytes are the same definition."""
+    registered_at: Instant
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredParticipant:
+    """One place where a participant can be called, as it registered itself."""
+
+    name: str
+    target: str
+    description: bytes
+    """saga.v1.ParticipantDescription."""
+    expires_at: Instant
+
+
+class Journal(Protocol):
+    """The append-only record of every saga, and what is kept beside it.
+
+    Appends are queued without waiting and committed in groups, each group in one database transaction. A database that is away is waited
+    for: appends are repeated until they are in or refused for ever. Reads see what is committed, and raise `JournalUnavailableError` when
+    the database cannot be read.
+    """
+
+    def append(self, batch: Sequence[Append], /) -> None:
+        """Queues appends; `JournalListener.appended` tells what became of them. Appends of one saga must come in order."""
+
+    @property
+    def stalled_for_us(self) -> int:
+        """How long the oldest queued append has been failing; 0 while all is well. What admission of new sagas is decided by."""
+
+    async def quarantine(self, saga_id: SagaId, failure: Failure, /) -> None:
+        """Sets a saga aside with an incident, outside its own events: it is not loaded at the next start."""
+
+    async def load_unfinished(self, after: SagaId | None, limit: int, /) -> Sequence[StoredSaga]:
+        """A page of the sagas that can move by themselves and are not quarantined, with events, ordered by id; empty after the last. A saga
+        whose events cannot be decoded comes without events and with `quarantined` saying why."""
+
+    async def find_saga(self, saga_id: SagaId, /) -> StoredSaga | None:
+        """One saga with its events; None if there is none."""
+
+    async def find_by_key(self, definition_name: str, key: str, now: Instant, /) -> StoredSaga | None:
+        """The saga (without events) that holds an unexpired start key; None if nobody does."""
+
+    async def list_sagas(self, where: SagaFilter, before: tuple[Instant, SagaId] | None, limit: int, /) -> Sequence[StoredSaga]:
+        """Sagas without events, newest first by (created_at, id), strictly before the cursor."""
+
+    async def read_events(self, saga_id: SagaId, after: int, limit: int, /) -> Sequence[bytes]:
+        """Encoded `saga.v1.Event` messages (R30) after a sequence, in order; empty also for an unknown saga."""
+
+    async def put_definition(self, definition: StoredDefinition, /) -> StoredDefinition:
+        """Stores a definition unless its key is taken; returns what is stored under the key now."""
+
+    async def find_definition(self, name: str, version: int, /) -> StoredDefinition | None:
+        """One definition; version 0 is the highest. None if there is none."""
+
+    async def list_definitions(self, name: str, after: DefinitionKey | None, limit: int, /) -> Sequence[StoredDefinition]:
+        """Definitions by name and version, after the cursor; `name` empty: all."""
+
+    async def put_participant(self, participant: StoredParticipant, /) -> None:
+        """Stores a registration, or renews the one of the same name and target."""
+
+    async def list_participants(self) -> Sequence[StoredParticipant]:
+        """Every registration, expired ones included."""
+
+
+class JournalUnavailableError(Exception):
+    """The database cannot be reached now. Nothing is known to be lost; try again."""
+
+
+# ── Participants ─────────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class Dispatcher(Protocol):
+    """Calls participants. Never blocks: calls wait inside, bounded, and each ends in exactly one reply."""
+
+    def send(self, calls: Sequence[CallParticipant], /) -> None:
+        """Hands over calls."""
+
+    def withdraw(self, saga_id: SagaId, attempts: Sequence[AttemptKey], /) -> None:
+        """Calls that need not be sent any more: those still waiting end NotSent at once, those under way go on."""
+
+    def abandon_waiting(self) -> int:
+        """Sends nothing any more. Calls that still wait are dropped without a reply; returns how many. They stay owed for recovery."""
+
+
+class ParticipantConflictError(Exception):
+    """Another live participant of that name describes one of its actions in another way."""
+
+
+class ReplyListener(Protocol):
+    """Who is told how calls ended."""
+
+    def replied(self, replies: Sequence[tuple[SagaId, Replied]], /) -> None:
+        """Replies, in any order. Called in the loop."""
+
+
+# ── Definitions and observers ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class Plans(Protocol):
+    """Where compiled plans come from."""
+
+    async def plan_of(self, key: DefinitionKey, /) -> SagaPlan:
+        """The plan of a registered definition. Raises KeyError if there is none, ValueError if it cannot be compiled any more."""
+
+
+class Observer(Protocol):
+    """Is shown every committed fact, after its commit. Must not raise, block, or change what it is shown."""
+
+    def committed(self, append: Append, plan: SagaPlan, state: SagaState, /) -> None:
+        """Events of one saga that are in the journal now. The state may be ahead of them, never behind."""
