@@ -1,0 +1,181 @@
+"""Every question that is asked of the journal. Each runs within one database transaction, and so sees one state throughout."""
+
+import heapq
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from typing import Final, NamedTuple
+
+from sqlalchemy import Connection, Row, Select, and_, exists, select, text, tuple_
+
+from coordinator.core.errors import CorruptJournalError
+from coordinator.core.values import DefinitionKey, Instant, SagaId, SagaStatus
+from coordinator.engine.ports import SagaFilter, StoredDefinition, StoredParticipant, StoredSaga
+from coordinator.journal.rows import events_of, stored_definition, stored_participant, stored_saga
+from coordinator.journal.statements import Cell
+from coordinator.journal.tables import DEFINITION, EVENT, IS_UNFINISHED, PARTICIPANT, SAGA, SAGA_LABEL, START_KEY
+
+IDS_PER_QUERY_MAX: Final = 500
+"""Sagas whose labels or events are read with one statement."""
+
+
+class UnfinishedPage(NamedTuple):
+    """A page of sagas to take up again."""
+
+    sagas: list[StoredSaga]
+    corrupt: list[tuple[SagaId, CorruptJournalError]]
+    """Sagas of the page that cannot be read, and why."""
+    last: SagaId | None
+    """Where the next page begins; None: there is none."""
+
+
+def load_unfinished(connection: Connection, shard: int, after: SagaId | None, limit: int) -> UnfinishedPage:
+    """The next unfinished sagas by id, with their events."""
+    query = _sagas().where(SAGA.c.shard == shard, text(IS_UNFINISHED)).order_by(SAGA.c.saga_id).limit(limit)
+    if after is not None:
+        query = query.where(SAGA.c.saga_id > after)
+    rows = connection.execute(query).all()
+    ids = [SagaId(row.saga_id) for row in rows]
+    labels = _labels_of(connection, ids)
+    payloads = _payloads_of(connection, ids)
+    sagas: list[StoredSaga] = []
+    corrupt: list[tuple[SagaId, CorruptJournalError]] = []
+    for saga_id, row in zip(ids, rows, strict=True):
+        events, error = events_of(payloads[saga_id])
+        if error is None and not events:
+            error = CorruptJournalError("it has no events")
+        if error is None:
+            sagas.append(stored_saga(row, labels[saga_id], events))
+        else:
+            corrupt.append((saga_id, error))
+    return UnfinishedPage(sagas, corrupt, ids[-1] if len(ids) == limit else None)
+
+
+def find_saga(connection: Connection, saga_id: SagaId) -> StoredSaga | None:
+    """One saga with its events; of a quarantined one those before the first that cannot be read. Raises CorruptJournalError otherwise."""
+    row = connection.execute(_sagas().where(SAGA.c.saga_id == saga_id)).one_or_none()
+    if row is None:
+        return None
+    events, error = events_of(_payloads_of(connection, [saga_id])[saga_id])
+    saga = stored_saga(row, _labels_of(connection, [saga_id])[saga_id], events)
+    if error is not None and saga.quarantined is None:
+        raise error
+    return saga
+
+
+def find_by_key(connection: Connection, definition_name: str, key: str, now: Instant) -> StoredSaga | None:
+    """The saga that holds a start key, without events; None if nobody does, or not any more."""
+    holder = select(START_KEY.c.saga_id).where(
+        START_KEY.c.definition_name == definition_name, START_KEY.c.key == key, START_KEY.c.expires_at > now
+    )
+    row = connection.execute(_sagas().where(SAGA.c.saga_id == holder.scalar_subquery())).one_or_none()
+    return None if row is None else _with_labels(connection, [row])[0]
+
+
+def list_sagas(connection: Connection, where: SagaFilter, before: tuple[Instant, SagaId] | None, limit: int) -> list[StoredSaga]:
+    """Sagas without events, newest first.
+
+    Several statuses are several queries whose results are merged: each walks an index from its newest end and stops at the limit, where
+    one query for all would sort whatever it finds.
+    """
+    statuses: Sequence[SagaStatus | None] = sorted(where.statuses) or [None]
+    found = [connection.execute(_listing(where, status, before).limit(limit)).all() for status in statuses]
+    merged = heapq.merge(*found, key=lambda row: (row.created_at, row.saga_id), reverse=True)
+    return _with_labels(connection, list(islice(merged, limit)))
+
+
+def read_events(connection: Connection, saga_id: SagaId, after: int, limit: int) -> list[bytes]:
+    """Encoded events after a sequence, in order."""
+    mine = and_(EVENT.c.saga_id == saga_id, EVENT.c.sequence > after)
+    return [row.payload for row in connection.execute(select(EVENT.c.payload).where(mine).order_by(EVENT.c.sequence).limit(limit))]
+
+
+def find_definition(connection: Connection, name: str, version: int) -> StoredDefinition | None:
+    """One definition; version 0 is the highest."""
+    query = select(*DEFINITION.c).where(DEFINITION.c.name == name).order_by(DEFINITION.c.version.desc()).limit(1)
+    if version:
+        query = query.where(DEFINITION.c.version == version)
+    row = connection.execute(query).one_or_none()
+    return None if row is None else stored_definition(row)
+
+
+def list_definitions(connection: Connection, name: str, after: DefinitionKey | None, limit: int) -> list[StoredDefinition]:
+    """Definitions by name and version, after the cursor."""
+    query = select(*DEFINITION.c).order_by(DEFINITION.c.name, DEFINITION.c.version).limit(limit)
+    if name:
+        query = query.where(DEFINITION.c.name == name)
+    if after is not None:
+        query = query.where(tuple_(DEFINITION.c.name, DEFINITION.c.version) > tuple_(after.name, after.version))
+    return [stored_definition(row) for row in connection.execute(query)]
+
+
+def list_participants(connection: Connection) -> list[StoredParticipant]:
+    """Every registration, by name and target."""
+    query = select(*PARTICIPANT.c).order_by(PARTICIPANT.c.name, PARTICIPANT.c.target)
+    return [stored_participant(row) for row in connection.execute(query)]
+
+
+def _sagas() -> Select[*tuple[Cell, ...]]:
+    """In the order of cells that `stored_saga` expects."""
+    return select(
+        SAGA.c.saga_id,
+        SAGA.c.definition_name,
+        SAGA.c.definition_version,
+        SAGA.c.fingerprint,
+        SAGA.c.status,
+        SAGA.c.created_at,
+        SAGA.c.ended_at,
+        SAGA.c.quarantine_code,
+        SAGA.c.quarantine_message,
+    )
+
+
+def _listing(where: SagaFilter, status: SagaStatus | None, before: tuple[Instant, SagaId] | None) -> Select[*tuple[Cell, ...]]:
+    query = _sagas()
+    created_at, saga_id = SAGA.c.created_at, SAGA.c.saga_id
+    for place, (key, value) in enumerate(where.labels):
+        label = SAGA_LABEL.alias(f"label_{place}")
+        is_labelled = and_(label.c.saga_id == SAGA.c.saga_id, label.c.key == key, label.c.value == value)
+        if place == 0:  # its index leads: newest first among the sagas that have this label
+            query = query.join(label, is_labelled)
+            created_at, saga_id = label.c.created_at, label.c.saga_id
+        else:
+            query = query.where(exists().where(is_labelled))
+    if status is not None:
+        query = query.where(SAGA.c.status == status)
+    if where.definition_name:
+        query = query.where(SAGA.c.definition_name == where.definition_name)
+    if where.created_from is not None:
+        query = query.where(created_at >= where.created_from)
+    if where.created_before is not None:
+        query = query.where(created_at < where.created_before)
+    if before is not None:
+        query = query.where(tuple_(created_at, saga_id) < tuple_(*before))
+    return query.order_by(created_at.desc(), saga_id.desc())
+
+
+def _with_labels(connection: Connection, rows: Sequence[Row[*tuple[Cell, ...]]]) -> list[StoredSaga]:
+    labels = _labels_of(connection, [row.saga_id for row in rows])
+    return [stored_saga(row, labels[row.saga_id]) for row in rows]
+
+
+def _labels_of(connection: Connection, ids: Sequence[SagaId]) -> defaultdict[SagaId, list[tuple[str, str]]]:
+    found: defaultdict[SagaId, list[tuple[str, str]]] = defaultdict(list)
+    for some in _pieces(ids):
+        query = select(SAGA_LABEL.c.saga_id, SAGA_LABEL.c.key, SAGA_LABEL.c.value).where(SAGA_LABEL.c.saga_id.in_(some))
+        for row in connection.execute(query):
+            found[row.saga_id].append((row.key, row.value))
+    return found
+
+
+def _payloads_of(connection: Connection, ids: Sequence[SagaId]) -> defaultdict[SagaId, list[bytes]]:
+    found: defaultdict[SagaId, list[bytes]] = defaultdict(list)
+    for some in _pieces(ids):
+        query = select(EVENT.c.saga_id, EVENT.c.payload).where(EVENT.c.saga_id.in_(some)).order_by(EVENT.c.saga_id, EVENT.c.sequence)
+        for row in connection.execute(query):
+            found[row.saga_id].append(row.payload)
+    return found
+
+
+def _pieces(ids: Sequence[SagaId]) -> Iterator[Sequence[SagaId]]:
+    return (ids[start : start + IDS_PER_QUERY_MAX] for start in range(0, len(ids), IDS_PER_QUERY_MAX))

@@ -1,0 +1,78 @@
+"""Rows as values of the ports, and back. What a database returns is checked here: beyond this file, values have their types."""
+
+from collections.abc import Iterable, Sequence
+
+from sqlalchemy import Row
+
+from coordinator.codec.events import decode_event
+from coordinator.core.errors import CorruptJournalError
+from coordinator.core.events import Event
+from coordinator.core.values import DefinitionKey, Failure, Instant, SagaId, SagaStatus
+from coordinator.engine.ports import StoredDefinition, StoredParticipant, StoredSaga
+from coordinator.journal.statements import Cell
+
+
+def as_text(cell: Cell) -> str:
+    """A cell that must be text."""
+    if not isinstance(cell, str):
+        raise CorruptJournalError(f"text was expected in the database, found {type(cell).__name__}")
+    return cell
+
+
+def as_int(cell: Cell) -> int:
+    """A cell that must be a number."""
+    if not isinstance(cell, int):
+        raise CorruptJournalError(f"a number was expected in the database, found {type(cell).__name__}")
+    return cell
+
+
+def as_bytes(cell: Cell) -> bytes:
+    """A cell that must be bytes."""
+    if not isinstance(cell, bytes):
+        raise CorruptJournalError(f"bytes were expected in the database, found {type(cell).__name__}")
+    return cell
+
+
+def stored_saga(row: Row[*tuple[Cell, ...]], labels: Iterable[tuple[str, str]], events: Sequence[Event] = ()) -> StoredSaga:
+    """A saga from its row, in the order of `SAGA_CELLS`."""
+    saga_id, name, version, fingerprint, status, created_at, ended_at, code, message = row
+    return StoredSaga(
+        saga_id=SagaId(as_text(saga_id)),
+        definition=DefinitionKey(as_text(name), as_int(version)),
+        fingerprint=as_bytes(fingerprint),
+        status=SagaStatus(as_int(status)),
+        created_at=Instant(as_int(created_at)),
+        ended_at=None if ended_at is None else Instant(as_int(ended_at)),
+        events=tuple(events),
+        labels=tuple(sorted(labels)),
+        quarantined=None if code is None else Failure(as_int(code), as_text(message)),
+    )
+
+
+def events_of(payloads: Iterable[bytes]) -> tuple[list[Event], CorruptJournalError | None]:
+    """The events of one saga up to the first that cannot be read or is out of order, and what is wrong with that; None: nothing."""
+    events: list[Event] = []
+    for payload in payloads:
+        try:
+            event = decode_event(payload)
+        except CorruptJournalError as error:
+            return events, error
+        if event.sequence != len(events) + 1:
+            return events, CorruptJournalError(f"event {len(events) + 1} was expected, found {event.sequence}")
+        events.append(event)
+    return events, None
+
+
+def stored_definition(row: Row[*tuple[Cell, ...]]) -> StoredDefinition:
+    """A definition from its row."""
+    name, version, content, registered_at = row
+    key = DefinitionKey(as_text(name), as_int(version))
+    return StoredDefinition(key=key, content=as_bytes(content), registered_at=Instant(as_int(registered_at)))
+
+
+def stored_participant(row: Row[*tuple[Cell, ...]]) -> StoredParticipant:
+    """A registration from its row."""
+    name, target, description, expires_at = row
+    return StoredParticipant(
+        name=as_text(name), target=as_text(target), description=as_bytes(description), expires_at=Instant(as_int(expires_at))
+    )

@@ -1,0 +1,69 @@
+"""Writes that are no appends. Each is a database transaction of its own, in the one writer, and harmless to repeat."""
+
+from typing import Final
+
+from sqlalchemy import Connection, delete, insert, select, update
+
+from coordinator.core.values import Failure, IncidentKind, Instant, SagaId
+from coordinator.engine.ports import StoredDefinition, StoredParticipant
+from coordinator.journal.queries import find_definition
+from coordinator.journal.tables import DEFINITION, INCIDENT, PARTICIPANT, QUARANTINE_INCIDENT_ID, SAGA
+
+REASON_CHARS_MAX: Final = 2_000
+"""Of the words with which a saga is set aside."""
+
+
+def put_definition(connection: Connection, definition: StoredDefinition) -> StoredDefinition:
+    """Stores a definition unless its key is taken; returns what is stored under the key now (R27)."""
+    name, version = definition.key
+    stored = find_definition(connection, name, version)
+    if stored is not None:
+        return stored
+    connection.execute(
+        insert(DEFINITION).values(name=name, version=version, content=definition.content, registered_at=definition.registered_at)
+    )
+    return definition
+
+
+def put_participant(connection: Connection, participant: StoredParticipant) -> None:
+    """Stores a registration in the place of the one of the same name and target."""
+    mine = (PARTICIPANT.c.name == participant.name, PARTICIPANT.c.target == participant.target)
+    connection.execute(delete(PARTICIPANT).where(*mine))
+    connection.execute(
+        insert(PARTICIPANT).values(
+            name=participant.name,
+            target=participant.target,
+            description=participant.description,
+            expires_at=participant.expires_at,
+        )
+    )
+
+
+def quarantine(connection: Connection, saga_id: SagaId, failure: Failure, now: Instant) -> bool:
+    """Sets a saga aside with an open incident; False if there is no such saga. Again, it changes nothing but the reason."""
+    reason = written_reason(failure)
+    changed = connection.execute(
+        update(SAGA).where(SAGA.c.saga_id == saga_id).values(quarantine_code=reason.code, quarantine_message=reason.message)
+    )
+    if changed.rowcount == 0:
+        return False
+    mine = (INCIDENT.c.saga_id == saga_id, INCIDENT.c.id == QUARANTINE_INCIDENT_ID)
+    opened_at = connection.execute(select(INCIDENT.c.opened_at).where(*mine, INCIDENT.c.closed_at.is_(None))).scalar_one_or_none()
+    connection.execute(delete(INCIDENT).where(*mine))
+    connection.execute(
+        insert(INCIDENT).values(
+            saga_id=saga_id,
+            id=QUARANTINE_INCIDENT_ID,
+            kind=IncidentKind.QUARANTINED,
+            code=reason.code,
+            message=reason.message,
+            opened_at=now if opened_at is None else opened_at,
+        )
+    )
+    return True
+
+
+def written_reason(failure: Failure) -> Failure:
+    """The reason as it is stored: short, and text that every database takes. What made a saga unwritable must not make this so too."""
+    words = failure.message[:REASON_CHARS_MAX].encode("utf-8", "backslashreplace").decode().replace("\0", "\\0")
+    return Failure(failure.code, words)

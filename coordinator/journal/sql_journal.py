@@ -1,0 +1,170 @@
+"""The journal in an SQLite database, behind the port of the engine."""
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from types import TracebackType
+from typing import Self, TypeVar
+
+from sqlalchemy import Connection
+
+from coordinator.core.values import Code, DefinitionKey, Failure, Instant, SagaId
+from coordinator.engine.ports import (
+    Append,
+    Clock,
+    JournalListener,
+    JournalUnavailableError,
+    SagaFilter,
+    StoredDefinition,
+    StoredParticipant,
+    StoredSaga,
+)
+from coordinator.journal import queries, side_writes
+from coordinator.journal.commit_loop import CommitLoop
+from coordinator.journal.database_file import DatabaseFile, database_path
+from coordinator.journal.opening import open_writer
+from coordinator.journal.reader import Reader
+from coordinator.journal.sqlite import READERS, Connect, connect, reading_engine
+from coordinator.journal.writer import SHARD_ID, Writer
+
+_logger = logging.getLogger(__name__)
+
+ResultT = TypeVar("ResultT")
+
+
+class SqlJournal:
+    """Implements `Journal`. Made by `open`, ended by `aclose` or at the end of `async with`.
+
+    One thread writes and a few read; everything else happens in the loop. A saga that cannot be read or written is set aside alone.
+    """
+
+    def __init__(self, file: DatabaseFile, writer: Writer, reader: Reader, clock: Clock) -> None:
+        self._file = file
+        self._writer = writer
+        self._reader = reader
+        self._clock = clock
+        self._executor = ThreadPoolExecutor(1, thread_name_prefix="journal-writer")
+        self._commits = CommitLoop(writer=writer, executor=self._executor, clock=clock)
+        self._is_closed = False
+
+    @classmethod
+    async def open(cls, url: str, *, clock: Clock, listener: JournalListener | None = None, connect: Connect = connect) -> Self:
+        """Opens the journal of a URL or path ("sqlite+aiosqlite:///saga.db", "/var/lib/saga/saga.db"), makes or migrates its tables, and
+        takes possession of it until it is closed.
+
+        `listener` may be given here or to `listen`, but before the first append. `connect` is for tests: it opens the connections.
+        Raises JournalOpenError, which says what was expected, what was found, and what to do.
+        """
+        path = database_path(url)
+        file, writer = await asyncio.to_thread(open_writer, path, clock.now(), connect)
+        journal = cls(file, writer, Reader(reading_engine(file, connect), threads=READERS), clock)
+        if listener is not None:
+            journal.listen(listener)
+        journal._commits.start()
+        return journal
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Commits what is queued if the database takes it now, and gives the database back. Safe to call twice."""
+        if self._is_closed:
+            return
+        self._is_closed = True
+        try:
+            is_at_rest = await self._commits.close()
+        finally:
+            await asyncio.to_thread(self._reader.close)
+        if not is_at_rest:
+            self._executor.shutdown(wait=False)
+            return  # the lock goes with the process: until then the commit that hangs may still happen
+        await asyncio.get_running_loop().run_in_executor(self._executor, self._writer.close)
+        self._executor.shutdown()
+        self._file.release()
+
+    # ── Appends ─────────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def listen(self, listener: JournalListener) -> None:
+        """Names who is told what became of appends. Once, before the first append."""
+        self._commits.listen(listener)
+
+    def append(self, batch: Sequence[Append], /) -> None:
+        """Queues appends. What is queued is bounded by whoever appends: `stalled_for_us` tells when to take nothing new on."""
+        self._commits.append(batch)
+
+    @property
+    def stalled_for_us(self) -> int:
+        """How long the oldest queued append has been failing, or its commit has hung; 0 while all is well."""
+        return self._commits.stalled_for_us
+
+    # ── Sagas ───────────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    async def quarantine(self, saga_id: SagaId, failure: Failure, /) -> None:
+        """Sets a saga aside with an incident, after what was appended before. Waits for a database that is away."""
+        set_aside = partial(side_writes.quarantine, saga_id=saga_id, failure=failure, now=self._clock.now())
+        if not await self._commits.write_beside(set_aside, is_repeated=True):
+            _logger.warning("no saga to set aside", extra={"saga.id": saga_id, "reason": failure.message})
+
+    async def load_unfinished(self, after: SagaId | None, limit: int, /) -> Sequence[StoredSaga]:
+        """A page of the sagas that can move by themselves; fewer than `limit` only at the end, also when some were set aside."""
+        found: list[StoredSaga] = []
+        while len(found) < limit:
+            page = await self._read(partial(queries.load_unfinished, shard=SHARD_ID, after=after, limit=limit - len(found)))
+            for saga_id, error in page.corrupt:
+                _logger.error("saga set aside: its events cannot be read", extra={"saga.id": saga_id, "reason": str(error)})
+                await self.quarantine(saga_id, Failure(Code.INTERNAL, f"its events cannot be read: {error}"))
+            found += page.sagas
+            after = page.last
+            if after is None:
+                break
+        return found
+
+    async def find_saga(self, saga_id: SagaId, /) -> StoredSaga | None:
+        """One saga with its events; of a quarantined one those before the first that cannot be read. Raises CorruptJournalError if the
+        events cannot be read and nobody has noticed yet."""
+        return await self._read(partial(queries.find_saga, saga_id=saga_id))
+
+    async def find_by_key(self, definition_name: str, key: str, now: Instant, /) -> StoredSaga | None:
+        """The saga (without events) that holds an unexpired start key; None if nobody does."""
+        return await self._read(partial(queries.find_by_key, definition_name=definition_name, key=key, now=now))
+
+    async def list_sagas(self, where: SagaFilter, before: tuple[Instant, SagaId] | None, limit: int, /) -> Sequence[StoredSaga]:
+        """Sagas without events, newest first by (created_at, id), strictly before the cursor."""
+        return await self._read(partial(queries.list_sagas, where=where, before=before, limit=limit))
+
+    async def read_events(self, saga_id: SagaId, after: int, limit: int, /) -> Sequence[bytes]:
+        """Encoded events after a sequence, in order; empty also for an unknown saga."""
+        return await self._read(partial(queries.read_events, saga_id=saga_id, after=after, limit=limit))
+
+    # ── Definitions and participants ────────────────────────────────────────────────────────────────────────────────────────────
+
+    async def put_definition(self, definition: StoredDefinition, /) -> StoredDefinition:
+        """Stores a definition unless its key is taken; returns what is stored under the key now."""
+        return await self._commits.write_beside(partial(side_writes.put_definition, definition=definition))
+
+    async def find_definition(self, name: str, version: int, /) -> StoredDefinition | None:
+        """One definition; version 0 is the highest. None if there is none."""
+        return await self._read(partial(queries.find_definition, name=name, version=version))
+
+    async def list_definitions(self, name: str, after: DefinitionKey | None, limit: int, /) -> Sequence[StoredDefinition]:
+        """Definitions by name and version, after the cursor; `name` empty: all."""
+        return await self._read(partial(queries.list_definitions, name=name, after=after, limit=limit))
+
+    async def put_participant(self, participant: StoredParticipant, /) -> None:
+        """Stores a registration, or renews the one of the same name and target."""
+        await self._commits.write_beside(partial(side_writes.put_participant, participant=participant))
+
+    async def list_participants(self) -> Sequence[StoredParticipant]:
+        """Every registration, expired ones included."""
+        return await self._read(queries.list_participants)
+
+    async def _read(self, query: Callable[[Connection], ResultT]) -> ResultT:
+        lost = self._commits.lost
+        if lost is not None or self._is_closed:
+            raise JournalUnavailableError(lost.message if lost is not None else "the journal is closed")
+        return await self._reader.read(query)

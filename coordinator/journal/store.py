@@ -1,0 +1,39 @@
+"""What differs between databases, as far as the writer is concerned."""
+
+from enum import Enum
+from typing import Protocol
+
+from sqlalchemy import Engine
+from sqlalchemy.exc import StatementError
+
+
+class Trouble(Enum):
+    """What an error of the database means to the writer."""
+
+    AWAY = "the database cannot be used now: wait and try again"
+    DUPLICATE = "a row with this key is there already"
+    DEFECT = "these rows will never be taken"
+    GONE = "the database is damaged, or no journal any more"
+
+
+class Store(Protocol):
+    """The database that a journal is kept in."""
+
+    @property
+    def engine(self) -> Engine:
+        """Where the writing connection comes from. Its database transactions take the write lock when they begin."""
+
+    def why_gone(self) -> str | None:
+        """Why this is no longer the database that was opened; None: it is. Raises OSError if that cannot be told now (R32)."""
+
+    def trouble_of(self, error: Exception, /) -> Trouble:
+        """What an error means."""
+
+    def condition_of(self, error: Exception, /) -> str:
+        """Names what is wrong in a word, the same for every try."""
+
+
+def words_of(error: Exception) -> str:
+    """What the driver says, without the statement: that would fill a page, and its parameters are other people's secrets."""
+    cause = error.orig if isinstance(error, StatementError) and error.orig is not None else error
+    return f"{type(cause).__name__}: {cause}"

@@ -1,0 +1,190 @@
+"""The tables of the journal, in one file. Plain SQL that SQLite and PostgreSQL both understand; the migrations build the same (a test
+compares them).
+
+Instants are integers, microseconds since 1970 UTC, as everywhere in the core: a datetime would have to be made and parsed for each of the
+five rows of a saga, SQLite has no type for it, and integers compare exactly. For people the view `saga_view` shows the same sagas with
+names and readable times.
+"""
+
+from typing import Final
+
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    SmallInteger,
+    String,
+    Table,
+    Text,
+    UniqueConstraint,
+    text,
+)
+from sqlalchemy.dialects import postgresql
+from sqlalchemy.types import TypeEngine
+
+NAME_CHARS_MAX: Final = 128
+"""Names of definitions and participants."""
+KEY_CHARS_MAX: Final = 255
+"""Idempotency keys."""
+LABEL_KEY_CHARS_MAX: Final = 63
+LABEL_VALUE_CHARS_MAX: Final = 255
+STEP_ID_CHARS_MAX: Final = 64
+TARGET_CHARS_MAX: Final = 512
+"""gRPC targets."""
+QUARANTINE_INCIDENT_ID: Final = 0
+"""Incidents in a saga's own events count from 1; the one that the journal opens when it sets a saga aside is this: they never meet."""
+
+# A partial index serves a query only if the planner can prove that the query implies its condition: both must contain this very text.
+IS_UNFINISHED: Final = "status IN (1, 2, 4) AND quarantine_code IS NULL"
+
+METADATA: Final = MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+
+def _saga_id_type() -> TypeEngine[str]:
+    """UUIDs in their canonical text, which SQLite users can read and paste; PostgreSQL stores the sixteen bytes."""
+    return String(36).with_variant(postgresql.UUID(as_uuid=False), "postgresql")
+
+
+DEFINITION: Final = Table(
+    "definition",
+    METADATA,
+    Column("name", String(NAME_CHARS_MAX), primary_key=True),
+    Column("version", Integer, primary_key=True, autoincrement=False),
+    Column("content", LargeBinary, nullable=False),
+    Column("registered_at", BigInteger, nullable=False),
+)
+
+SAGA: Final = Table(
+    "saga",
+    METADATA,
+    Column("saga_id", _saga_id_type(), primary_key=True),
+    Column("shard", SmallInteger, nullable=False),
+    Column("definition_name", String(NAME_CHARS_MAX), nullable=False),
+    Column("definition_version", Integer, nullable=False),
+    Column("fingerprint", LargeBinary, nullable=False),
+    # `saga.v1.SagaStatus`. The row is written when the status changes, not with every event: `status`, `sequence` and `updated_at` tell of
+    # the last event that changed it.
+    Column("status", SmallInteger, nullable=False),
+    Column("sequence", BigInteger, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    Column("updated_at", BigInteger, nullable=False),
+    Column("ended_at", BigInteger),
+    # Until when the saga was last put to sleep. May be past once the saga has gone on: waking it again decides nothing.
+    Column("wake_at", BigInteger),
+    # Why the saga is set aside: code and words of a google.rpc.Status. Null: it is not.
+    Column("quarantine_code", Integer),
+    Column("quarantine_message", Text),
+    Index("ix_saga_unfinished", "shard", "saga_id", sqlite_where=text(IS_UNFINISHED), postgresql_where=text(IS_UNFINISHED)),
+    Index(
+        "ix_saga_wake_at",
+        "shard",
+        "wake_at",
+        sqlite_where=text("wake_at IS NOT NULL"),
+        postgresql_where=text("wake_at IS NOT NULL"),
+    ),
+    Index(None, "created_at", "saga_id"),
+    Index(None, "status", "created_at", "saga_id"),
+    Index(None, "definition_name", "created_at", "saga_id"),
+)
+
+SAGA_LABEL: Final = Table(
+    "saga_label",
+    METADATA,
+    Column("saga_id", _saga_id_type(), ForeignKey("saga.saga_id", ondelete="CASCADE"), primary_key=True),
+    Column("key", String(LABEL_KEY_CHARS_MAX), primary_key=True),
+    Column("value", String(LABEL_VALUE_CHARS_MAX), nullable=False),
+    # The saga's, again: so that one index finds the newest sagas of a label.
+    Column("created_at", BigInteger, nullable=False),
+    Index(None, "key", "value", "created_at", "saga_id"),
+)
+
+# No foreign key: a saga outlives its key, and retention may delete either first (R4).
+START_KEY: Final = Table(
+    "start_key",
+    METADATA,
+    Column("definition_name", String(NAME_CHARS_MAX), primary_key=True),
+    Column("key", String(KEY_CHARS_MAX), primary_key=True),
+    Column("saga_id", _saga_id_type(), nullable=False),
+    Column("fingerprint", LargeBinary, nullable=False),
+    Column("expires_at", BigInteger, nullable=False, index=True),
+)
+
+# The journal. `payload` is `saga.v1.Event` (R30). No foreign key to `saga`: it would be looked up for every event, and an event whose
+# predecessor is missing is refused anyway.
+EVENT: Final = Table(
+    "event",
+    METADATA,
+    Column("shard", SmallInteger, primary_key=True, autoincrement=False),
+    # In the order of commits. Grows without repeating, but may leave numbers out.
+    Column("position", BigInteger, primary_key=True, autoincrement=False),
+    Column("saga_id", _saga_id_type(), nullable=False),
+    Column("sequence", BigInteger, nullable=False),
+    Column("payload", LargeBinary, nullable=False),
+    UniqueConstraint("saga_id", "sequence"),
+)
+
+INCIDENT: Final = Table(
+    "incident",
+    METADATA,
+    Column("saga_id", _saga_id_type(), ForeignKey("saga.saga_id", ondelete="CASCADE"), primary_key=True),
+    Column("id", Integer, primary_key=True, autoincrement=False),
+    # `saga.v1.IncidentKind`.
+    Column("kind", SmallInteger, nullable=False),
+    # Null: about the whole saga.
+    Column("step_id", String(STEP_ID_CHARS_MAX)),
+    Column("code", Integer, nullable=False),
+    Column("message", Text, nullable=False),
+    Column("opened_at", BigInteger, nullable=False),
+    Column("closed_at", BigInteger),
+    Index(
+        "ix_incident_open",
+        "opened_at",
+        "saga_id",
+        "id",
+        sqlite_where=text("closed_at IS NULL"),
+        postgresql_where=text("closed_at IS NULL"),
+    ),
+)
+
+SHARD: Final = Table(
+    "shard",
+    METADATA,
+    Column("id", SmallInteger, primary_key=True, autoincrement=False),
+    # The node that writes. Null: nobody.
+    Column("owner", String(36)),
+    # The fencing token: grows by one with every change of the owner (P6).
+    Column("epoch", BigInteger, nullable=False),
+    # Null where ownership is not a matter of time but of a file lock (R32).
+    Column("lease_until", BigInteger),
+    # Position of the last event.
+    Column("position", BigInteger, nullable=False),
+)
+
+NODE: Final = Table(
+    "node",
+    METADATA,
+    Column("id", String(36), primary_key=True),
+    Column("host", String(NAME_CHARS_MAX), nullable=False),
+    Column("pid", Integer, nullable=False),
+    Column("started_at", BigInteger, nullable=False),
+)
+
+PARTICIPANT: Final = Table(
+    "participant",
+    METADATA,
+    Column("name", String(NAME_CHARS_MAX), primary_key=True),
+    Column("target", String(TARGET_CHARS_MAX), primary_key=True),
+    Column("description", LargeBinary, nullable=False),
+    Column("expires_at", BigInteger, nullable=False),
+)

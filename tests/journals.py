@@ -1,0 +1,244 @@
+"""Journals under test: what is appended, who listens, and the databases in which several journals can follow one another."""
+
+import asyncio
+import sqlite3
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractAsyncContextManager, closing
+from pathlib import Path
+from typing import NamedTuple, Protocol
+from uuid import uuid4
+
+from coordinator.core.events import Event, Fact, SagaStarted, StepSucceeded
+from coordinator.core.values import DefinitionKey, Failure, IncidentKind, Instant, SagaId, SagaStatus
+from coordinator.engine.clock import SystemClock
+from coordinator.engine.ports import (
+    Append,
+    Appended,
+    Clock,
+    Journal,
+    JournalListener,
+    SagaStart,
+    StartKey,
+    StoredDefinition,
+    StoredParticipant,
+)
+from coordinator.journal import MemoryDatabase, MemoryJournal, SqlJournal
+from coordinator.journal.sqlite import Connect, connect
+from tests.builders import DEFINITION, INPUT, TRACE, at, attempt
+
+CREATED_AT, LATER_AT, EXPIRES_AT = at(1), at(2), at(10_000)
+WAIT_S = 20.0
+"""For what must happen at once, on a machine that may be busy."""
+
+
+class Told:
+    """A listener that remembers what it was told."""
+
+    def __init__(self, on_appended: Callable[[Sequence[Appended]], None] = lambda _: None) -> None:
+        self.results: list[Appended] = []
+        self.batches: list[int] = []
+        self.lost_reason: Failure | None = None
+        self._on_appended = on_appended
+        self._news = asyncio.Event()
+
+    def appended(self, results: Sequence[Appended], /) -> None:
+        self.results += results
+        self.batches.append(len(results))
+        self._on_appended(results)
+        self._news.set()
+
+    def lost(self, reason: Failure, /) -> None:
+        assert self.lost_reason is None, "told once"
+        self.lost_reason = reason
+        self._news.set()
+
+    async def until(self, count: int) -> list[Appended]:
+        """Waits for that many results in all; returns them."""
+        await self._until(lambda: len(self.results) >= count)
+        return self.results
+
+    async def until_lost(self) -> Failure:
+        """Waits for the end."""
+        await self._until(lambda: self.lost_reason is not None)
+        assert self.lost_reason is not None
+        return self.lost_reason
+
+    async def _until(self, condition: Callable[[], bool]) -> None:
+        async with asyncio.timeout(WAIT_S):
+            while not condition():
+                self._news.clear()
+                await self._news.wait()
+
+
+class ImpatientClock(SystemClock):
+    """Whatever should wait is done at once."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__(loop)
+        self._loop = loop
+
+    def call_at(self, instant: Instant, callback: Callable[[], None], /) -> Callable[[], None]:
+        return self._loop.call_soon(callback).cancel
+
+
+class OpenJournal(Journal, AbstractAsyncContextManager["OpenJournal"], Protocol):
+    """A journal with its life."""
+
+    async def aclose(self) -> None:
+        """Ends it."""
+
+
+class StoredIncident(NamedTuple):
+    """An open incident as it is stored."""
+
+    id: int
+    kind: IncidentKind
+    step_id: str | None
+    message: str
+
+
+class World(Protocol):
+    """A database, apart from the journals that use it one after the other."""
+
+    clock: Clock
+
+    async def open(self, listener: JournalListener) -> OpenJournal:
+        """A journal on this database."""
+
+    def sequences(self, saga_id: SagaId) -> list[int]:
+        """What is committed of a saga, seen by somebody else."""
+
+    def damage(self, saga_id: SagaId, sequence: int) -> None:
+        """Makes one event unreadable."""
+
+    def incidents(self, saga_id: SagaId) -> list[StoredIncident]:
+        """The open incidents of a saga."""
+
+
+class MemoryWorld:
+    """A database in memory."""
+
+    def __init__(self) -> None:
+        self.clock: Clock = SystemClock(asyncio.get_running_loop())
+        self.database = MemoryDatabase()
+
+    async def open(self, listener: JournalListener) -> OpenJournal:
+        return MemoryJournal(clock=self.clock, database=self.database, listener=listener)
+
+    def sequences(self, saga_id: SagaId) -> list[int]:
+        row = self.database.sagas.get(saga_id)
+        return [] if row is None else list(range(1, len(row.payloads) + 1))
+
+    def damage(self, saga_id: SagaId, sequence: int) -> None:
+        self.database.sagas[saga_id].payloads[sequence - 1] = b"damaged"
+
+    def incidents(self, saga_id: SagaId) -> list[StoredIncident]:
+        return [
+            StoredIncident(number, row.kind, row.step_id, row.failure.message)
+            for (owner, number), row in sorted(self.database.incidents.items())
+            if owner == saga_id
+        ]
+
+
+class SqlWorld:
+    """A database in an SQLite file. What it tells is read through a connection of its own."""
+
+    def __init__(self, directory: Path, connect_to: Connect = connect) -> None:
+        self.clock: Clock = SystemClock(asyncio.get_running_loop())
+        self.path = directory / "saga.db"
+        self._connect_to = connect_to
+
+    async def open(self, listener: JournalListener) -> SqlJournal:
+        return await SqlJournal.open(f"sqlite+aiosqlite:///{self.path}", clock=self.clock, listener=listener, connect=self._connect_to)
+
+    def execute(self, statement: str, *parameters: object) -> list[tuple[object, ...]]:
+        """Runs a statement as some other program would."""
+        with closing(sqlite3.connect(self.path, isolation_level=None, timeout=WAIT_S)) as connection:
+            return connection.execute(statement, parameters).fetchall()
+
+    def sequences(self, saga_id: SagaId) -> list[int]:
+        found = self.execute("SELECT sequence FROM event WHERE saga_id = ? ORDER BY position", saga_id)
+        return [int(str(sequence)) for (sequence,) in found]
+
+    def damage(self, saga_id: SagaId, sequence: int) -> None:
+        self.execute("UPDATE event SET payload = ? WHERE saga_id = ? AND sequence = ?", b"damaged", saga_id, sequence)
+
+    def incidents(self, saga_id: SagaId) -> list[StoredIncident]:
+        found = self.execute("SELECT id, kind, step_id, message FROM incident WHERE saga_id = ? AND closed_at IS NULL ORDER BY id", saga_id)
+        return [
+            StoredIncident(int(str(number)), IncidentKind(int(str(kind))), None if step_id is None else str(step_id), str(message))
+            for number, kind, step_id, message in found
+        ]
+
+
+# ── Appends ──────────────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def new_ids(count: int) -> list[SagaId]:
+    """Ids that nobody has yet, in their order."""
+    return sorted(SagaId(str(uuid4())) for _ in range(count))
+
+
+def new_id() -> SagaId:
+    """An id that nobody has yet."""
+    return SagaId(str(uuid4()))
+
+
+def start_key(key: str, *, expires_at: Instant = EXPIRES_AT, definition_name: str = DEFINITION.name) -> StartKey:
+    """A key to start with."""
+    return StartKey(definition_name=definition_name, key=key, expires_at=expires_at)
+
+
+def first(
+    saga_id: SagaId,
+    *also: Fact,
+    key: StartKey | None = None,
+    asks: str = "this",
+    labels: Iterable[tuple[str, str]] = (),
+    created_at: Instant = CREATED_AT,
+    definition: DefinitionKey = DEFINITION,
+    status: SagaStatus = SagaStatus.RUNNING,
+    wake_at: Instant | None = None,
+) -> Append:
+    """The append that starts a saga; two that ask for the same have the same fingerprint."""
+    some = tuple(labels)
+    started = SagaStarted(
+        definition=definition,
+        input=INPUT,
+        labels=some,
+        idempotency_key="" if key is None else key.key,
+        start_at=wake_at,
+        deadline=None,
+        trace=TRACE,
+    )
+    start = SagaStart(definition=definition, fingerprint=asks.encode().ljust(32, b"."), labels=some, key=key, created_at=created_at)
+    events = tuple(Event(sequence, created_at, fact) for sequence, fact in enumerate((started, *also), 1))
+    return Append(saga_id=saga_id, events=events, status=status, wake_at=wake_at, start=start)
+
+
+def step_done(step_id: str = "a", number: int = 1) -> StepSucceeded:
+    """A fact that changes nothing but the step."""
+    return StepSucceeded(attempt=attempt(step_id, number), sent_at=at(1), output=INPUT)
+
+
+def then(saga_id: SagaId, sequence: int, *facts: Fact, status: SagaStatus = SagaStatus.RUNNING, when: Instant = LATER_AT) -> Append:
+    """An append to a saga that was started, from that sequence on; a step that is done if nothing else is said."""
+    events = tuple(Event(place, when, fact) for place, fact in enumerate(facts or (step_done(),), sequence))
+    return Append(saga_id=saga_id, events=events, status=status, wake_at=None)
+
+
+def definition(name: str, version: int, content: bytes = b"plan") -> StoredDefinition:
+    """A definition to store."""
+    return StoredDefinition(key=DefinitionKey(name, version), content=content, registered_at=at(version))
+
+
+def participant(name: str, target: str, description: bytes = b"actions", expires_s: float = 30) -> StoredParticipant:
+    """A registration to store."""
+    return StoredParticipant(name=name, target=target, description=description, expires_at=at(expires_s))
+
+
+async def eventually(condition: Callable[[], bool]) -> None:
+    """Waits for what no listener is told of."""
+    async with asyncio.timeout(WAIT_S):
+        while not condition():
+            await asyncio.sleep(0.005)
