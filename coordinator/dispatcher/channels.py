@@ -1,0 +1,59 @@
+"""gRPC channels, one per target, made when first used."""
+
+from collections.abc import Container
+from typing import Final, NamedTuple
+
+import grpc
+
+from saga.v1 import participant_pb2_grpc
+
+MESSAGE_BYTES_MAX: Final = 4 * 1024 * 1024 + 64 * 1024
+"""Largest message in either direction."""
+CHANNEL_OPTIONS: Final = (
+    ("grpc.max_receive_message_length", MESSAGE_BYTES_MAX),
+    ("grpc.max_send_message_length", MESSAGE_BYTES_MAX),
+    # A participant that was restarted is found again within 2 s, not within gRPC's default of 2 min.
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 5_000),  # despite its name: how long one try to connect may take
+    ("grpc.max_reconnect_backoff_ms", 2_000),
+    # A gRPC server that was not told otherwise allows a ping every 5 min: with more it cut the connection, and every call on it, after
+    # 4 min of one long call (seen). A dead peer is noticed in time without pings, because unanswered bytes of a call are.
+    ("grpc.keepalive_time_ms", 360_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.enable_retries", 0),  # the coordinator repeats by its own rules; a hidden repetition would be an attempt nobody counts
+    ("grpc.lb_policy_name", "round_robin"),
+)
+
+
+class Connection(NamedTuple):
+    """A channel and the stub on it."""
+
+    channel: grpc.aio.Channel
+    stub: "participant_pb2_grpc.ParticipantServiceAsyncStub"
+
+
+class Channels:
+    """Owns every channel to a participant."""
+
+    def __init__(self) -> None:
+        self._connections: dict[str, Connection] = {}
+
+    def get(self, target: str) -> "participant_pb2_grpc.ParticipantServiceAsyncStub":
+        """The stub for a target; connects when the first call is made."""
+        connection = self._connections.get(target)
+        if connection is None:
+            channel = grpc.aio.insecure_channel(target, options=CHANNEL_OPTIONS)
+            connection = Connection(channel, participant_pb2_grpc.ParticipantServiceStub(channel))
+            self._connections[target] = connection
+        return connection.stub
+
+    def drop(self, targets: Container[str]) -> list[grpc.aio.Channel]:
+        """Forgets the channels to all other targets; returns them, to be closed when their calls have ended."""
+        gone = [target for target in self._connections if target not in targets]
+        return [self._connections.pop(target).channel for target in gone]
+
+    async def aclose(self) -> None:
+        """Closes all channels; calls under way are cancelled."""
+        connections, self._connections = self._connections, {}
+        for connection in connections.values():
+            await connection.channel.close()

@@ -1,0 +1,40 @@
+"""A stand for every implementation of the dispatcher."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+
+import pytest
+
+from coordinator.dispatcher import ParticipantRegistry
+from coordinator.engine.clock import SystemClock
+from coordinator.engine.ports import Clock
+from coordinator.journal.memory_journal import MemoryJournal
+from tests.contract.dispatcher.stand import CONCURRENCY, IMPLEMENTATIONS, MakeDispatcher, NewStand, Options, Replies, Stand
+
+
+@pytest.fixture(params=list(IMPLEMENTATIONS.values()), ids=list(IMPLEMENTATIONS))
+def new_stand(request: pytest.FixtureRequest) -> NewStand:
+    """Makes stands; the test says what is special."""
+    make: MakeDispatcher = request.param
+
+    @asynccontextmanager
+    async def stand(*, clock: Clock | None = None, concurrency: int = CONCURRENCY) -> AsyncIterator[Stand]:
+        clock = clock or SystemClock(asyncio.get_running_loop())
+        async with AsyncExitStack() as stack:
+            journal = await stack.enter_async_context(MemoryJournal(clock=clock))
+            registry = ParticipantRegistry(clock=clock, journal=journal, configured={})
+            dispatcher = make(Options(clock=clock, registry=registry, concurrency=concurrency))
+            stack.push_async_callback(dispatcher.aclose)
+            replies = Replies()
+            dispatcher.listen(replies)
+            yield Stand(clock=clock, registry=registry, dispatcher=dispatcher, replies=replies)
+
+    return stand
+
+
+@pytest.fixture
+async def stand(new_stand: NewStand) -> AsyncIterator[Stand]:
+    """A dispatcher with the plain options and the real clock."""
+    async with new_stand() as made:
+        yield made

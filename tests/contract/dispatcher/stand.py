@@ -1,0 +1,155 @@
+"""What a dispatcher is tested with: calls, a listener that remembers, and a stand that every implementation is put on.
+
+An implementation joins the suite by a `MakeDispatcher` in `IMPLEMENTATIONS`.
+"""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from typing import Protocol
+
+from coordinator.core.effects import CallParticipant
+from coordinator.core.inputs import Outcome, Replied
+from coordinator.core.plan import OutputCheck, accept_any_output
+from coordinator.core.values import AttemptKey, DefinitionKey, Direction, Instant, Payload, SagaId, StepId, TraceContext, idempotency_key
+from coordinator.dispatcher import GrpcDispatcher, ParticipantRegistry
+from coordinator.engine.ports import Clock, Dispatcher, ReplyListener
+from participant_sdk.ids import new_saga_id
+from saga.v1 import participant_pb2
+from tests.builders import TRACE, at, seconds
+
+CONCURRENCY = 4
+PAYLOAD_BYTES_MAX = 64 * 1024
+WAIT_S = 10.0
+"""How long a test waits for what must come."""
+STRING = "google.protobuf.StringValue"
+
+
+class DispatcherUnderTest(Dispatcher, Protocol):
+    """What the suite needs beyond the port of the engine."""
+
+    def listen(self, listener: ReplyListener) -> None: ...
+
+    async def aclose(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """How a dispatcher is to be made."""
+
+    clock: Clock
+    registry: ParticipantRegistry
+    concurrency: int = CONCURRENCY
+    payload_bytes_max: int = PAYLOAD_BYTES_MAX
+
+
+MakeDispatcher = Callable[[Options], DispatcherUnderTest]
+
+
+def make_grpc_dispatcher(options: Options) -> DispatcherUnderTest:
+    return GrpcDispatcher(
+        clock=options.clock,
+        registry=options.registry,
+        concurrency=options.concurrency,
+        payload_bytes_max=options.payload_bytes_max,
+    )
+
+
+IMPLEMENTATIONS: dict[str, MakeDispatcher] = {"grpc": make_grpc_dispatcher}
+
+
+class Replies:
+    """Remembers what was replied, and in which batches."""
+
+    def __init__(self) -> None:
+        self.batches: list[list[tuple[SagaId, Replied]]] = []
+        self._came = asyncio.Condition()
+        self._told: set[asyncio.Task[None]] = set()
+
+    def replied(self, replies: Sequence[tuple[SagaId, Replied]], /) -> None:
+        self.batches.append(list(replies))
+        told = asyncio.get_running_loop().create_task(self._tell())
+        self._told.add(told)
+        told.add_done_callback(self._told.discard)
+
+    @property
+    def all(self) -> list[tuple[SagaId, Replied]]:
+        return [reply for batch in self.batches for reply in batch]
+
+    def of(self, call: CallParticipant) -> list[Replied]:
+        """Every reply to that call: exactly one is right."""
+        return [reply for saga_id, reply in self.all if (saga_id, reply.attempt) == (call.saga_id, call.attempt)]
+
+    async def wait_for(self, count: int) -> list[tuple[SagaId, Replied]]:
+        """Returns when that many replies have come."""
+        async with asyncio.timeout(WAIT_S), self._came:
+            await self._came.wait_for(lambda: len(self.all) >= count)
+        return self.all
+
+    async def to(self, call: CallParticipant) -> Replied:
+        """The one reply to that call."""
+        async with asyncio.timeout(WAIT_S), self._came:
+            await self._came.wait_for(lambda: bool(self.of(call)))
+        (reply,) = self.of(call)
+        return reply
+
+    async def outcome_of(self, call: CallParticipant) -> Outcome:
+        """How that call ended."""
+        return (await self.to(call)).outcome
+
+    async def _tell(self) -> None:
+        async with self._came:
+            self._came.notify_all()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stand:
+    """A dispatcher and what surrounds it."""
+
+    clock: Clock
+    registry: ParticipantRegistry
+    dispatcher: DispatcherUnderTest
+    replies: Replies
+
+    async def register(self, target: str, name: str = "shop", *actions: str, ttl_s: float = 3_600, concurrency: int = 0) -> None:
+        described = [
+            participant_pb2.ActionDescription(name=action, input_type=STRING, output_type=STRING, compensatable=True)
+            for action in actions or ("act",)
+        ]
+        description = participant_pb2.ParticipantDescription(name=name, actions=described, concurrency=concurrency)
+        await self.registry.register(target, description, seconds(ttl_s))
+
+
+NewStand = Callable[..., AbstractAsyncContextManager[Stand]]
+
+
+def call(
+    action: str = "shop.act",
+    *,
+    direction: Direction = Direction.EXECUTE,
+    number: int = 1,
+    timeout_s: float = WAIT_S,
+    send_before: Instant | None = None,
+    output: Payload | None = None,
+    value: bytes = b"\x0a\x01x",
+    check_output: OutputCheck = accept_any_output,
+    trace: TraceContext = TRACE,
+) -> CallParticipant:
+    """A call of a saga of its own."""
+    saga_id, step_id = SagaId(new_saga_id()), StepId("step")
+    return CallParticipant(
+        saga_id=saga_id,
+        definition=DefinitionKey("place-order", 3),
+        attempt=AttemptKey(step_id, direction, 1, number),
+        action=action,
+        key=idempotency_key(saga_id, step_id, direction, 1),
+        execute_key=idempotency_key(saga_id, step_id, Direction.EXECUTE, 1),
+        input=Payload(STRING, value),
+        first_attempt_at=at(1_700_000_000.25),
+        timeout_us=seconds(timeout_s),
+        send_before=send_before,
+        output=output,
+        check_output=check_output,
+        trace=trace,
+    )

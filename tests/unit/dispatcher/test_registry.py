@@ -1,0 +1,142 @@
+"""Where participants can be called: configuration, registrations, and how long they hold."""
+
+from collections.abc import AsyncIterator, Mapping
+
+import pytest
+
+from coordinator.dispatcher import ParticipantRegistry
+from coordinator.dispatcher.registry import TARGETS_MAX
+from coordinator.engine.ports import ParticipantConflictError, StoredParticipant
+from coordinator.journal.memory_journal import MemoryJournal
+from saga.v1 import participant_pb2
+from tests.builders import seconds
+from tests.fakes import VirtualClock
+
+TTL_US = seconds(30)
+
+
+def described(*actions: str, input_type: str = "shop.v1.Order") -> participant_pb2.ParticipantDescription:
+    made = [
+        participant_pb2.ActionDescription(name=action, input_type=input_type, output_type="shop.v1.Done") for action in actions or ("act",)
+    ]
+    return participant_pb2.ParticipantDescription(name="shop", actions=made)
+
+
+@pytest.fixture
+def clock() -> VirtualClock:
+    return VirtualClock()
+
+
+@pytest.fixture
+async def journal(clock: VirtualClock) -> AsyncIterator[MemoryJournal]:
+    async with MemoryJournal(clock=clock) as made:
+        yield made
+
+
+def registry_of(clock: VirtualClock, journal: MemoryJournal, configured: Mapping[str, str] | None = None) -> ParticipantRegistry:
+    return ParticipantRegistry(clock=clock, journal=journal, configured=configured or {})
+
+
+async def test_registration_holds_for_its_time(clock: VirtualClock, journal: MemoryJournal) -> None:
+    registry = registry_of(clock, journal)
+    await registry.register("a:1", described(), TTL_US)
+    await clock.pass_time(29.9)
+    assert registry.targets_of("shop", "act") == ["a:1"]
+    await clock.pass_time(0.1)
+    assert registry.targets_of("shop", "act") == []
+    assert not registry.is_known("shop")
+    assert registry.description_of("shop") is None
+
+
+async def test_registering_again_holds_longer_and_keeps_the_newest_description(clock: VirtualClock, journal: MemoryJournal) -> None:
+    registry = registry_of(clock, journal)
+    await registry.register("a:1", described(), TTL_US)
+    await clock.pass_time(20)
+    await registry.register("a:1", described("act", "refund"), TTL_US)
+    await clock.pass_time(20)
+    assert registry.targets_of("shop", "refund") == ["a:1"]
+
+
+async def test_restart_remembers_registrations_that_still_hold(clock: VirtualClock, journal: MemoryJournal) -> None:
+    before = registry_of(clock, journal)
+    await before.register("a:1", described(), TTL_US)
+    await before.register("b:1", described(), 2 * TTL_US)
+    await clock.pass_time(30)
+    after = registry_of(clock, journal)
+    await after.load()
+    assert after.targets_of("shop", "act") == ["b:1"]
+    assert after.description_of("shop") == described()
+
+
+async def test_registration_that_cannot_be_read_is_left_out(clock: VirtualClock, journal: MemoryJournal) -> None:
+    broken = StoredParticipant(name="broken", target="a:1", description=b"\xff\xff", expires_at=clock.now() + TTL_US)  # type: ignore[arg-type]
+    await journal.put_participant(broken)
+    await registry_of(clock, journal).register("b:1", described(), TTL_US)
+    after = registry_of(clock, journal)
+    await after.load()
+    assert (after.is_known("broken"), after.is_known("shop")) == (False, True)
+
+
+async def test_configured_participant_serves_whatever_it_is_asked_for(clock: VirtualClock, journal: MemoryJournal) -> None:
+    registry = registry_of(clock, journal, {"shop": "a:1"})
+    assert registry.targets_of("shop", "anything") == ["a:1"]
+    assert registry.description_of("shop") is None
+
+
+async def test_configured_participant_stays_known_when_its_registration_has_expired(clock: VirtualClock, journal: MemoryJournal) -> None:
+    """It registered too, at the same place, and then stopped doing so."""
+    registry = registry_of(clock, journal, {"shop": "a:1"})
+    await registry.register("a:1", described(), TTL_US)
+    assert registry.targets_of("shop", "other") == []
+    await clock.pass_time(31)
+    assert registry.is_known("shop")
+    assert registry.targets_of("shop", "other") == ["a:1"]
+    assert registry.description_of("shop") is None
+
+
+async def test_registration_at_another_place_is_a_replica_of_the_configured_one(clock: VirtualClock, journal: MemoryJournal) -> None:
+    registry = registry_of(clock, journal, {"shop": "a:1"})
+    await registry.register("b:1", described(), TTL_US)
+    assert registry.targets_of("shop", "act") == ["a:1", "b:1"]
+    await clock.pass_time(31)
+    assert registry.targets_of("shop", "act") == ["a:1"]
+
+
+async def test_same_action_with_other_types_elsewhere_is_refused(clock: VirtualClock, journal: MemoryJournal) -> None:
+    registry = registry_of(clock, journal)
+    await registry.register("a:1", described(), TTL_US)
+    with pytest.raises(ParticipantConflictError, match="is served at a:1"):
+        await registry.register("b:1", described(input_type="other.v1.Order"), TTL_US)
+    assert registry.targets_of("shop", "act") == ["a:1"]
+    assert [stored.target for stored in await journal.list_participants()] == ["a:1"]
+
+
+async def test_same_place_may_change_its_types_and_an_expired_one_is_in_nobodys_way(clock: VirtualClock, journal: MemoryJournal) -> None:
+    registry = registry_of(clock, journal)
+    await registry.register("a:1", described(), TTL_US)
+    await registry.register("a:1", described(input_type="other.v1.Order"), TTL_US)
+    await clock.pass_time(31)
+    await registry.register("b:1", described(input_type="third.v1.Order"), TTL_US)
+    assert registry.targets_of("shop", "act") == ["b:1"]
+
+
+async def test_targets_of_one_participant_are_bounded(clock: VirtualClock, journal: MemoryJournal) -> None:
+    registry = registry_of(clock, journal)
+    for number in range(TARGETS_MAX):
+        await registry.register(f"a:{number}", described(), TTL_US)
+    with pytest.raises(ParticipantConflictError, match="at most 1000 targets"):
+        await registry.register("b:1", described(), TTL_US)
+    await registry.register("a:7", described(), TTL_US)  # one that is there may renew
+
+
+async def test_listeners_hear_of_new_targets_only(clock: VirtualClock, journal: MemoryJournal) -> None:
+    registry = registry_of(clock, journal)
+    told: list[str] = []
+    registry.on_change(told.append)
+    await registry.register("a:1", described(), TTL_US)
+    await registry.register("a:1", described(), TTL_US)
+    await registry.register("b:1", described(), TTL_US)
+    assert told == ["shop", "shop"]
+    await clock.pass_time(31)
+    await registry.register("a:1", described(), TTL_US)
+    assert told == ["shop"] * 3
