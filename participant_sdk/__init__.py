@@ -1,0 +1,106 @@
+"""What a service team writes its participants with, and what starts and follows sagas.
+
+`SqlBarrier` and what belongs to it are loaded when first asked for: they need SQLAlchemy, which comes with the extra `barrier`.
+"""
+
+from typing import TYPE_CHECKING
+
+from participant_sdk.actions import Action, action
+from participant_sdk.barrier.barrier import Barrier
+from participant_sdk.barrier.no_barrier import NoBarrier
+from participant_sdk.barrier.verdict import StepIdentity
+from participant_sdk.builder import DefinitionError, Saga
+from participant_sdk.client import (
+    AlreadyExists,
+    CoordinatorError,
+    CoordinatorUnavailable,
+    DefinitionNotFound,
+    InvalidRequest,
+    SagaAlreadyEnded,
+    SagaClient,
+    SagaHandle,
+    SagaNotCompleted,
+    SagaNotFound,
+    WaitTimedOut,
+    output_of,
+)
+from participant_sdk.effects import DATABASE, EXTERNAL, Effect
+from participant_sdk.errors import (
+    BarrierTableMissingError,
+    ParticipantDefinitionError,
+    ParticipantSetupError,
+    Rejected,
+    RetryLater,
+    SessionMisusedError,
+    SessionUnavailableError,
+)
+from participant_sdk.ids import new_saga_id, parse_saga_id
+from participant_sdk.otlp import configure_otlp
+from participant_sdk.participant import Participant
+from participant_sdk.policies import RetryPolicy, StepDefaults, StepKind
+from participant_sdk.server import ParticipantServer, serve
+from participant_sdk.servicer import ParticipantServicer
+from participant_sdk.step_context import DefinitionVersion, StepContext
+
+if TYPE_CHECKING:
+    from participant_sdk.barrier.sql import SqlBarrier
+    from participant_sdk.barrier.table import barrier_table
+
+__all__ = [
+    "DATABASE",
+    "EXTERNAL",
+    "Action",
+    "AlreadyExists",
+    "Barrier",
+    "BarrierTableMissingError",
+    "CoordinatorError",
+    "CoordinatorUnavailable",
+    "DefinitionError",
+    "DefinitionNotFound",
+    "DefinitionVersion",
+    "Effect",
+    "InvalidRequest",
+    "NoBarrier",
+    "Participant",
+    "ParticipantDefinitionError",
+    "ParticipantServer",
+    "ParticipantServicer",
+    "ParticipantSetupError",
+    "Rejected",
+    "RetryLater",
+    "RetryPolicy",
+    "Saga",
+    "SagaAlreadyEnded",
+    "SagaClient",
+    "SagaHandle",
+    "SagaNotCompleted",
+    "SagaNotFound",
+    "SessionMisusedError",
+    "SessionUnavailableError",
+    "SqlBarrier",
+    "StepContext",
+    "StepDefaults",
+    "StepIdentity",
+    "StepKind",
+    "WaitTimedOut",
+    "action",
+    "barrier_table",
+    "configure_otlp",
+    "new_saga_id",
+    "output_of",
+    "parse_saga_id",
+    "serve",
+]
+
+
+def __getattr__(name: str) -> object:
+    if name not in {"SqlBarrier", "barrier_table"}:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    try:
+        from participant_sdk.barrier.sql import SqlBarrier  # noqa: PLC0415 - needs the extra `barrier`
+        from participant_sdk.barrier.table import barrier_table  # noqa: PLC0415 - the same
+    except ModuleNotFoundError as error:
+        if error.name != "sqlalchemy":
+            raise
+        raise ImportError(f"{name} needs SQLAlchemy: install the extra with pip install 'saga-coordinator[barrier]'") from error
+    return SqlBarrier if name == "SqlBarrier" else barrier_table

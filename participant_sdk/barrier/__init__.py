@@ -1,0 +1,1 @@
+"""Guards that let each key take effect at most once."""

@@ -1,0 +1,79 @@
+"""What a database error means to the barrier."""
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Final
+
+from sqlalchemy.exc import DBAPIError, PendingRollbackError, SQLAlchemyError
+
+from participant_sdk.barrier.store import StoreBusyError, StoreUnavailableError
+from participant_sdk.errors import BarrierTableMissingError
+
+_REPEATABLE_STATES: Final = frozenset({"40001", "40P01", "55P03"})
+"""SQLSTATEs after which the whole database transaction is repeated: serialisation failure, deadlock, lock not available."""
+_UNDEFINED_TABLE: Final = "42P01"
+_SQLITE_REPEATABLE: Final = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED})
+_SQLITE_PRIMARY_CODE: Final = 0xFF
+"""The lower byte of SQLite's extended result codes."""
+_CAUSES_MAX: Final = 8
+"""How deep the cause of what a handler raised is looked for."""
+
+
+def is_busy(error: BaseException) -> bool:
+    """Whether `error`, or what caused it, is the database's wish to repeat the whole database transaction."""
+    current: BaseException | None = error
+    for _ in range(_CAUSES_MAX):
+        if current is None:
+            return False
+        if isinstance(current, DBAPIError) and _is_repeatable(current.orig):
+            return True
+        current = current.__cause__ or current.__context__
+    return False
+
+
+@contextmanager
+def translated(table_name: str) -> Iterator[None]:
+    """Turns what the barrier's own statements raise into the errors of the store's port."""
+    try:
+        yield
+    except DBAPIError as error:
+        if _is_repeatable(error.orig):
+            raise StoreBusyError(_first_line(error)) from error
+        if _is_table_missing(error.orig):
+            raise BarrierTableMissingError(
+                f"the participant's database has no table {table_name!r}: create it once with SqlBarrier.create_table(), or add "
+                "barrier_table(metadata) to your migrations"
+            ) from error
+        raise StoreUnavailableError(_first_line(error)) from error
+    except PendingRollbackError as error:
+        raise StoreUnavailableError(_first_line(error)) from error
+    except (SQLAlchemyError, OSError, TimeoutError) as error:  # No connection: refused, timed out, pool exhausted.
+        raise StoreUnavailableError(f"{type(error).__name__}: {_first_line(error)}") from error
+
+
+def _is_repeatable(orig: BaseException | None) -> bool:
+    code = getattr(orig, "sqlite_errorcode", None)
+    if isinstance(code, int):
+        return code & _SQLITE_PRIMARY_CODE in _SQLITE_REPEATABLE
+    return _sql_state(orig) in _REPEATABLE_STATES
+
+
+def _is_table_missing(orig: BaseException | None) -> bool:
+    # SQLite has no code of its own for it: SQLITE_ERROR, with a text that has not changed in twenty years.
+    is_sqlite = isinstance(orig, sqlite3.OperationalError)
+    return "no such table" in str(orig) if is_sqlite else _sql_state(orig) == _UNDEFINED_TABLE
+
+
+def _sql_state(orig: BaseException | None) -> str | None:
+    """The SQLSTATE, under the names that drivers give it."""
+    for attribute in ("sqlstate", "pgcode"):
+        state = getattr(orig, attribute, None)
+        if isinstance(state, str):
+            return state
+    return None
+
+
+def _first_line(error: BaseException) -> str:
+    """The message without the statement and its parameters, which hold payloads."""
+    return str(error).partition("\n")[0]

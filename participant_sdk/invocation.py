@@ -1,0 +1,200 @@
+"""Running a handler: its arguments, its thread if it is plain, its deadline, and what its ending means."""
+
+import asyncio
+import contextvars
+import inspect
+import logging
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Final
+
+import grpc
+from google.protobuf.any_pb2 import Any as PackedAny
+from google.protobuf.message import EncodeError, Message
+
+from participant_sdk.actions import Action, Handler
+from participant_sdk.barrier.outcomes import (
+    CompensateOutcome,
+    ExecuteOutcome,
+    HandlerFailed,
+    HandlerPostponed,
+    HandlerRejected,
+    HandlerSucceeded,
+    HandlerUndid,
+)
+from participant_sdk.errors import Rejected, RetryLater
+from participant_sdk.participant import Participant
+from participant_sdk.payloads import PAYLOAD_BYTES_MAX, PayloadDecodeError
+from participant_sdk.rpc_errors import ErrorReason, error_details, status_with
+from participant_sdk.shielding import finish
+from participant_sdk.step_context import StepContext
+from participant_sdk.telemetry import log_fields, record_error
+from saga.v1 import participant_pb2
+
+logger = logging.getLogger(__name__)
+
+THREADS_MAX: Final = 32
+"""Plain handlers that run at the same time in one server; further ones wait for a thread."""
+
+
+class Cancellation:
+    """Whether nobody waits for a call any more; what `StepContext.is_cancelled` of a plain handler looks at."""
+
+    def __init__(self) -> None:
+        self._is_set = False
+
+    def set(self) -> None:
+        self._is_set = True
+
+    def __call__(self) -> bool:
+        return self._is_set
+
+
+class Threads:
+    """Where plain handlers run. Threads are made when first needed; close it when the server has stopped."""
+
+    def __init__(self, limit: int = THREADS_MAX) -> None:
+        self._limit = limit
+        self._pool: ThreadPoolExecutor | None = None
+
+    async def run(self, call: Callable[[], object], cancellation: Cancellation) -> object:
+        """Runs `call` to its end: a thread cannot be stopped, so a cancelled caller waits and tells it by `cancellation`."""
+        if self._pool is None:
+            self._pool = ThreadPoolExecutor(self._limit, thread_name_prefix="participant")
+        pool, context = self._pool, contextvars.copy_context()
+
+        async def in_thread() -> object:
+            return await asyncio.get_running_loop().run_in_executor(pool, context.run, _without_stop_iteration, call)
+
+        return await finish(in_thread(), when_cancelled=cancellation.set)
+
+    def close(self) -> None:
+        """Ends the threads; calls still running end by themselves. Safe to call twice."""
+        if self._pool is not None:
+            self._pool.shutdown(wait=False)
+
+
+class BoundAction:
+    """One action of one participant, ready to be called."""
+
+    def __init__(self, participant: Participant, action: Action[Any, Any], threads: Threads) -> None:
+        self.action = action
+        self.barrier = participant.barrier
+        self.signature = action.signature
+        self._participant = participant
+        self._threads = threads
+
+    async def execute(self, request: Message, step: StepContext, cancellation: Cancellation) -> ExecuteOutcome:
+        """Runs the handler. Raises CancelledError only."""
+        ended = await self._call(
+            self.action.handler, (request, step), is_async=self.signature.is_async, step=step, cancellation=cancellation
+        )
+        match ended:
+            case HandlerFailed(error=Rejected() as rejected):
+                details = error_details(rejected.reason, **{key: str(each) for key, each in rejected.metadata.items()})
+                return HandlerRejected(status=status_with(rejected.code, rejected.message, details))
+            case HandlerFailed() | HandlerPostponed():
+                return ended
+            case _:
+                return self._checked(ended)
+
+    async def compensate(
+        self, request: Message, output: PackedAny | None, step: StepContext, cancellation: Cancellation
+    ) -> CompensateOutcome:
+        """Runs the compensation handler. Raises CancelledError only."""
+        handler = self.action.compensation_handler
+        if handler is None:
+            raise ValueError(f"{self.action.qualified_name} has no compensation")
+        undone = self._output(output)
+        if isinstance(undone, HandlerFailed):
+            return undone
+        is_async = self.signature.is_compensation_async
+        ended = await self._call(handler, (request, undone, step), is_async=is_async, step=step, cancellation=cancellation)
+        if isinstance(ended, (HandlerFailed, HandlerPostponed)):
+            return ended  # R8: a rejection among them is a failed attempt, and is not stored.
+        return HandlerUndid()
+
+    async def _call(
+        self, handler: Handler, arguments: tuple[object, ...], *, is_async: bool, step: StepContext, cancellation: Cancellation
+    ) -> object:
+        """What the handler returned, or what it raised as HandlerFailed or HandlerPostponed."""
+        try:
+            async with asyncio.timeout(step.time_left().total_seconds() if is_async else None) as limit:
+                returned = (
+                    handler(self._participant, *arguments)
+                    if is_async
+                    else await self._threads.run(lambda: handler(self._participant, *arguments), cancellation)
+                )
+                return await returned if inspect.isawaitable(returned) else returned
+        except RetryLater as error:
+            return HandlerPostponed(after=error.after, status=status_with(grpc.StatusCode.UNAVAILABLE, error.message))
+        except Rejected as error:
+            logger.info("%s refused: %s", self.action.qualified_name, error.reason, extra=log_fields(step))
+            return HandlerFailed(status=status_with(grpc.StatusCode.UNKNOWN, _described(error)), error=error)
+        except Exception as error:
+            record_error(error)
+            logger.exception("%s failed", self.action.qualified_name, extra=log_fields(step))
+            if limit.expired():
+                message = f"{self.action.qualified_name} did not end within its deadline"
+                return HandlerFailed(status=status_with(grpc.StatusCode.DEADLINE_EXCEEDED, message), error=error)
+            return HandlerFailed(status=status_with(grpc.StatusCode.UNKNOWN, _described(error)), error=error)
+
+    def _checked(self, returned: object) -> HandlerSucceeded | HandlerFailed:
+        """R6: type and size are checked before anything is committed."""
+        expected = self.signature.response
+        if type(returned) is not expected.python_type or not isinstance(returned, Message):
+            return _unfit(
+                ErrorReason.REPLY_TYPE_MISMATCH,
+                f"{self.action.qualified_name} must return {expected.name}, found {type(returned).__qualname__}",
+            )
+        try:
+            output = expected.pack(returned)
+        except (EncodeError, ValueError) as error:
+            return _unfit(ErrorReason.REPLY_TYPE_MISMATCH, f"{self.action.qualified_name} returned what cannot be encoded: {error}")
+        if len(output.value) > PAYLOAD_BYTES_MAX:
+            return _unfit(
+                ErrorReason.REPLY_TOO_LARGE,
+                f"{self.action.qualified_name} returned {len(output.value)} bytes, {PAYLOAD_BYTES_MAX} are allowed; "
+                "store large content elsewhere and return a reference",
+            )
+        return HandlerSucceeded(response=participant_pb2.ExecuteResponse(succeeded=participant_pb2.Succeeded(output=output)))
+
+    def _output(self, packed: PackedAny | None) -> Message | HandlerFailed | None:
+        """The output to undo as the compensation wants it."""
+        expected = self.signature.response
+        if packed is not None:
+            if not expected.is_in(packed):
+                return _unfit(ErrorReason.REPLY_TYPE_MISMATCH, f"expected a {expected.name} to undo, found {packed.type_url!r}")
+            try:
+                return expected.unpack(packed)
+            except PayloadDecodeError as error:
+                return _unfit(ErrorReason.REPLY_TYPE_MISMATCH, str(error))
+        if self.signature.may_output_be_missing:
+            return None
+        if not self.barrier.is_effect_once:
+            return expected.python_type()
+        return _unfit(
+            ErrorReason.REPLY_TYPE_MISMATCH,
+            f"nobody knows the output of {self.action.qualified_name}, and its compensation does not accept None: annotate it as "
+            f"{expected.python_type.__name__} | None",
+        )
+
+
+def _unfit(reason: ErrorReason, message: str) -> HandlerFailed:
+    logger.error("%s", message)
+    return HandlerFailed(status=status_with(grpc.StatusCode.INTERNAL, message, error_details(reason)))
+
+
+def _described(error: BaseException) -> str:
+    try:
+        return f"{type(error).__qualname__}: {error}"
+    except Exception as unprintable:  # The text of an exception is the service's own code.
+        return f"{type(error).__qualname__}: its text cannot be shown ({type(unprintable).__qualname__})"
+
+
+def _without_stop_iteration(call: Callable[[], object]) -> object:
+    try:
+        return call()
+    except StopIteration as error:
+        # A future refuses to hold a StopIteration, and whoever waits for it would wait for ever.
+        raise RuntimeError("a handler raised StopIteration") from error

@@ -1,0 +1,108 @@
+"""Keeping participants known to a coordinator: registered at the start, again before it lapses, and after a restart of either."""
+
+import asyncio
+import logging
+import random
+from collections.abc import Iterable
+from datetime import timedelta
+from typing import Final
+
+import grpc
+from google.protobuf.duration_pb2 import Duration
+
+from participant_sdk.client.channel import open_channel
+from participant_sdk.rpc_errors import error_reason, from_rpc_error
+from saga.v1 import coordinator_pb2, coordinator_pb2_grpc, participant_pb2
+
+logger = logging.getLogger(__name__)
+
+TTL_DEFAULT: Final = timedelta(seconds=30)
+"""How long a registration holds unless it is repeated."""
+_REPEATS_PER_TTL: Final = 3
+"""Two repetitions may be lost before a registration lapses."""
+_CALL_TIME_LIMIT_S: Final = 5.0
+_BACKOFF_FIRST_S: Final = 0.2
+_BACKOFF_MAX_S: Final = 5.0
+_DOUBLINGS_MAX: Final = 10
+"""Beyond this the backoff has long reached its maximum."""
+
+
+class Registration:
+    """Registers participants with one coordinator for as long as `run` is running."""
+
+    def __init__(
+        self,
+        *,
+        coordinator: str,
+        target: str,
+        descriptions: Iterable[participant_pb2.ParticipantDescription],
+        ttl: timedelta,
+    ) -> None:
+        """`coordinator` is the gRPC target to tell, `target` what it is told to dial, `ttl` 1 s to 1 h."""
+        lasting = Duration()
+        lasting.FromTimedelta(ttl)
+        self._coordinator = coordinator
+        self._requests = [
+            coordinator_pb2.RegisterParticipantRequest(target=target, description=description, ttl=lasting) for description in descriptions
+        ]
+        self._repeat_after_s = ttl.total_seconds() / _REPEATS_PER_TTL
+        self._is_told = False
+        self.accepted = asyncio.Event()
+        """Set when the coordinator has accepted all of them for the first time."""
+
+    async def run(self) -> None:
+        """Registers for ever, until cancelled. Never raises: a coordinator that is away or refuses is asked again."""
+        failures = 0
+        async with open_channel(self._coordinator) as channel:
+            stub = coordinator_pb2_grpc.SagaServiceStub(channel)
+            while True:
+                if await self._register(stub):
+                    failures = 0
+                    await self._until_due(channel)
+                else:
+                    failures += 1
+                    await asyncio.sleep(_backoff_s(failures))
+
+    async def _register(self, stub: "coordinator_pb2_grpc.SagaServiceAsyncStub") -> bool:
+        for request in self._requests:
+            try:
+                await stub.RegisterParticipant(request, timeout=_CALL_TIME_LIMIT_S)
+            except grpc.aio.AioRpcError as error:
+                self._tell_failure(request.description.name, error)
+                return False
+        if not self._is_told:
+            names = ", ".join(request.description.name for request in self._requests)
+            logger.info("registered %s with the coordinator at %s", names, self._coordinator)
+        self._is_told = True
+        self.accepted.set()
+        return True
+
+    def _tell_failure(self, name: str, error: grpc.aio.AioRpcError) -> None:
+        if error.code() in {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED}:
+            if self._is_told:
+                logger.warning("the coordinator at %s is away; trying to register again", self._coordinator)
+            else:
+                logger.debug("the coordinator at %s is not there yet", self._coordinator)
+        else:
+            status = from_rpc_error(error)
+            reason = error_reason(status) or error.code().name
+            logger.error("the coordinator at %s refuses %s: %s (%s)", self._coordinator, name, status.message, reason)
+        self._is_told = False
+
+    async def _until_due(self, channel: grpc.aio.Channel) -> None:
+        """Until the next repetition, or until the coordinator goes away: it may come back without remembering."""
+        try:
+            async with asyncio.timeout(self._repeat_after_s):
+                state = channel.get_state()
+                while state is grpc.ChannelConnectivity.READY:
+                    await channel.wait_for_state_change(state)
+                    state = channel.get_state()
+                await asyncio.sleep(_backoff_s(1))
+        except TimeoutError:
+            return
+
+
+def _backoff_s(failures: int) -> float:
+    """Doubles from `_BACKOFF_FIRST_S` to `_BACKOFF_MAX_S`, drawn from its upper half: 0.1-0.2, 0.2-0.4, … 2.5-5 s."""
+    whole = min(_BACKOFF_FIRST_S * 2.0 ** min(failures - 1, _DOUBLINGS_MAX), _BACKOFF_MAX_S)
+    return random.uniform(whole / 2, whole)  # noqa: S311 - spreads load, hides nothing

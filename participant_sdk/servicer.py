@@ -1,0 +1,160 @@
+"""The gRPC face of participants: `saga.v1.ParticipantService` for grpc.aio servers."""
+
+import asyncio
+from types import TracebackType
+
+import grpc
+from google.protobuf.any_pb2 import Any as PackedAny
+from google.rpc import status_pb2
+from opentelemetry.trace import TracerProvider
+
+from participant_sdk.barrier.outcomes import CompensateAnswer, CompensateOutcome, ExecuteAnswer, ExecuteOutcome
+from participant_sdk.clock import Clock, wall_clock_us
+from participant_sdk.describe import describe
+from participant_sdk.errors import ParticipantSetupError
+from participant_sdk.incoming import CallReader
+from participant_sdk.invocation import THREADS_MAX, BoundAction, Threads
+from participant_sdk.participant import Participant
+from participant_sdk.rpc_errors import ErrorReason, abort_with, error_details, status_with
+from participant_sdk.step_context import NoSession, SessionSource
+from participant_sdk.telemetry import ServerSpans
+from saga.v1 import participant_pb2, participant_pb2_grpc
+
+_NO_SESSION_IN_THREADS = NoSession(
+    "step.session belongs to the event loop, and plain `def` handlers run in threads: write `async def` to use it"
+)
+
+
+class ParticipantServicer(participant_pb2_grpc.ParticipantServiceServicer):
+    """Serves one or several participants, told apart by the part of an action before the dot.
+
+    Add it to a grpc.aio server of your own, or let `ParticipantServer` do that. Close it after the server has stopped.
+    """
+
+    def __init__(
+        self,
+        *participants: Participant,
+        clock: Clock = wall_clock_us,
+        threads_max: int = THREADS_MAX,
+        tracer_provider: TracerProvider | None = None,
+    ) -> None:
+        """`threads_max`: plain handlers at the same time. `tracer_provider`: None for the global one of OpenTelemetry."""
+        if not participants:
+            raise ParticipantSetupError("expected at least one participant to serve, found none")
+        self._threads = Threads(threads_max)
+        self._participants: dict[str, Participant] = {}
+        bound: dict[str, BoundAction] = {}
+        for participant in participants:
+            name = participant.participant_name
+            if name in self._participants:
+                raise ParticipantSetupError(f"two participants are named {name!r}; serve one of them elsewhere")
+            self._participants[name] = participant
+            for action in participant.actions.values():
+                bound[action.qualified_name] = BoundAction(participant, action, self._threads)
+        self._descriptions = {name: describe(participant) for name, participant in self._participants.items()}
+        self._reader = CallReader(bound, clock)
+        self._in_flight = _InFlight()
+        self._spans = ServerSpans(tracer_provider)
+
+    @property
+    def descriptions(self) -> tuple[participant_pb2.ParticipantDescription, ...]:
+        """What the coordinator is told at registration."""
+        return tuple(self._descriptions.values())
+
+    @property
+    def participants(self) -> tuple[Participant, ...]:
+        """Those that it serves."""
+        return tuple(self._participants.values())
+
+    async def wait_idle(self) -> None:
+        """Waits until no call is under way, those cut short by the end of the server included."""
+        await self._in_flight.none.wait()
+
+    def close(self) -> None:
+        """Gives its threads back. Safe to call twice."""
+        self._threads.close()
+
+    async def Describe(  # noqa: N802 - named by gRPC
+        self,
+        request: participant_pb2.DescribeRequest,
+        context: grpc.aio.ServicerContext[participant_pb2.DescribeRequest, participant_pb2.DescribeResponse],
+    ) -> participant_pb2.DescribeResponse:
+        if not request.participant and len(self._descriptions) == 1:
+            return participant_pb2.DescribeResponse(description=self.descriptions[0])
+        description = self._descriptions.get(request.participant)
+        if description is None:
+            names = ", ".join(sorted(self._descriptions))
+            message = f"expected one of the participants served here ({names}), found {request.participant!r}"
+            details = error_details(ErrorReason.REQUEST_INVALID, participant=request.participant)
+            await abort_with(context, status_with(grpc.StatusCode.NOT_FOUND, message, details))
+        return participant_pb2.DescribeResponse(description=description)
+
+    async def Execute(  # noqa: N802 - named by gRPC
+        self,
+        request: participant_pb2.ExecuteRequest,
+        context: grpc.aio.ServicerContext[participant_pb2.ExecuteRequest, participant_pb2.ExecuteResponse],
+    ) -> participant_pb2.ExecuteResponse:
+        with self._in_flight, self._spans.of("execute", request, context.invocation_metadata() or ()) as span:
+            answer = await self._execute(request, context.time_remaining())
+            span.conclude(answer)
+            if isinstance(answer, status_pb2.Status):
+                await abort_with(context, answer)
+            return answer
+
+    async def Compensate(  # noqa: N802 - named by gRPC
+        self,
+        request: participant_pb2.CompensateRequest,
+        context: grpc.aio.ServicerContext[participant_pb2.CompensateRequest, participant_pb2.CompensateResponse],
+    ) -> participant_pb2.CompensateResponse:
+        with self._in_flight, self._spans.of("compensate", request, context.invocation_metadata() or ()) as span:
+            answer = await self._compensate(request, context.time_remaining())
+            span.conclude(answer)
+            if isinstance(answer, status_pb2.Status):
+                await abort_with(context, answer)
+            return answer
+
+    async def _execute(self, request: participant_pb2.ExecuteRequest, time_remaining_s: float | None) -> ExecuteAnswer:
+        incoming = self._reader.read_execute(request, time_remaining_s)
+        if isinstance(incoming, status_pb2.Status):
+            return incoming
+
+        async def run(sessions: SessionSource) -> ExecuteOutcome:
+            step = incoming.step_with(_sessions_for(sessions, is_async=incoming.bound.signature.is_async))
+            return await incoming.bound.execute(incoming.request, step, incoming.cancellation)
+
+        return await incoming.bound.barrier.execute(incoming.call, run)
+
+    async def _compensate(self, request: participant_pb2.CompensateRequest, time_remaining_s: float | None) -> CompensateAnswer:
+        incoming = self._reader.read_compensate(request, time_remaining_s)
+        if isinstance(incoming, status_pb2.Status):
+            return incoming
+
+        async def run(sessions: SessionSource, output: PackedAny | None) -> CompensateOutcome:
+            is_async = incoming.bound.signature.is_compensation_async
+            step = incoming.step_with(_sessions_for(sessions, is_async=is_async))
+            return await incoming.bound.compensate(incoming.request, output, step, incoming.cancellation)
+
+        claimed = request.succeeded.output if request.HasField("succeeded") else None
+        return await incoming.bound.barrier.compensate(incoming.call, claimed, run)
+
+
+class _InFlight:
+    """Counts the calls under way."""
+
+    def __init__(self) -> None:
+        self._count = 0
+        self.none = asyncio.Event()
+        self.none.set()
+
+    def __enter__(self) -> None:
+        self._count += 1
+        self.none.clear()
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._count -= 1
+        if self._count == 0:
+            self.none.set()
+
+
+def _sessions_for(sessions: SessionSource, *, is_async: bool) -> SessionSource:
+    return sessions if is_async else _NO_SESSION_IN_THREADS

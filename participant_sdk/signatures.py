@@ -1,0 +1,127 @@
+"""The types of handlers, read from their annotations and checked when their class is created."""
+
+import inspect
+import types
+import typing
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from google.protobuf.message import Message
+
+from participant_sdk.payloads import PayloadType, payload_type
+from participant_sdk.step_context import StepContext
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ActionSignature:
+    """What an action takes and returns."""
+
+    request: PayloadType[Message]
+    """The message that it takes."""
+    response: PayloadType[Message]
+    """The message that it returns."""
+    is_async: bool
+    """Whether the handler is `async def`; otherwise it runs in a thread."""
+    is_compensation_async: bool
+    """The same for its compensation; true without one."""
+    may_output_be_missing: bool
+    """Whether the compensation accepts None as the output to undo; true without one."""
+
+
+class SignatureError(TypeError):
+    """An annotation is missing or does not fit; the message says what to write."""
+
+
+_ACTION_SHAPE = "(self, request: SomeRequest, step: StepContext) -> SomeResponse"
+_COMPENSATION_SHAPE = "(self, request: SomeRequest, output: SomeResponse, step: StepContext) -> None"
+
+
+def read_signature(handler: Callable[..., object], compensation: Callable[..., object] | None, *, is_external: bool) -> ActionSignature:
+    """Reads the types of an action and its compensation. Raises SignatureError if they are missing or do not fit."""
+    request, step, returned = _annotations(handler, arguments=2, shape=_ACTION_SHAPE)
+    _check_step(handler, step)
+    signature = ActionSignature(
+        request=_payload(handler, "request", request),
+        response=_payload(handler, "return", returned),
+        is_async=inspect.iscoroutinefunction(handler),
+        is_compensation_async=True,
+        may_output_be_missing=True,
+    )
+    if compensation is None:
+        return signature
+    return _with_compensation(signature, compensation, is_external=is_external)
+
+
+def _with_compensation(signature: ActionSignature, compensation: Callable[..., object], *, is_external: bool) -> ActionSignature:
+    request, output, step, returned = _annotations(compensation, arguments=3, shape=_COMPENSATION_SHAPE)
+    _check_step(compensation, step)
+    expected_request, expected_output = signature.request.python_type, signature.response.python_type
+    if not _accepts(request, expected_request):
+        raise SignatureError(
+            f"{compensation.__name__}: its request must be what the action takes, {expected_request.__name__}; found {_shown(request)}"
+        )
+    if not _accepts(output, expected_output):
+        raise SignatureError(
+            f"{compensation.__name__}: its output must be what the action returns, {expected_output.__name__}; found {_shown(output)}"
+        )
+    may_be_missing = _accepts(output, type(None))
+    if is_external and not may_be_missing:
+        raise SignatureError(
+            f"{compensation.__name__}: after a crash nobody may know the output of an EXTERNAL action, so annotate it as "
+            f"`{expected_output.__name__} | None`; found {_shown(output)}"  # R19
+        )
+    if returned not in {None, type(None)}:
+        raise SignatureError(f"{compensation.__name__}: a compensation returns nothing, annotate `-> None`; "
+                             f"found {_shown(returned)}")  # fmt: skip
+    return ActionSignature(
+        request=signature.request,
+        response=signature.response,
+        is_async=signature.is_async,
+        is_compensation_async=inspect.iscoroutinefunction(compensation),
+        may_output_be_missing=may_be_missing,
+    )
+
+
+def _annotations(handler: Callable[..., object], *, arguments: int, shape: str) -> list[object]:
+    """The annotations of the arguments after `self`, then that of the result."""
+    name = getattr(handler, "__name__", repr(handler))
+    if not inspect.isfunction(handler):
+        raise SignatureError(f"{name}: expected a method, found {type(handler).__name__}; write def {name}{shape}")
+    parameters = list(inspect.signature(handler).parameters.values())[1:]
+    positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    if len(parameters) != arguments or any(parameter.kind not in positional for parameter in parameters):
+        raise SignatureError(f"{name}: expected {arguments} arguments after self; write def {name}{shape}")
+    try:
+        hints = typing.get_type_hints(handler)
+    except NameError as error:
+        raise SignatureError(
+            f"{name}: the annotation {error.name!r} is not known when the class is created; import it at the top of the "
+            "module, outside of `if TYPE_CHECKING`"
+        ) from error
+    missing = [each for each in [*(parameter.name for parameter in parameters), "return"] if each not in hints]
+    if missing:
+        raise SignatureError(f"{name}: no annotation for {', '.join(missing)}; write def {name}{shape}")
+    return [*(hints[parameter.name] for parameter in parameters), hints["return"]]
+
+
+def _check_step(handler: Callable[..., object], annotation: object) -> None:
+    if annotation is not StepContext:
+        raise SignatureError(f"{handler.__name__}: its last argument must be a StepContext, found {_shown(annotation)}")
+
+
+def _payload(handler: Callable[..., object], what: str, annotation: object) -> PayloadType[Message]:
+    try:
+        return payload_type(annotation)
+    except TypeError as error:
+        raise SignatureError(f"{handler.__name__}: {what}: {error}") from error
+
+
+def _accepts(annotation: object, expected: type) -> bool:
+    """Whether a parameter of that annotation takes a value of type `expected`."""
+    if typing.get_origin(annotation) in {typing.Union, types.UnionType}:
+        return any(_accepts(member, expected) for member in typing.get_args(annotation))
+    return isinstance(annotation, type) and issubclass(expected, annotation)
+
+
+def _shown(annotation: object) -> str:
+    return annotation.__name__ if isinstance(annotation, type) else str(annotation)

@@ -1,0 +1,103 @@
+"""What a handler is told about the step that it executes or compensates."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Protocol
+
+from participant_sdk.errors import SessionUnavailableError
+
+if TYPE_CHECKING:
+    from sqlalchemy.ext.asyncio import AsyncSession
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DefinitionVersion:
+    """The saga definition that a saga follows."""
+
+    name: str
+    """Its name. Example: "place-order"."""
+    version: int
+    """Its version, from 1."""
+
+
+class SessionSource(Protocol):
+    """Where `step.session` comes from: the database transaction of the barrier."""
+
+    @property
+    def session(self) -> "AsyncSession":
+        """The session, opened when first asked for. Raises SessionUnavailableError where there is none."""
+
+
+class NoSession:
+    """The source of a step that has no database transaction; says why."""
+
+    def __init__(self, why: str) -> None:
+        self._why = why
+
+    @property
+    def session(self) -> "AsyncSession":
+        raise SessionUnavailableError(self._why)
+
+
+def _never() -> bool:
+    return False
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepContext:
+    """One call of a handler: which saga and step it is for, under which key, and how much time it has."""
+
+    saga_id: str
+    """UUID of the saga."""
+    step_id: str
+    """Id of the step in the saga definition."""
+    definition: DefinitionVersion
+    """The plan that the saga follows."""
+    key: str
+    """Idempotency key of this call: equal for all attempts (R1). Give it to services outside that honour such keys."""
+    execute_key: str
+    """Key that the step was executed with. In `execute` the same as `key`; a compensation needs it to name what it undoes."""
+    attempt: int
+    """Number of this call within its step and direction, from 1. Not for deduplication: that is what `key` is for."""
+    first_attempt_at: datetime
+    """When the first attempt to execute was due, by the coordinator's clock. Aware, UTC."""
+    deadline: datetime
+    """When this attempt ends, by the clock of this machine. Aware, UTC."""
+    sessions: SessionSource = field(
+        default=NoSession("this StepContext was made without a database session: pass one to step_context(session=...)"),
+        repr=False,
+    )
+    """Where `session` comes from."""
+    cancellation: Callable[[], bool] = field(default=_never, repr=False)
+    """Tells whether the caller has given up."""
+    now: Callable[[], datetime] = field(default=_now, repr=False)
+    """The clock that `time_left` is read from."""
+
+    @property
+    def session(self) -> "AsyncSession":
+        """A SQLAlchemy session inside the barrier's database transaction, opened when first used.
+
+        What is written through it is committed together with the step's reply, or not at all. Do not commit or roll back:
+        return or raise; `begin_nested()` is fine. With `effect=EXTERNAL` it belongs to the database transaction that stores the
+        reply after the handler, so it cannot undo what was done outside.
+
+        Raises SessionUnavailableError under NoBarrier and in plain `def` handlers, which run in threads.
+        """
+        return self.sessions.session
+
+    def time_left(self) -> timedelta:
+        """Time until the deadline; zero when it is over."""
+        return max(self.deadline - self.now(), timedelta())
+
+    def is_cancelled(self) -> bool:
+        """Whether nobody waits for the answer any more.
+
+        An `async def` handler is cancelled by itself; a plain `def` handler should look here between pieces of its work,
+        and raise to stop.
+        """
+        return self.cancellation() or self.now() >= self.deadline
