@@ -1,0 +1,362 @@
+"""Starts sagas and follows them, from Python."""
+
+# ruff: noqa: ASYNC109 - a timeout here ends the waiting, not the saga: an error of its own tells it apart from a cancelled call
+
+from collections.abc import AsyncGenerator, Iterable, Mapping
+from contextlib import aclosing
+from datetime import datetime, timedelta
+from types import MappingProxyType, TracebackType
+from typing import Final, Self, TypedDict, TypeVar, Unpack, overload
+
+import grpc
+from google.protobuf.descriptor_pb2 import FileDescriptorSet
+from google.protobuf.message import Message
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from participant_sdk.builder import Saga
+from participant_sdk.client.calls import call, pause_or_raise
+from participant_sdk.client.channel import open_channel
+from participant_sdk.client.errors import InvalidRequest, SagaNotCompleted
+from participant_sdk.client.retries import Retries
+from participant_sdk.client.saga_handle import SagaHandle
+from participant_sdk.client.telemetry import start_span, trace_metadata
+from participant_sdk.client.watching import AT_REST, wait_timed_out, watch_events
+from participant_sdk.ids import new_saga_id, parse_saga_id
+from participant_sdk.policies import to_duration
+from saga.v1 import coordinator_pb2, coordinator_pb2_grpc, saga_pb2
+
+DEFAULT_ADDRESS: Final = "127.0.0.1:7700"
+DEFAULT_TIMEOUT: Final = timedelta(seconds=30)
+PAGE_SIZE: Final = 200
+"""Entries asked for at once by what pages by itself."""
+WAIT_ATTEMPT_S: Final = 60.0
+"""How long one call waits for the end of a saga before it is made again."""
+
+InputT = TypeVar("InputT", bound=Message)
+
+
+class StartOptions(TypedDict, total=False):
+    """What may be said about a start."""
+
+    key: str
+    """Idempotency key: names this piece of business, e.g. "order-42". With the same key and input the saga that is there
+    is answered; with other input AlreadyExists is raised. At most 255 characters."""
+    key_ttl: timedelta
+    """How long the key is kept. Default 7 days."""
+    saga_id: str
+    """A UUID, to repeat a start of an earlier process. Default: a new one."""
+    version: int
+    """Of the definition, when it is named by its text. Default: the highest one registered."""
+    labels: Mapping[str, str]
+    """For people and filters."""
+    start_at: datetime
+    """When to begin; aware. Default: at once."""
+    time_limit: timedelta
+    """For the forward way, from its beginning; then the saga turns back. Default: the definition's."""
+
+
+class SagaClient:
+    """A coordinator, as its users see it.
+
+    Every call is safe to repeat, and is repeated with backoff while the coordinator is away, up to `timeout` (30 s by
+    default): reads and cancels by their nature, starts because the client makes the saga's id (R2). What is then still
+    not answered raises CoordinatorUnavailable. The errors stand in `participant_sdk.client.errors`, one per reaction.
+
+    Use it with `async with`, or call `close()`. One client serves any number of concurrent calls of one event loop.
+    """
+
+    def __init__(
+        self, address: str = DEFAULT_ADDRESS, *, timeout: timedelta = DEFAULT_TIMEOUT, channel: grpc.aio.Channel | None = None
+    ) -> None:
+        """`channel`: one with credentials, for example; it becomes the client's own, and `address` is then not dialled."""
+        self.address: Final = address
+        self._timeout: Final = timeout
+        self._channel = channel
+        self._stub: coordinator_pb2_grpc.SagaServiceAsyncStub | None = None
+        self._is_closed = False
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Closes the connection; calls under way are cut off. Safe to call twice."""
+        self._is_closed = True
+        if self._channel is not None:
+            channel, self._channel = self._channel, None
+            await channel.close()
+
+    # ── Definitions ──────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    async def register(self, saga: Saga[InputT]) -> bool:
+        """Stores the saga's definition under its name and version. True if it is new, False if the same was there.
+
+        Raises DefinitionError before anything is sent; AlreadyExists if that version is there with other content (raise
+        the version); InvalidRequest with one violation per problem that only the coordinator can see.
+        """
+        return await self.register_definition(saga.definition(), saga.descriptors())
+
+    async def register_definition(self, definition: saga_pb2.SagaDefinition, descriptors: FileDescriptorSet) -> bool:
+        """The same for a definition made without the builder. `descriptors`: its message types, closed over imports."""
+        request = coordinator_pb2.RegisterDefinitionRequest(definition=definition, descriptors=descriptors)
+        doing = f"register {definition.name} v{definition.version}"
+        return (await call(self._service.RegisterDefinition, request, retries=self._retries(), doing=doing)).created
+
+    async def get_definition(self, name: str, *, version: int = 0) -> coordinator_pb2.GetDefinitionResponse:
+        """One definition with its message types; version 0 is the highest. Raises DefinitionNotFound."""
+        reference = saga_pb2.DefinitionReference(name=name, version=version)
+        request = coordinator_pb2.GetDefinitionRequest(definition=reference)
+        return await call(self._service.GetDefinition, request, retries=self._retries(), doing=f"read definition {name}")
+
+    async def list_definitions(self, name: str = "") -> AsyncGenerator[saga_pb2.SagaDefinition]:
+        """All definitions by name and version, or all versions of one name."""
+        request = coordinator_pb2.ListDefinitionsRequest(page_size=PAGE_SIZE, name=name)
+        while True:
+            page = await call(self._service.ListDefinitions, request, retries=self._retries(), doing="list definitions")
+            for definition in page.definitions:
+                yield definition
+            if not page.next_page_token:
+                return
+            request.page_token = page.next_page_token
+
+    # ── Starting ─────────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    @overload
+    async def start(self, saga: Saga[InputT], message: InputT, /, **options: Unpack[StartOptions]) -> SagaHandle: ...
+
+    @overload
+    async def start(self, saga: str, message: Message, /, **options: Unpack[StartOptions]) -> SagaHandle: ...
+
+    async def start(self, saga: Saga[InputT] | str, message: Message, /, **options: Unpack[StartOptions]) -> SagaHandle:
+        """Starts a saga with `message` as its input. When this returns, the coordinator has committed to end it (P1).
+
+        `saga` is the builder's saga, of which exactly that version is started, or the name of a registered definition.
+
+        Raises DefinitionNotFound, AlreadyExists, InvalidRequest; CoordinatorUnavailable, whose `saga_id` serves to repeat
+        the start later, since nobody knows whether it took place.
+        """
+        request = _start_request(saga, message, options)
+        with start_span(request.definition.name, request.saga_id):
+            response = await call(
+                self._service.StartSaga,
+                request,
+                retries=self._retries(),
+                doing=f"start {request.definition.name}",
+                saga_id=request.saga_id,
+                metadata=trace_metadata(),
+            )
+        # With an idempotency key it may be a saga of another id, started before.
+        return SagaHandle(response.saga.id, client=self, is_new=response.created)
+
+    @overload
+    async def run(
+        self, saga: Saga[InputT], message: InputT, /, *, timeout: timedelta | None = None, **options: Unpack[StartOptions]
+    ) -> saga_pb2.Saga: ...
+
+    @overload
+    async def run(
+        self, saga: str, message: Message, /, *, timeout: timedelta | None = None, **options: Unpack[StartOptions]
+    ) -> saga_pb2.Saga: ...
+
+    async def run(
+        self, saga: Saga[InputT] | str, message: Message, /, *, timeout: timedelta | None = None, **options: Unpack[StartOptions]
+    ) -> saga_pb2.Saga:
+        """Starts a saga, waits until it is COMPLETED, and returns it; `output_of` takes out what it returned.
+
+        A coordinator that is restarted meanwhile is asked again with the same id. `timeout`: how long to wait; None: as
+        long as the saga takes.
+
+        Raises what `start` raises; SagaNotCompleted if it was undone or needs a person; WaitTimedOut after `timeout`.
+        """
+        request = _start_request(saga, message, options)
+        request.wait = True
+        with start_span(request.definition.name, request.saga_id):
+            finished = await self._start_and_wait(request, self._waiting(timeout))
+        return self.ensure_completed(finished)
+
+    async def _start_and_wait(self, request: coordinator_pb2.StartSagaRequest, retries: Retries) -> saga_pb2.Saga:
+        metadata = trace_metadata()
+        while True:
+            try:
+                timeout_s = retries.begin_attempt(WAIT_ATTEMPT_S)
+                response = await self._service.StartSaga(request, timeout=timeout_s, metadata=metadata)
+            except grpc.aio.AioRpcError as error:
+                if error.code() is not grpc.StatusCode.DEADLINE_EXCEEDED:
+                    doing = f"start {request.definition.name}"
+                    await pause_or_raise(error, retries=retries, doing=doing, saga_id=request.saga_id)
+                    continue
+                if timeout_s < WAIT_ATTEMPT_S:
+                    raise wait_timed_out(request.saga_id) from error
+                # A long saga, not an outage: a broken connection would be UNAVAILABLE.
+                retries.note_progress()
+                await retries.wait_before_next()
+            else:
+                if response.saga.status in AT_REST:
+                    return response.saga
+                # Answered early, as by a coordinator that shuts down.
+                return await self._wait(response.saga.id, retries)
+
+    # ── Following ────────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def attach(self, saga_id: str) -> SagaHandle:
+        """A handle for a saga that is there already. Asks nobody whether it is. Raises InvalidRequest if the id is no UUID."""
+        return SagaHandle(_checked_id(saga_id), client=self, is_new=None)
+
+    async def get(self, saga_id: str) -> saga_pb2.Saga:
+        """The saga as it stands, with its steps, payloads and incidents. Raises SagaNotFound."""
+        return await self._get(_checked_id(saga_id), self._retries())
+
+    async def list(
+        self,
+        *,
+        statuses: Iterable[saga_pb2.SagaStatus.ValueType] = (),
+        definition: str = "",
+        labels: Mapping[str, str] = MappingProxyType({}),
+        created_from: datetime | None = None,
+        created_before: datetime | None = None,
+    ) -> AsyncGenerator[saga_pb2.Saga]:
+        """All sagas for which every condition given holds, newest first, without steps and payloads. Instants are aware.
+
+        Pages by itself; stop listening when there is enough.
+        """
+        request = coordinator_pb2.ListSagasRequest(
+            page_size=PAGE_SIZE,
+            statuses=statuses,
+            definition_name=definition,
+            labels=labels,
+            created_from=_to_timestamp("created_from", created_from),
+            created_before=_to_timestamp("created_before", created_before),
+        )
+        while True:
+            page = await call(self._service.ListSagas, request, retries=self._retries(), doing="list sagas")
+            for saga in page.sagas:
+                yield saga
+            if not page.next_page_token:
+                return
+            request.page_token = page.next_page_token
+
+    async def history(self, saga_id: str, *, after: int = 0) -> AsyncGenerator[saga_pb2.Event]:
+        """Everything that has happened to a saga after sequence `after`, in order. Pages by itself. Raises SagaNotFound."""
+        request = coordinator_pb2.GetHistoryRequest(saga_id=_checked_id(saga_id), after_sequence=after, page_size=PAGE_SIZE)
+        doing = f"read the history of saga {request.saga_id}"
+        while True:
+            page = await call(self._service.GetHistory, request, retries=self._retries(), doing=doing, saga_id=request.saga_id)
+            for event in page.events:
+                yield event
+            if not page.more or not page.events:
+                return
+            request.after_sequence = page.events[-1].sequence
+
+    async def watch(
+        self, saga_id: str, *, after: int = 0, timeout: timedelta | None = None
+    ) -> AsyncGenerator[coordinator_pb2.WatchSagaResponse]:
+        """Each event after sequence `after` as it is committed, with the saga's status after it; ends with the saga.
+
+        Goes on across restarts of the coordinator without losing or doubling an event. A FAILED saga has not ended: the
+        watch goes on until a person has resolved it. Wrap it in `contextlib.aclosing` to stop listening in the middle.
+
+        Raises SagaNotFound; WaitTimedOut after `timeout`, if there is one; CoordinatorUnavailable if nobody answers for
+        longer than the client's timeout.
+        """
+        events = watch_events(self._service, _checked_id(saga_id), after=after, retries=self._waiting(timeout))
+        async with aclosing(events):
+            async for response in events:
+                yield response
+
+    async def wait(self, saga_id: str, *, timeout: timedelta | None = None) -> saga_pb2.Saga:
+        """Waits until the saga is COMPLETED, COMPENSATED or FAILED, and returns it. Look at its status.
+
+        Raises SagaNotFound; WaitTimedOut after `timeout`, if there is one; CoordinatorUnavailable as `watch` does.
+        """
+        return await self._wait(_checked_id(saga_id), self._waiting(timeout))
+
+    def ensure_completed(self, saga: saga_pb2.Saga) -> saga_pb2.Saga:
+        """Returns the saga if it is COMPLETED; raises SagaNotCompleted otherwise, with the step that made it turn back."""
+        if saga.status == saga_pb2.SAGA_STATUS_COMPLETED:
+            return saga
+        raise SagaNotCompleted(saga)
+
+    async def cancel(self, saga_id: str, *, reason: str = "", actor: str = "") -> saga_pb2.Saga:
+        """Asks a saga to turn back, and returns it as it then stood: usually COMPENSATING, seldom at its end already.
+
+        `reason` and `actor` go into its history.
+
+        Raises SagaNotFound; SagaAlreadyEnded if there is nothing left to turn back.
+        """
+        request = coordinator_pb2.CancelSagaRequest(saga_id=_checked_id(saga_id), reason=reason, actor=actor)
+        doing = f"cancel saga {request.saga_id}"
+        response = await call(self._service.CancelSaga, request, retries=self._retries(), doing=doing, saga_id=request.saga_id)
+        return response.saga
+
+    async def _wait(self, saga_id: str, retries: Retries) -> saga_pb2.Saga:
+        saga = await self._get(saga_id, retries)
+        if saga.status in AT_REST:
+            return saga
+        async with aclosing(watch_events(self._service, saga_id, after=saga.sequence, retries=retries)) as events:
+            async for response in events:
+                if response.status in AT_REST:
+                    break
+        return await self._get(saga_id, retries)
+
+    async def _get(self, saga_id: str, retries: Retries) -> saga_pb2.Saga:
+        request = coordinator_pb2.GetSagaRequest(saga_id=saga_id)
+        response = await call(self._service.GetSaga, request, retries=retries, doing=f"read saga {saga_id}", saga_id=saga_id)
+        return response.saga
+
+    def _retries(self) -> Retries:
+        """For what the coordinator answers at once: everything together within the client's timeout."""
+        return Retries(outage=self._timeout, timeout=self._timeout)
+
+    def _waiting(self, timeout: timedelta | None) -> Retries:
+        """For what takes as long as a saga takes: only outages are held against the client's timeout."""
+        return Retries(outage=self._timeout, timeout=timeout)
+
+    @property
+    def _service(self) -> "coordinator_pb2_grpc.SagaServiceAsyncStub":
+        if self._is_closed:
+            raise RuntimeError("this SagaClient is closed; make a new one")
+        if self._stub is None:
+            # Not before there is a loop: a channel belongs to the loop that runs when it is made.
+            self._channel = self._channel or open_channel(self.address)
+            self._stub = coordinator_pb2_grpc.SagaServiceStub(self._channel)
+        return self._stub
+
+
+def _start_request(saga: Saga[InputT] | str, message: Message, options: StartOptions) -> coordinator_pb2.StartSagaRequest:
+    if isinstance(saga, Saga):
+        if not isinstance(message, saga.input_type):
+            expected, found = saga.input_type.DESCRIPTOR.full_name, type(message).__name__
+            raise TypeError(f"saga {saga.name} starts with {expected}, found {found}")
+        reference = saga_pb2.DefinitionReference(name=saga.name, version=saga.version)
+    else:
+        reference = saga_pb2.DefinitionReference(name=saga, version=options.get("version", 0))
+    request = coordinator_pb2.StartSagaRequest(
+        saga_id=_checked_id(options["saga_id"]) if "saga_id" in options else new_saga_id(),
+        definition=reference,
+        idempotency_key=options.get("key", ""),
+        idempotency_key_ttl=to_duration(options.get("key_ttl")),
+        labels=options.get("labels"),
+        start_at=_to_timestamp("start_at", options.get("start_at")),
+        time_limit=to_duration(options.get("time_limit")),
+    )
+    request.input.Pack(message, deterministic=True)
+    return request
+
+
+def _checked_id(saga_id: str) -> str:
+    try:
+        return parse_saga_id(saga_id)
+    except ValueError as error:
+        raise InvalidRequest(str(error), saga_id=saga_id) from error
+
+
+def _to_timestamp(name: str, instant: datetime | None) -> Timestamp | None:
+    if instant is None:
+        return None
+    if instant.tzinfo is None:
+        raise ValueError(f"{name} must say its time zone, found {instant.isoformat()}; for example datetime.now(UTC)")
+    timestamp = Timestamp()
+    timestamp.FromDatetime(instant)
+    return timestamp

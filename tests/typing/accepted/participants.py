@@ -1,0 +1,62 @@
+"""What a team writes: accepted by type checkers as it stands."""
+
+from collections.abc import Awaitable
+from typing import assert_type
+
+from google.protobuf.wrappers_pb2 import BytesValue, Int64Value, StringValue
+
+from participant_sdk import DATABASE, EXTERNAL, Action, NoBarrier, Participant, StepContext, action
+from participant_sdk.testing import step_context
+
+
+class Inventory(Participant, name="inventory"):
+    def __init__(self) -> None:
+        super().__init__(barrier=NoBarrier())
+
+    @action
+    async def reserve(self, request: StringValue, step: StepContext) -> Int64Value:
+        assert_type(step.key, str)
+        return Int64Value()
+
+    @reserve.compensation
+    async def release(self, request: StringValue, reserved: Int64Value, step: StepContext) -> None: ...
+
+    @action(effect=EXTERNAL)
+    async def charge(self, request: StringValue, step: StepContext) -> Int64Value:
+        return Int64Value()
+
+    @charge.compensation
+    async def refund(self, request: StringValue, charged: Int64Value | None, step: StepContext) -> None: ...
+
+    @action(effect=EXTERNAL, name="weigh_it")
+    def weigh(self, request: BytesValue, step: StepContext) -> Int64Value:
+        return Int64Value()
+
+    @weigh.compensation
+    def unweigh(self, request: BytesValue, weighed: Int64Value | None, step: StepContext) -> None: ...
+
+    @action(effect=DATABASE)
+    async def count(self, request: StringValue, step: StepContext) -> Int64Value:
+        return Int64Value()
+
+    @count.compensation
+    async def uncount(self, request: StringValue, counted: Int64Value | None, step: StepContext) -> None:
+        """Accepts more than it is given."""
+
+
+def takes(described: Action[StringValue, Int64Value]) -> str:
+    return described.qualified_name
+
+
+async def use() -> None:
+    takes(Inventory.reserve)
+    takes(Inventory.charge)
+    assert_type(Inventory.reserve.request_type, type[StringValue])
+    assert_type(Inventory.weigh.response_type, type[Int64Value])
+    inventory = Inventory()
+    step = step_context()
+    pending: Awaitable[Int64Value] = inventory.reserve(StringValue(), step)
+    assert_type(await pending, Int64Value)
+    assert_type(inventory.weigh(BytesValue(), step), Int64Value)
+    await inventory.release(StringValue(), Int64Value(), step)
+    await inventory.refund(StringValue(), None, step)

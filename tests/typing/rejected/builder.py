@@ -1,0 +1,34 @@
+"""What a checker must reject of the builder and the client."""
+
+from participant_sdk import Participant, Saga, SagaClient, SagaHandle, StepContext, action
+from shop.v1.shop_pb2 import CourierBooked, PaymentCharged, PlaceOrder, StockReserved
+
+
+class Inventory(Participant, name="inventory"):
+    @action
+    async def reserve(self, request: PlaceOrder, step: StepContext) -> StockReserved:
+        return StockReserved()
+
+    @action
+    def count(self, request: StockReserved, step: StepContext) -> PaymentCharged:
+        return PaymentCharged()
+
+
+saga = Saga("place-order", input=PlaceOrder)
+reserved = saga.step(Inventory.reserve)
+saga.step(Inventory.count)  # E: "step"
+saga.step(Inventory.reserve, reserved)  # E: "step"
+saga.step(Inventory.count, saga.input)  # E: "step"
+saga.step("shipping.book")  # E: "step"
+saga.step("shipping.book", request=StockReserved, response=CourierBooked)  # E: "step"
+saga.step("shipping.book", reserved, request=PlaceOrder, response=CourierBooked)  # E: "step"
+saga.step(Inventory.reserve, attempts=3)  # E: "step"
+
+
+async def start(client: SagaClient) -> None:
+    await client.start(saga, StockReserved())  # E: "start"
+    await client.run(saga, StockReserved())  # E: "run"
+
+
+async def result(handle: SagaHandle) -> PlaceOrder:
+    return await handle.result(CourierBooked)  # E: "PlaceOrder"
