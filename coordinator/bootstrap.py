@@ -1,0 +1,153 @@
+"""Wires the coordinator together: the only module that knows every adapter."""
+
+import asyncio
+import contextlib
+import logging
+import signal
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager
+from typing import Final, Protocol
+
+from coordinator.api import ApiServer
+from coordinator.api.saga_service import SagaService, ServiceParts
+from coordinator.api.server import AddressInUseError
+from coordinator.catalog import DefinitionCatalog
+from coordinator.core.values import Failure
+from coordinator.dispatcher import GrpcDispatcher, ParticipantDirectory, ParticipantRegistry
+from coordinator.engine.clock import SystemClock
+from coordinator.engine.engine import Engine
+from coordinator.engine.ports import Clock, Journal, JournalListener
+from coordinator.engine.recovery import recover_unfinished
+from coordinator.journal import JournalOpenError, SqlJournal
+from coordinator.settings import Settings
+from coordinator.telemetry.logs import configure_logging
+from coordinator.telemetry.setup import Telemetry, configure_telemetry, sample_ratio_from_environment
+
+EXIT_STOPPED: Final = 0
+EXIT_LOST: Final = 1
+"""The database or its ownership is gone: nothing may be committed any more."""
+EXIT_CANNOT_START: Final = 2
+
+_logger = logging.getLogger(__name__)
+
+
+class OpenedJournal(Journal, Protocol):
+    """A journal whose listener can still be named: the engine is made after it."""
+
+    def listen(self, listener: JournalListener, /) -> None:
+        """Says who is told what becomes of appends. To be called once, before anything is appended."""
+
+
+OpenJournal = Callable[[str, Clock], AbstractAsyncContextManager[OpenedJournal]]
+"""Opens the journal behind an SQLAlchemy URL, for as long as the context lasts."""
+
+
+@contextlib.asynccontextmanager
+async def open_sql_journal(url: str, clock: Clock) -> AsyncIterator[OpenedJournal]:
+    """The journal that is used unless another one is given. Raises JournalOpenError."""
+    async with await SqlJournal.open(url, clock=clock) as journal:
+        yield journal
+
+
+class Coordinator:
+    """A running coordinator. Made by `run_coordinator`; everything in it lives as long as that context."""
+
+    def __init__(self, *, engine: Engine, dispatcher: GrpcDispatcher, server: ApiServer, settings: Settings) -> None:
+        self.engine = engine
+        self._dispatcher = dispatcher
+        self._server = server
+        self._settings = settings
+
+    @property
+    def address(self) -> str:
+        """Where the API listens."""
+        return self._server.address
+
+    @property
+    def lost_reason(self) -> "asyncio.Future[Failure]":
+        """Done when this process may not go on."""
+        return self.engine.lost_reason
+
+    async def drain(self) -> None:
+        """Begins nothing new, lets calls under way finish within the time limit, and refuses requests. What is left is for recovery."""
+        try:
+            async with asyncio.timeout(self._settings.drain_time_limit_s):
+                await self.engine.drain()
+        except TimeoutError:
+            _logger.warning("calls are still under way after the drain time limit; they are left to recovery")
+        await self._server.stop()
+        await self._dispatcher.aclose()
+
+
+@contextlib.asynccontextmanager
+async def run_coordinator(
+    settings: Settings, telemetry: Telemetry, *, open_journal: OpenJournal = open_sql_journal
+) -> AsyncIterator[Coordinator]:
+    """Opens the journal, takes up what an earlier process left, and listens. On exit everything is drained and closed.
+
+    Raises JournalOpenError or AddressInUseError if it cannot start.
+    """
+    clock = SystemClock(asyncio.get_running_loop())
+    async with open_journal(settings.database, clock) as journal:
+        registry = ParticipantRegistry(clock=clock, journal=journal, configured=settings.participants)
+        await registry.load()
+        dispatcher = GrpcDispatcher(
+            clock=clock,
+            registry=registry,
+            concurrency=settings.participant_concurrency,
+            payload_bytes_max=settings.payload_bytes_max,
+        )
+        engine = Engine(clock=clock, journal=journal, dispatcher=dispatcher, observers=telemetry.observers)
+        dispatcher.listen(engine)
+        journal.listen(engine)
+        catalog = DefinitionCatalog(clock=clock, journal=journal)
+        setting_aside = asyncio.create_task(engine.run())
+        service = SagaService(
+            ServiceParts(
+                clock=clock,
+                engine=engine,
+                journal=journal,
+                catalog=catalog,
+                participants=ParticipantDirectory(registry, dispatcher),
+                payload_bytes_max=settings.payload_bytes_max,
+                trace_sample_ratio=sample_ratio_from_environment(settings.trace_sample_ratio) if telemetry.is_tracing else 0.0,
+            )
+        )
+        coordinator = Coordinator(
+            engine=engine, dispatcher=dispatcher, server=ApiServer(service=service, address=settings.address), settings=settings
+        )
+        try:
+            recovered = await recover_unfinished(engine, journal, catalog)
+            await coordinator._server.start()  # noqa: SLF001 - this function is the other half of the class
+            _logger.info("ready", extra={"address": coordinator.address, "recovered_sagas": recovered})
+            yield coordinator
+        finally:
+            await coordinator.drain()
+            setting_aside.cancel()
+            await asyncio.wait((setting_aside,))
+
+
+async def serve(settings: Settings, *, open_journal: OpenJournal = open_sql_journal) -> int:
+    """Runs a coordinator until SIGTERM or SIGINT, or until it may not go on; returns the exit code of the process."""
+    configure_logging(settings.log_level, settings.log_format)
+    stopped = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopped.set)
+    try:
+        async with configure_telemetry() as telemetry, run_coordinator(settings, telemetry, open_journal=open_journal) as coordinator:
+            return await _until_stopped(coordinator, stopped)
+    except (JournalOpenError, AddressInUseError) as error:
+        _logger.critical("cannot start: %s", error)
+        return EXIT_CANNOT_START
+
+
+async def _until_stopped(coordinator: Coordinator, stopped: asyncio.Event) -> int:
+    waiting = asyncio.ensure_future(stopped.wait())
+    await asyncio.wait((waiting, coordinator.lost_reason), return_when=asyncio.FIRST_COMPLETED)
+    waiting.cancel()
+    if coordinator.lost_reason.done():
+        _logger.critical("stopping: %s", coordinator.lost_reason.result().message)
+        return EXIT_LOST
+    _logger.info("draining", extra={"live_sagas": coordinator.engine.live_sagas})
+    return EXIT_STOPPED
