@@ -1,0 +1,127 @@
+"""What every command that calls a coordinator shares: its options, its client, and its exit codes."""
+
+import asyncio
+import functools
+import sys
+import traceback
+from collections.abc import Awaitable, Callable, Coroutine
+from datetime import timedelta
+from enum import IntEnum
+from typing import Concatenate, Final, ParamSpec, TypeVar
+
+import click
+
+from coordinator.cli.output import Output
+from participant_sdk.builder import DefinitionError
+from participant_sdk.client import (
+    CoordinatorError,
+    CoordinatorUnavailable,
+    InvalidRequest,
+    SagaClient,
+    SagaNotCompleted,
+    WaitTimedOut,
+)
+
+ParametersP = ParamSpec("ParametersP")
+FunctionT = TypeVar("FunctionT", bound=Callable[..., object])
+
+_META: Final = "coordinator.cli."
+
+
+class ExitCode(IntEnum):
+    """What the shell is told; scripts decide by it."""
+
+    DONE = 0
+    NOT_COMPLETED = 1
+    """The saga was undone, needs a person, or was not waited for long enough."""
+    WRONG_USAGE = 2
+    UNAVAILABLE = 3
+    """Nobody knows whether it took place; repeat it."""
+    REFUSED = 4
+    """Repeating it gives the same."""
+    DEFECT = 70
+    """A bug of this program; a traceback stands on stderr."""
+    INTERRUPTED = 130
+
+
+def client_command(
+    function: Callable[Concatenate[SagaClient, Output, ParametersP], Awaitable[ExitCode | None]],
+) -> Callable[ParametersP, None]:
+    """Makes a click callback of a function that is given a client and an output first. Adds --address, --timeout and --json."""
+
+    @functools.wraps(function)
+    def call(*args: ParametersP.args, **kwargs: ParametersP.kwargs) -> None:
+        meta = click.get_current_context().meta
+        output = Output(is_json=bool(meta[_META + "json"]))
+        address, timeout = str(meta[_META + "address"]), timedelta(seconds=float(meta[_META + "timeout"]))
+
+        async def run() -> ExitCode | None:
+            async with SagaClient(address, timeout=timeout) as client:
+                return await function(client, output, *args, **kwargs)
+
+        sys.exit(_exit_code_of(run, output))
+
+    return _with_client_options(call)
+
+
+def _exit_code_of(run: Callable[[], Coroutine[object, object, ExitCode | None]], output: Output) -> ExitCode:
+    try:
+        return asyncio.run(run()) or ExitCode.DONE
+    except (SagaNotCompleted, WaitTimedOut) as error:
+        output.failure(error)
+        return ExitCode.NOT_COMPLETED
+    except CoordinatorUnavailable as error:
+        output.failure(error)
+        return ExitCode.UNAVAILABLE
+    except InvalidRequest as error:
+        output.failure(error, details=[str(violation) for violation in error.violations])
+        return ExitCode.REFUSED
+    except (CoordinatorError, DefinitionError) as error:
+        output.failure(error)
+        return ExitCode.REFUSED
+    except click.ClickException:
+        raise  # Wrong usage that only the coordinator's answer could show; click says it and exits 2.
+    except KeyboardInterrupt:
+        return ExitCode.INTERRUPTED
+    except Exception:
+        # Python would exit 1, which scripts would take for a saga that was undone.
+        traceback.print_exc()
+        return ExitCode.DEFECT
+
+
+def _with_client_options(function: FunctionT) -> FunctionT:
+    for option in (
+        click.option(
+            "--address",
+            envvar="SAGA_ADDRESS",
+            default="127.0.0.1:7700",
+            show_default=True,
+            expose_value=False,
+            callback=_remember,
+            help="Where the coordinator is.  [SAGA_ADDRESS]",
+        ),
+        click.option(
+            "--timeout",
+            type=click.FloatRange(min=0, min_open=True),
+            default=30.0,
+            show_default=True,
+            metavar="SECONDS",
+            expose_value=False,
+            callback=_remember,
+            help="How long to go on trying while the coordinator cannot be reached.",
+        ),
+        click.option(
+            "--json",
+            is_flag=True,
+            expose_value=False,
+            callback=_remember,
+            help="One JSON object per line on stdout; an error is one on stderr.",
+        ),
+    ):
+        function = option(function)
+    return function
+
+
+def _remember(context: click.Context, parameter: click.Parameter, value: object) -> None:
+    # Kept beside the command's own parameters, so that a command's function has its own only, and typed.
+    context.meta[_META + str(parameter.name)] = value

@@ -1,0 +1,66 @@
+"""`saga register` and `saga definitions`."""
+
+from pathlib import Path
+
+import click
+from rich.table import Table
+
+from coordinator.cli.calling import ExitCode, client_command
+from coordinator.cli.definition_file import DefinitionFileError, read_definitions
+from coordinator.cli.output import Output
+from coordinator.cli.payloads import PayloadTypes
+from participant_sdk.client import SagaClient
+
+
+@click.command()
+@click.argument("file")
+@click.option(
+    "--descriptors",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    metavar="FILE.binpb",
+    help="Message types for a JSON file that holds a definition alone, as `buf build -o FILE.binpb` writes them.",
+)
+@client_command
+async def register(client: SagaClient, output: Output, file: str, descriptors: Path | None) -> ExitCode | None:
+    """Stores the saga definitions of FILE.
+
+    \b
+      place_order.py                every Saga at the top of the file
+      place_order.py:place_order    that one
+      place_order.json              a RegisterDefinitionRequest in protobuf's JSON
+      place_order.json --descriptors shop.binpb    a SagaDefinition alone
+
+    Registering the same again changes nothing; other content needs another version.
+    """  # noqa: D301 - click reads \b
+    try:
+        found = read_definitions(file, descriptors)
+    except DefinitionFileError as error:
+        raise click.BadParameter(str(error), param_hint="FILE") from error
+    for each in found:
+        is_new = await client.register_definition(each.definition, each.descriptors)
+        name, version = each.definition.name, each.definition.version
+        if output.is_json:
+            output.line({"name": name, "version": version, "created": is_new})
+        else:
+            output.show(f"{name} v{version}: {'registered' if is_new else 'was there already'}")
+    return None
+
+
+@click.command()
+@click.option("--name", default="", help="Only versions of this definition.")
+@client_command
+async def definitions(client: SagaClient, output: Output, name: str) -> ExitCode | None:
+    """Lists the saga definitions by name and version."""
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for title in ("definition", "version", "input", "steps"):
+        table.add_column(title, overflow="fold")
+    types = PayloadTypes()
+    async for definition in client.list_definitions(name):
+        if output.is_json:
+            output.line(types.to_json(definition))
+        else:
+            steps = " → ".join(step.id for step in definition.steps)
+            table.add_row(definition.name, str(definition.version), definition.input_type, steps)
+    if table.row_count:
+        output.show(table)
+    return None

@@ -1,0 +1,84 @@
+"""Where commands write: tables and words for people, lines of JSON for programs."""
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Protocol, TypeVar
+
+from rich.console import Console, RenderableType
+from rich.text import Text
+
+from participant_sdk.client import CoordinatorError, SagaNotCompleted
+from saga.v1 import saga_pb2
+
+PIPE_WIDTH = 160
+"""Columns when the output goes to no terminal: wide enough that nothing is cut off."""
+
+STATUS_STYLES: Mapping[int, str] = {
+    saga_pb2.SAGA_STATUS_PENDING: "cyan",
+    saga_pb2.SAGA_STATUS_RUNNING: "blue",
+    saga_pb2.SAGA_STATUS_COMPLETED: "bold green",
+    saga_pb2.SAGA_STATUS_COMPENSATING: "yellow",
+    saga_pb2.SAGA_STATUS_COMPENSATED: "bold yellow",
+    saga_pb2.SAGA_STATUS_FAILED: "bold red",
+}
+
+
+NumberT = TypeVar("NumberT", bound=int)
+NumberT_contra = TypeVar("NumberT_contra", bound=int, contravariant=True)
+
+
+class Output:
+    """Standard output for what was asked, standard error for what went wrong."""
+
+    def __init__(self, *, is_json: bool) -> None:
+        self.is_json = is_json
+        self.console = Console(highlight=False, width=None if sys.stdout.isatty() else PIPE_WIDTH)
+        self._errors = Console(stderr=True, highlight=False, soft_wrap=True)
+
+    def show(self, renderable: RenderableType) -> None:
+        """For people."""
+        self.console.print(renderable)
+
+    def line(self, content: Mapping[str, object]) -> None:
+        """For programs: one object, one line, at once."""
+        sys.stdout.write(json.dumps(content, ensure_ascii=False, separators=(",", ":")) + "\n")
+        sys.stdout.flush()
+
+    def failure(self, error: Exception, *, details: Sequence[str] = ()) -> None:
+        """What went wrong, on standard error."""
+        if not self.is_json:
+            self._errors.print(Text("error: ", style="bold red") + Text(printable(str(error), keep_lines=True)))
+            for detail in details:
+                self._errors.print(Text("  - " + printable(detail)))
+            return
+        content: dict[str, object] = {"error": type(error).__name__, "message": str(error), "details": list(details)}
+        if isinstance(error, CoordinatorError | SagaNotCompleted):
+            content |= {"reason": error.reason, "saga_id": error.saga_id}
+        sys.stderr.write(json.dumps(content, ensure_ascii=False, separators=(",", ":")) + "\n")
+
+
+def printable(text: str, *, keep_lines: bool = False) -> str:
+    """The text without characters that steer a terminal: error messages come from participants, and they from anywhere."""
+    return "".join(
+        character if character.isprintable() or (keep_lines and character == "\n") else "\N{REPLACEMENT CHARACTER}" for character in text
+    )
+
+
+def status_text(status: saga_pb2.SagaStatus.ValueType) -> Text:
+    """A saga's status in its colour."""
+    return Text(short_name(saga_pb2.SagaStatus, status, "SAGA_STATUS_"), style=STATUS_STYLES.get(status, ""))
+
+
+class EnumNames(Protocol[NumberT_contra]):
+    """A protobuf enum, as generated code has it."""
+
+    def Name(self, number: NumberT_contra) -> str: ...  # noqa: N802 - protobuf's own name
+
+
+def short_name(enum: EnumNames[NumberT], number: NumberT, prefix: str) -> str:
+    """The name of an enum value without its prefix; its number, if it is newer than this program."""
+    try:
+        return enum.Name(number).removeprefix(prefix)
+    except ValueError:
+        return str(number)

@@ -1,0 +1,120 @@
+"""Payloads as JSON: read and written with the message types that the coordinator has for a definition."""
+
+import base64
+from collections.abc import Iterator
+from typing import Final
+
+from google.protobuf import (
+    any_pb2,
+    descriptor_pb2,
+    duration_pb2,
+    empty_pb2,
+    field_mask_pb2,
+    json_format,
+    struct_pb2,
+    timestamp_pb2,
+    wrappers_pb2,
+)
+from google.protobuf.descriptor import FileDescriptor
+from google.protobuf.descriptor_pb2 import FileDescriptorProto, FileDescriptorSet
+from google.protobuf.descriptor_pool import DescriptorPool
+from google.protobuf.message import DecodeError, Message
+from google.protobuf.message_factory import GetMessageClass
+from google.rpc import error_details_pb2
+
+from saga.v1 import coordinator_pb2
+
+_WELL_KNOWN: Final = {
+    module.DESCRIPTOR.name: module.DESCRIPTOR
+    for module in (
+        any_pb2,
+        descriptor_pb2,
+        duration_pb2,
+        empty_pb2,
+        field_mask_pb2,
+        struct_pb2,
+        timestamp_pb2,
+        wrappers_pb2,
+    )
+}
+"""Files that do not travel with definitions."""
+
+
+class PayloadError(Exception):
+    """The JSON is no message of the type; says which field."""
+
+
+class PayloadTypes:
+    """The message types of one definition, in a pool of their own: two definitions may know one name differently."""
+
+    def __init__(self, descriptors: FileDescriptorSet | None = None) -> None:
+        """Raises TypeError if the files do not fit together."""
+        self._pool: Final = DescriptorPool()
+        self._known: Final[set[str]] = set()
+        for well_known in _WELL_KNOWN.values():
+            self._add_built_in(well_known)
+        for file in descriptors.file if descriptors is not None else ():
+            self._add(file)
+        for own in (coordinator_pb2.DESCRIPTOR, error_details_pb2.DESCRIPTOR):
+            self._add_built_in(own)
+
+    def parse(self, text: str, type_name: str) -> Message:
+        """A message from JSON. Raises PayloadError with the path of what is wrong."""
+        try:
+            message = GetMessageClass(self._pool.FindMessageTypeByName(type_name))()
+        except KeyError as error:
+            raise PayloadError(f"the definition came without its input type {type_name}") from error
+        try:
+            return json_format.Parse(text, message, descriptor_pool=self._pool)
+        except (json_format.ParseError, ValueError) as error:
+            raise PayloadError(f"the input is no {type_name} in JSON: {error}") from error
+
+    def to_json(self, message: Message) -> dict[str, object]:
+        """A message as an object, field names as in the .proto file. Payloads of unknown types become base64."""
+        shown = type(message)()
+        shown.CopyFrom(message)
+        for packed in _packed_in(shown):
+            if not self._can_show(packed):
+                _hide(packed)
+        content: dict[str, object] = json_format.MessageToDict(shown, preserving_proto_field_name=True, descriptor_pool=self._pool)
+        return content
+
+    def _can_show(self, packed: any_pb2.Any) -> bool:
+        # Tried, not guessed: a payload may hold further payloads, or values that JSON has no words for.
+        try:
+            json_format.MessageToDict(packed, descriptor_pool=self._pool)
+        except (json_format.Error, TypeError, ValueError, DecodeError):
+            return False
+        return True
+
+    def _add(self, file: FileDescriptorProto) -> None:
+        if file.name in self._known:
+            return
+        self._pool.AddSerializedFile(file.SerializeToString())
+        self._known.add(file.name)
+
+    def _add_built_in(self, file: FileDescriptor) -> None:
+        if file.name in self._known:
+            return
+        for imported in file.dependencies:
+            self._add_built_in(imported)
+        self._pool.AddSerializedFile(file.serialized_pb)
+        self._known.add(file.name)
+
+
+def _packed_in(message: Message) -> Iterator[any_pb2.Any]:
+    """Every Any in a message of saga.v1, however deep."""
+    if isinstance(message, any_pb2.Any):
+        yield message
+        return
+    for field, value in message.ListFields():
+        if field.message_type is None or field.message_type.GetOptions().map_entry:
+            continue
+        for each in value if field.is_repeated else (value,):
+            yield from _packed_in(each)
+
+
+def _hide(packed: any_pb2.Any) -> None:
+    hidden = struct_pb2.Struct()
+    hidden.update({"type": packed.TypeName(), "base64": base64.b64encode(packed.value).decode("ascii")})
+    packed.Pack(hidden)

@@ -1,0 +1,74 @@
+"""`saga serve`."""
+
+import asyncio
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+import click
+
+from coordinator.settings import Settings, SettingsError, load_settings
+
+_DEFAULTS: Final = Settings()
+_HELP: Final = """Runs a coordinator.
+
+Without anything said it listens on 127.0.0.1:7700 and keeps its journal in saga.db, an SQLite file in the current folder
+that it makes if it is not there. Sagas that an earlier run left unfinished go on at once. Participants that use the SDK
+announce themselves; name the others with --participants.
+
+Each setting is taken from the file, then the environment, then the flags; the later one wins:
+
+\b
+  file          saga serve --config saga.toml         database = "/var/lib/saga/saga.db"
+                                                      [participants]
+                                                      payments = "dns:///payments:50051"
+  environment   SAGA_DATABASE=/var/lib/saga/saga.db   SAGA_PARTICIPANTS=payments=dns:///payments:50051
+  flag          --database /var/lib/saga/saga.db      --participants payments=dns:///payments:50051
+
+SIGTERM or Ctrl-C drains: no new call is begun, calls in flight may finish, and the next run takes up the rest. A killed
+coordinator loses nothing either.
+
+Traces go where the OTEL_… variables say, for example OTEL_EXPORTER_OTLP_ENDPOINT=http://localhost:4317 for Jaeger.
+
+Exit codes: 0 stopped; 1 the database or its ownership was lost; 2 it could not start.
+"""
+
+
+@click.command(help=_HELP)
+@click.option("--config", type=click.Path(path_type=Path), envvar="SAGA_CONFIG", metavar="FILE", help="Settings in TOML.  [SAGA_CONFIG]")
+@click.option("--address", metavar="HOST:PORT", help=f"Where to listen; unix:/path works too.  [default: {_DEFAULTS.address}]")
+@click.option("--database", metavar="PATH|URL", help="Where the journal is.  [default: saga.db]")
+@click.option("--participants", metavar="NAME=TARGET,…", help="gRPC targets of participants that do not announce themselves.")
+@click.option("--log-level", metavar="LEVEL", help=f"debug, info, warning or error.  [default: {_DEFAULTS.log_level}]")
+@click.option("--log-format", metavar="FORMAT", help=f"json or text.  [default: {_DEFAULTS.log_format}]")
+@click.option(
+    "--participant-concurrency", metavar="CALLS", help=f"In flight per participant at most.  [default: {_DEFAULTS.participant_concurrency}]"
+)
+@click.option(
+    "--drain-time-limit-s", metavar="SECONDS", help=f"For calls in flight when it is stopped.  [default: {_DEFAULTS.drain_time_limit_s:g}]"
+)
+@click.option("--payload-bytes-max", metavar="BYTES", help=f"Largest input or output of a step.  [default: {_DEFAULTS.payload_bytes_max}]")
+@click.option("--trace-sample-ratio", metavar="RATIO", help=f"Share of sagas traced, 0 to 1.  [default: {_DEFAULTS.trace_sample_ratio:g}]")
+def serve(config: Path | None, **flags: str | None) -> None:
+    given = {key: text for key, text in flags.items() if text is not None}
+    try:
+        settings = load_settings(file=config, environment=os.environ, flags=given)
+    except SettingsError as error:
+        raise click.UsageError(str(error)) from error
+    # Only here: the client commands start without the engine and its database.
+    from coordinator.bootstrap import serve as serve_coordinator
+
+    with asyncio.Runner(loop_factory=_find_loop_factory()) as runner:
+        sys.exit(runner.run(serve_coordinator(settings)))
+
+
+def _find_loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    """The faster event loop, if the extra `uvloop` is installed; None: asyncio's own."""
+    try:
+        import uvloop
+    except ImportError:
+        return None
+    factory: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
+    return factory
