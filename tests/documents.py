@@ -1,0 +1,93 @@
+"""The parts of the documentation that are made from the code: the diagrams of the transitions, and the table of rules and tests."""
+
+import ast
+import re
+from collections import defaultdict
+from pathlib import Path
+
+from coordinator.core.transitions import SAGA_TRANSITIONS, STEP_TRANSITIONS
+
+ROOT = Path(__file__).parent.parent
+TESTS_SHOWN_MAX = 6
+"""Tests named per rule; more are counted."""
+
+RULES = {
+    1: "All attempts of a round carry the same key and the same input; attempt numbers never restart",
+    2: "A saga id is a UUID that the client may make, so that a start can be resent",
+    3: "An input is serialised once, by the coordinator; fingerprints are taken over that",
+    4: "Start keys are unique per definition; a losing start is answered with the winner",
+    5: "A rejection is clean only if it is sealed or nothing before it is in doubt; any other is UNKNOWN and compensated",
+    6: "What each gRPC status means is one table; whatever is not clear is unknown",
+    7: "Policies decide about retries, never about what is known; what was not sent is no attempt",
+    8: "A refusal to compensate is a failed attempt, never believed",
+    9: "A compensatable step needs an action that has a compensation",
+    12: "Turning back awaits what is in flight, then undoes in inverse order whatever may have taken effect",
+    13: "Limits bound execution only; compensation has its own",
+    14: "A step runs after its predecessors",
+    15: "A compensation that is exhausted opens an incident; other paths go on; FAILED is no end",
+    18: "The barrier's verdict is a pure function of row and request",
+    19: "Effects outside the database are marked before and stored after",
+    20: "A compensation that knows the output runs, with a row or without",
+    21: "A key older than what the participant remembers is refused, never run",
+    22: "Same key, other payload is refused; concurrent duplicates run once",
+    23: "Without a database there is no barrier, and the description says so",
+    25: "Every answer waits for the commit that it was derived from",
+    26: "A commit whose outcome is not known is settled by reading it again; lost ownership drops all memory",
+    27: "A conflict on an event is lost ownership",
+    28: "One bad row never fails its batch for ever",
+    29: "What is owed may have started: recovery puts it in doubt",
+    30: "The journal's payload is the public event",
+    32: "SQLite is owned by a file lock, written by one writer; a deleted database is a clear death",
+    33: "Watching: subscribe, then read, no gaps",
+}
+
+
+def rules_table() -> str:
+    """Markdown: each rule with the tests that cite it."""
+    found = citations()
+    lines = ["| | Rule | Proven by |", "|---|---|---|"]
+    for number, summary in RULES.items():
+        tests = found.get(number, [])
+        shown = "<br>".join(f"`{test}`" for test in tests[:TESTS_SHOWN_MAX])
+        more = f"<br>and {len(tests) - TESTS_SHOWN_MAX} more" if len(tests) > TESTS_SHOWN_MAX else ""
+        lines.append(f"| R{number} | {summary} | {shown}{more} |")
+    return "\n".join(lines)
+
+
+def citations() -> dict[int, list[str]]:
+    """Rule → tests whose lines cite it, those over real sockets and processes first."""
+    found: dict[int, list[str]] = defaultdict(list)
+    for file in sorted((ROOT / "tests").rglob("test_*.py"), key=lambda path: ("integration" not in path.parts, str(path))):
+        source = file.read_text()
+        lines = source.splitlines()
+        for node in ast.walk(ast.parse(source)):
+            if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) or not node.name.startswith("test_"):
+                continue
+            body = "\n".join(lines[node.lineno - 1 : node.end_lineno])
+            for number in sorted({int(match) for match in re.findall(r"\bR(\d{1,2})\b", body)}):
+                found[number].append(f"{file.relative_to(ROOT / 'tests')}::{node.name}")
+    return found
+
+
+def transition_diagrams() -> str:
+    """Mermaid: the statuses of sagas and steps."""
+    saga = ["stateDiagram-v2"]
+    for (before, fact), afters in SAGA_TRANSITIONS.items():
+        saga.extend(f"    {before.name if before else '[*]'} --> {after.name}: {fact.__name__}" for after in sorted(afters))
+    saga.extend(["    COMPLETED --> [*]", "    COMPENSATED --> [*]"])
+    step = ["stateDiagram-v2", "    [*] --> WAITING", "    WAITING --> EXECUTING: its predecessors are done"]
+    step.extend(f"    {before.name} --> {after.name}: {fact.__name__}" for (before, fact), after in STEP_TRANSITIONS.items())
+    step.extend(f"    {status} --> COMPENSATING: the saga turned back and its successors are undone" for status in ("SUCCEEDED", "UNKNOWN"))
+    blocks = ["```mermaid", *saga, "```", "", "```mermaid", *step, "```"]
+    return "\n".join(blocks)
+
+
+def between(text: str, begin: str, end: str, replacement: str | None = None) -> str:
+    """What stands between two marker lines, or the whole text with that replaced."""
+    head, begun, rest = text.partition(begin)
+    marker, newline, rest = rest.partition("\n")
+    inner, ended, tail = rest.partition(end)
+    assert all((begun, newline, ended)), f"the markers {begin!r} and {end!r} are there"
+    if replacement is None:
+        return inner.strip("\n")
+    return f"{head}{begun}{marker}\n{replacement}\n{ended}{tail}"
