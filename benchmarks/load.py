@@ -1,0 +1,52 @@
+"""The client of the benchmarks: a closed loop of sagas that are started and waited for. Prints one line of JSON."""
+
+import argparse
+import asyncio
+import json
+import resource
+import time
+
+from benchmarks.participants import TEXT, bench_saga
+from participant_sdk import SagaClient
+from saga.v1 import saga_pb2
+
+
+async def main(coordinator: str, sagas: int, concurrency: int) -> None:
+    latencies: list[float] = []
+    remaining = iter(range(sagas))
+    async with SagaClient(coordinator) as client:
+        await client.register(bench_saga())
+
+        async def one_after_the_other() -> None:
+            for _ in remaining:
+                began = time.perf_counter()
+                saga = await client.run("bench", TEXT)
+                latencies.append(time.perf_counter() - began)
+                if saga.status != saga_pb2.SAGA_STATUS_COMPLETED:
+                    raise SystemExit(f"saga {saga.id} ended {saga_pb2.SagaStatus.Name(saga.status)}: nothing is measured")
+
+        used_before, began = _processor_s(), time.perf_counter()
+        await asyncio.gather(*(one_after_the_other() for _ in range(concurrency)))
+        took_s, used_s = time.perf_counter() - began, _processor_s() - used_before
+    latencies.sort()
+    print(json.dumps({
+        "sagas": len(latencies),
+        "took_s": took_s,
+        "processor_s": used_s,
+        "p50_ms": 1000 * latencies[len(latencies) // 2],
+        "p99_ms": 1000 * latencies[len(latencies) * 99 // 100],
+    }))  # fmt: skip
+
+
+def _processor_s() -> float:
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    return usage.ru_utime + usage.ru_stime
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--coordinator", required=True)
+    parser.add_argument("--sagas", type=int, required=True)
+    parser.add_argument("--concurrency", type=int, required=True)
+    given = parser.parse_args()
+    asyncio.run(main(given.coordinator, given.sagas, given.concurrency))
