@@ -1,0 +1,102 @@
+# What a developer or an evaluator does here. `make help` lists it.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PROTO_INCLUDES = -Iprotos -I$$($(BIN)/python -c 'import pathlib, grpc_tools; print(pathlib.Path(grpc_tools.__file__).parent / "_proto")') \
+	-I$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
+PROTOC = PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m grpc_tools.protoc
+JOBS ?= auto
+
+.PHONY: help
+help: ## List the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | awk -F'\t' '{ printf "  %-16s %s\n", $$1, $$2 }'
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed, found " + sys.version.split()[0]) if sys.version_info < (3, 11) else None'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
+
+$(VENV)/.installed: pyproject.toml | $(BIN)/python
+	@echo "installing the coordinator and the SDK into $(VENV) ..."
+	$(BIN)/python -m pip install --quiet --editable '.[coordinator]'
+	@touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.installed
+	@echo "installing what tests and checks need into $(VENV) ..."
+	$(BIN)/python -m pip install --quiet --editable '.[coordinator]' --group dev
+	@touch $@
+
+.PHONY: install
+install: $(VENV)/.installed-dev ## Install everything for development into .venv
+
+.PHONY: demo
+demo: $(VENV)/.installed ## Run the shop: four sagas, two killed processes, and the books that add up
+	$(BIN)/python -m examples.shop.demo
+
+.PHONY: test
+test: $(VENV)/.installed-dev ## Run the fast tests, under five minutes
+	$(BIN)/pytest -m 'not full' -n $(JOBS)
+
+.PHONY: test-full
+test-full: $(VENV)/.installed-dev ## Run the tests with the big budgets
+	HYPOTHESIS_PROFILE=full $(BIN)/pytest -m 'full or property' -n $(JOBS) --timeout 1200
+
+.PHONY: check
+check: $(VENV)/.installed-dev generate-check proto-check ## Lint, types, layers, wire contract, generated code
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+.PHONY: format
+format: $(VENV)/.installed-dev ## Format the code
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+.PHONY: generate
+generate: $(VENV)/.installed-dev ## Generate Python from the .proto files
+	$(PROTOC) $(PROTO_INCLUDES) --python_out=protos --mypy_out=protos saga/v1/saga.proto saga/v1/participant.proto saga/v1/coordinator.proto
+	$(PROTOC) $(PROTO_INCLUDES) --grpc_python_out=protos --mypy_grpc_out=protos saga/v1/participant.proto saga/v1/coordinator.proto
+	$(PROTOC) $(PROTO_INCLUDES) -Iexamples/shop/protos --python_out=examples/shop/protos --mypy_out=examples/shop/protos shop/v1/shop.proto
+
+.PHONY: generate-check
+generate-check: $(VENV)/.installed-dev ## Fail if the generated Python is not what the .proto files say
+	@rm -rf build/generated && mkdir -p build/generated
+	@$(PROTOC) $(PROTO_INCLUDES) --python_out=build/generated --mypy_out=build/generated saga/v1/saga.proto saga/v1/participant.proto saga/v1/coordinator.proto 2>/dev/null
+	@$(PROTOC) $(PROTO_INCLUDES) --grpc_python_out=build/generated --mypy_grpc_out=build/generated saga/v1/participant.proto saga/v1/coordinator.proto 2>/dev/null
+	@$(PROTOC) $(PROTO_INCLUDES) -Iexamples/shop/protos --python_out=build/generated --mypy_out=build/generated shop/v1/shop.proto 2>/dev/null
+	@for file in $$(cd build/generated && find . -name '*.py*' -type f); do \
+	  committed=protos/$$file; [ -e $$committed ] || committed=examples/shop/protos/$$file; \
+	  cmp -s build/generated/$$file $$committed || { echo "$$committed is not what the .proto files say: run make generate"; exit 1; }; \
+	done
+	@echo "generated code is up to date"
+
+build/saga.v1.binpb: protos/saga/v1/*.proto | $(VENV)/.installed-dev
+	@mkdir -p build
+	@$(PROTOC) $(PROTO_INCLUDES) --include_imports --include_source_info --descriptor_set_out=$@ saga/v1/saga.proto saga/v1/participant.proto saga/v1/coordinator.proto
+
+.PHONY: proto-check
+proto-check: build/saga.v1.binpb ## Lint the wire contract, and compare it with the released one
+	$(BIN)/buf lint build/saga.v1.binpb --config protos/buf.yaml --path saga/v1
+	$(BIN)/buf format --diff --exit-code protos
+	$(BIN)/buf breaking build/saga.v1.binpb --against protos/released.binpb --config protos/buf.yaml
+
+.PHONY: proto-release
+proto-release: build/saga.v1.binpb ## Make today's wire contract the one that must not break
+	$(BIN)/buf build build/saga.v1.binpb --exclude-source-info -o protos/released.binpb
+
+.PHONY: bench
+bench: $(VENV)/.installed ## Measure sagas per second and processor time per saga
+	$(BIN)/python -m benchmarks.throughput $(BENCH)
+
+.PHONY: bench-memory
+bench-memory: $(VENV)/.installed ## Measure memory over 100,000 finished sagas
+	$(BIN)/python -m benchmarks.memory $(BENCH)
+
+.PHONY: clean
+clean: ## Remove what was built and installed
+	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
