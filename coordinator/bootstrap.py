@@ -70,6 +70,7 @@ class Coordinator:
 
     async def drain(self) -> None:
         """Begins nothing new, lets calls under way finish within the time limit, and refuses requests. What is left is for recovery."""
+        await self._server.announce_closing()
         try:
             async with asyncio.timeout(self._settings.drain_time_limit_s):
                 await self.engine.drain()

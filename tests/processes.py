@@ -33,6 +33,14 @@ def python_environment(extra: Mapping[str, str] | None = None) -> dict[str, str]
     return {**os.environ, "PYTHONPATH": os.pathsep.join(paths), **(extra or {})}
 
 
+async def wait_until_draining(address: str) -> None:
+    """Returns when the health service there says NOT_SERVING."""
+    async with asyncio.timeout(READY_TIMEOUT_S), grpc.aio.insecure_channel(address) as channel:
+        async for answer in health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest()):
+            if answer.status == health_pb2.HealthCheckResponse.NOT_SERVING:
+                return
+
+
 async def wait_until_serving(address: str, process: subprocess.Popen[bytes] | None = None) -> None:
     """Returns when the health service there says SERVING. Fails if the process ends first."""
     options = [("grpc.max_reconnect_backoff_ms", 100)]

@@ -57,8 +57,12 @@ class ApiServer:
         for name in ("", _SERVICE_NAME):
             await self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
 
-    async def stop(self) -> None:
-        """Says NOT_SERVING, ends open waits and watches with UNAVAILABLE, and closes. Safe to call twice."""
+    async def announce_closing(self) -> None:
+        """Says NOT_SERVING to whoever asks for its health, and goes on answering. Safe to call twice."""
         await self._health.enter_graceful_shutdown()
+
+    async def stop(self) -> None:
+        """Ends open waits and watches with UNAVAILABLE, and closes. Safe to call twice."""
+        await self.announce_closing()
         self._service.close()
         await self._server.stop(CLOSE_GRACE_S)

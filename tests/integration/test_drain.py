@@ -12,7 +12,7 @@ from participant_sdk import SagaClient
 from saga.v1 import participant_pb2, saga_pb2
 from tests.integration.definitions import plain
 from tests.participants import Context, PlainParticipant, register, serving, succeeded
-from tests.processes import CoordinatorProcess
+from tests.processes import CoordinatorProcess, wait_until_draining
 
 X = StringValue(value="x")
 
@@ -39,7 +39,8 @@ async def test_call_in_flight_finishes_and_is_recorded(coordinator: CoordinatorP
         handle = await client.start("s", X)
         await participant.arrived["plain.a"].wait()
         ending = asyncio.create_task(asyncio.to_thread(coordinator.terminate))
-        asyncio.get_running_loop().call_later(0.3, let_go.set)
+        await wait_until_draining(coordinator.address)
+        let_go.set()
         assert await ending == 0
         assert participant.executed("plain.b") == []  # nothing new is begun
         await coordinator.start()
