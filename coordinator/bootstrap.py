@@ -16,7 +16,7 @@ from coordinator.core.values import Failure
 from coordinator.dispatcher import GrpcDispatcher, ParticipantDirectory, ParticipantRegistry
 from coordinator.engine.clock import SystemClock
 from coordinator.engine.engine import Engine
-from coordinator.engine.ports import Clock, Journal, JournalListener
+from coordinator.engine.ports import Clock, Journal, JournalListener, JournalUnavailableError
 from coordinator.engine.recovery import recover_unfinished
 from coordinator.journal import JournalOpenError, SqlJournal
 from coordinator.settings import Settings
@@ -86,7 +86,7 @@ async def run_coordinator(
 ) -> AsyncIterator[Coordinator]:
     """Opens the journal, takes up what an earlier process left, and listens. On exit everything is drained and closed.
 
-    Raises JournalOpenError or AddressInUseError if it cannot start.
+    Raises JournalOpenError, JournalUnavailableError or AddressInUseError if it cannot start.
     """
     clock = SystemClock(asyncio.get_running_loop())
     async with open_journal(settings.database, clock) as journal:
@@ -138,7 +138,7 @@ async def serve(settings: Settings, *, open_journal: OpenJournal = open_sql_jour
     try:
         async with configure_telemetry() as telemetry, run_coordinator(settings, telemetry, open_journal=open_journal) as coordinator:
             return await _until_stopped(coordinator, stopped)
-    except (JournalOpenError, AddressInUseError) as error:
+    except (JournalOpenError, JournalUnavailableError, AddressInUseError) as error:
         _logger.critical("cannot start: %s", error)
         return EXIT_CANNOT_START
 

@@ -1,7 +1,8 @@
 """gRPC channels, one per target, made when first used."""
 
-from collections.abc import Container
-from typing import Final, NamedTuple
+from collections.abc import Container, Iterator
+from contextlib import contextmanager
+from typing import Final
 
 import grpc
 
@@ -25,31 +26,40 @@ CHANNEL_OPTIONS: Final = (
 )
 
 
-class Connection(NamedTuple):
-    """A channel and the stub on it."""
+class _Connection:
+    """A channel, the stub on it, and how many calls are under way there."""
 
-    channel: grpc.aio.Channel
-    stub: "participant_pb2_grpc.ParticipantServiceAsyncStub"
+    __slots__ = ("channel", "stub", "under_way")
+
+    def __init__(self, target: str) -> None:
+        self.channel = grpc.aio.insecure_channel(target, options=CHANNEL_OPTIONS)
+        self.stub: participant_pb2_grpc.ParticipantServiceAsyncStub = participant_pb2_grpc.ParticipantServiceStub(self.channel)
+        self.under_way = 0
 
 
 class Channels:
     """Owns every channel to a participant."""
 
     def __init__(self) -> None:
-        self._connections: dict[str, Connection] = {}
+        self._connections: dict[str, _Connection] = {}
 
-    def get(self, target: str) -> "participant_pb2_grpc.ParticipantServiceAsyncStub":
-        """The stub for a target; connects when the first call is made."""
+    @contextmanager
+    def used_for_call(self, target: str) -> "Iterator[participant_pb2_grpc.ParticipantServiceAsyncStub]":
+        """The stub for a target, which is not closed meanwhile; connects when the first call is made."""
         connection = self._connections.get(target)
         if connection is None:
-            channel = grpc.aio.insecure_channel(target, options=CHANNEL_OPTIONS)
-            connection = Connection(channel, participant_pb2_grpc.ParticipantServiceStub(channel))
-            self._connections[target] = connection
-        return connection.stub
+            connection = self._connections[target] = _Connection(target)
+        connection.under_way += 1
+        try:
+            yield connection.stub
+        finally:
+            connection.under_way -= 1
 
     def drop(self, targets: Container[str]) -> list[grpc.aio.Channel]:
-        """Forgets the channels to all other targets; returns them, to be closed when their calls have ended."""
-        gone = [target for target in self._connections if target not in targets]
+        """Forgets the channels to all other targets; returns them, to be closed. One with calls under way stays until a later time:
+        closing it would cut them, and a call that is cut here is answered by nobody.
+        """
+        gone = [target for target, connection in self._connections.items() if target not in targets and not connection.under_way]
         return [self._connections.pop(target).channel for target in gone]
 
     async def aclose(self) -> None:

@@ -21,8 +21,6 @@ from participant_sdk.rpc_errors import from_rpc_error
 from saga.v1 import participant_pb2
 
 DESCRIBE_TIMEOUT_S: Final = 2.0
-CHANNEL_CLOSE_GRACE_S: Final = 60.0
-"""Time for calls that are still under way to a target that is gone."""
 
 _logger = logging.getLogger(__name__)
 
@@ -92,7 +90,8 @@ class GrpcDispatcher:
             return known
         request = participant_pb2.DescribeRequest(participant=participant)
         try:
-            return (await self._channels.get(targets[0]).Describe(request, timeout=DESCRIBE_TIMEOUT_S)).description
+            with self._channels.used_for_call(targets[0]) as stub:
+                return (await stub.Describe(request, timeout=DESCRIBE_TIMEOUT_S)).description
         except grpc.aio.AioRpcError as error:
             _logger.info("participant does not describe itself", extra={"participant": participant, "code": error.code().name})
             return None
@@ -118,7 +117,7 @@ class GrpcDispatcher:
     def _target_came(self, participant: str) -> None:
         """A participant is somewhere new: calls that wait may go, and where nobody is any more need not be kept."""
         for channel in self._channels.drop(self._registry.live_targets()):
-            closing = self._loop.create_task(channel.close(CHANNEL_CLOSE_GRACE_S))
+            closing = self._loop.create_task(channel.close())
             self._calls.add(closing)
             closing.add_done_callback(self._calls.discard)
         self._pump(participant)
@@ -184,6 +183,11 @@ class GrpcDispatcher:
         except Exception as error:  # an unreadable answer must end its attempt like any other (R6)
             _logger.exception("call failed in an unforeseen way", extra={"saga.id": call.saga_id, "saga.step": call.attempt.step_id})
             outcome = Unknown(failure=Failure(Code.INTERNAL, f"{type(error).__name__}: {error}"))
+        except asyncio.CancelledError:
+            if self._closed:
+                raise
+            # Not this task was cancelled but the call, by a channel that went away: it must be answered like any other.
+            outcome = Unknown(failure=Failure(Code.CANCELLED, f"the connection to {target} was closed"))
         finally:
             lane.under_way -= 1
         self._reply(call, Replied(attempt=call.attempt, outcome=outcome, sent_at=sent_at))
@@ -191,14 +195,14 @@ class GrpcDispatcher:
 
     async def _outcome(self, target: str, call: CallParticipant, now: Instant) -> Outcome:
         time_left_us = call.timeout_us if call.send_before is None else min(call.timeout_us, call.send_before - now)
-        stub = self._channels.get(target)
         timeout, metadata = time_left_us / MICROS_PER_SECOND, _metadata(call)
         try:
-            if call.attempt.direction is Direction.EXECUTE:
-                executed = await stub.Execute(execute_request(call, time_left_us), timeout=timeout, metadata=metadata)
-                return outcome_of_execution(call, executed, payload_bytes_max=self._payload_bytes_max)
-            compensated = await stub.Compensate(compensate_request(call, time_left_us), timeout=timeout, metadata=metadata)
-            return outcome_of_compensation(compensated)
+            with self._channels.used_for_call(target) as stub:
+                if call.attempt.direction is Direction.EXECUTE:
+                    executed = await stub.Execute(execute_request(call, time_left_us), timeout=timeout, metadata=metadata)
+                    return outcome_of_execution(call, executed, payload_bytes_max=self._payload_bytes_max)
+                compensated = await stub.Compensate(compensate_request(call, time_left_us), timeout=timeout, metadata=metadata)
+                return outcome_of_compensation(compensated)
         except grpc.aio.AioRpcError as error:
             return outcome_of_status(from_rpc_error(error))
 

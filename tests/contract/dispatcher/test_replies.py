@@ -288,6 +288,32 @@ async def test_withdrawn_while_under_way_goes_on(stand: Stand) -> None:
         await answered_once(stand)
 
 
+async def test_call_outlives_the_registration_of_its_target(new_stand: NewStand) -> None:
+    """A replica whose registration has ended is called no more, but what is under way there is not cut."""
+    old, new = PlainParticipant(), PlainParticipant()
+    let_go = asyncio.Event()
+
+    async def wait(request: participant_pb2.ExecuteRequest, context: Context) -> participant_pb2.ExecuteResponse:
+        await let_go.wait()
+        return succeeded("done")
+
+    old.on_execute["shop.act"] = wait
+    clock = VirtualClock()
+    async with serving(old) as old_target, serving(new) as new_target, new_stand(clock=clock) as stand:
+        await stand.register(old_target, ttl_s=1)
+        one, other = call(), call()
+        stand.dispatcher.send([one])
+        async with asyncio.timeout(WAIT_S):
+            await old.arrived["shop.act"].wait()
+        await clock.pass_time(2)
+        await stand.register(new_target)
+        stand.dispatcher.send([other])
+        assert isinstance(await stand.replies.outcome_of(other), Succeeded)
+        let_go.set()
+        assert isinstance(await stand.replies.outcome_of(one), Succeeded)
+    assert (len(old.executions), len(new.executions)) == (1, 1)
+
+
 async def test_withdrawing_what_is_not_there_does_nothing(stand: Stand) -> None:
     one = call()
     stand.dispatcher.withdraw(one.saga_id, [one.attempt])
