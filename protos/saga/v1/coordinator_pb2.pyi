@@ -297,6 +297,7 @@ class StartSagaRequest(_message.Message):
     START_AT_FIELD_NUMBER: _builtins.int
     TIME_LIMIT_FIELD_NUMBER: _builtins.int
     WAIT_FIELD_NUMBER: _builtins.int
+    INHERIT_DEADLINE_FIELD_NUMBER: _builtins.int
     saga_id: _builtins.str
     """UUID made by the client, so that the request can be repeated safely. Empty: the coordinator makes one."""
     idempotency_key: _builtins.str
@@ -305,6 +306,10 @@ class StartSagaRequest(_message.Message):
     """
     wait: _builtins.bool
     """Whether to answer only when the saga has ended or failed. If the deadline of the call comes first, the saga goes on."""
+    inherit_deadline: _builtins.bool
+    """Whether the deadline of this call bounds the forward way too: the saga turns back at the earlier one of it and `time_limit`. gRPC
+    rounds deadlines up by at most a hundredth.
+    """
     @_builtins.property
     def definition(self) -> _saga_pb2.DefinitionReference:
         """The plan; version 0 is the highest."""
@@ -341,10 +346,11 @@ class StartSagaRequest(_message.Message):
         start_at: _timestamp_pb2.Timestamp | None = ...,
         time_limit: _duration_pb2.Duration | None = ...,
         wait: _builtins.bool = ...,
+        inherit_deadline: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["definition", b"definition", "idempotency_key_ttl", b"idempotency_key_ttl", "input", b"input", "start_at", b"start_at", "time_limit", b"time_limit"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["definition", b"definition", "idempotency_key", b"idempotency_key", "idempotency_key_ttl", b"idempotency_key_ttl", "input", b"input", "labels", b"labels", "saga_id", b"saga_id", "start_at", b"start_at", "time_limit", b"time_limit", "wait", b"wait"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["definition", b"definition", "idempotency_key", b"idempotency_key", "idempotency_key_ttl", b"idempotency_key_ttl", "inherit_deadline", b"inherit_deadline", "input", b"input", "labels", b"labels", "saga_id", b"saga_id", "start_at", b"start_at", "time_limit", b"time_limit", "wait", b"wait"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -457,12 +463,18 @@ class ListSagasRequest(_message.Message):
     LABELS_FIELD_NUMBER: _builtins.int
     CREATED_FROM_FIELD_NUMBER: _builtins.int
     CREATED_BEFORE_FIELD_NUMBER: _builtins.int
+    PAUSED_FIELD_NUMBER: _builtins.int
+    NEEDS_PERSON_FIELD_NUMBER: _builtins.int
     page_size: _builtins.int
     """Entries at most, 1 to 1,000. Default 100."""
     page_token: _builtins.str
     """From the response before; empty for the first page."""
     definition_name: _builtins.str
     """Only sagas of this definition; empty for all."""
+    paused: _builtins.bool
+    """Only sagas that are paused, or only those that are not; unset: all."""
+    needs_person: _builtins.bool
+    """Only sagas with an open incident, or only those without; unset: all."""
     @_builtins.property
     def statuses(self) -> _containers.RepeatedScalarFieldContainer[_saga_pb2.SagaStatus.ValueType]:
         """Any of these; empty for all."""
@@ -489,12 +501,21 @@ class ListSagasRequest(_message.Message):
         labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         created_from: _timestamp_pb2.Timestamp | None = ...,
         created_before: _timestamp_pb2.Timestamp | None = ...,
+        paused: _builtins.bool | None = ...,
+        needs_person: _builtins.bool | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["created_before", b"created_before", "created_from", b"created_from"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_needs_person", b"_needs_person", "_paused", b"_paused", "created_before", b"created_before", "created_from", b"created_from", "needs_person", b"needs_person", "paused", b"paused"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["created_before", b"created_before", "created_from", b"created_from", "definition_name", b"definition_name", "labels", b"labels", "page_size", b"page_size", "page_token", b"page_token", "statuses", b"statuses"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_needs_person", b"_needs_person", "_paused", b"_paused", "created_before", b"created_before", "created_from", b"created_from", "definition_name", b"definition_name", "labels", b"labels", "needs_person", b"needs_person", "page_size", b"page_size", "page_token", b"page_token", "paused", b"paused", "statuses", b"statuses"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__needs_person: _TypeAlias = _typing.Literal["needs_person"]  # noqa: Y015
+    _WhichOneofArgType__needs_person: _TypeAlias = _typing.Literal["_needs_person", b"_needs_person"]  # noqa: Y015
+    _WhichOneofReturnType__paused: _TypeAlias = _typing.Literal["paused"]  # noqa: Y015
+    _WhichOneofArgType__paused: _TypeAlias = _typing.Literal["_paused", b"_paused"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__needs_person) -> _WhichOneofReturnType__needs_person | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__paused) -> _WhichOneofReturnType__paused | None: ...
 
 Global___ListSagasRequest: _TypeAlias = ListSagasRequest  # noqa: Y015
 
@@ -677,7 +698,9 @@ class CancelSagaResponse(_message.Message):
     SAGA_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def saga(self) -> _saga_pb2.Saga:
-        """As it stood when this was answered, without steps and payloads: COMPENSATING, or COMPENSATED if nothing had been done."""
+        """As it stood when this was answered, without steps and payloads: COMPENSATING, or COMPENSATED if nothing had been done. RUNNING with
+        `turn_back_requested` while nobody knows whether the pivot took effect: the saga turns back only if it did not.
+        """
 
     def __init__(
         self,
@@ -691,3 +714,127 @@ class CancelSagaResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___CancelSagaResponse: _TypeAlias = CancelSagaResponse  # noqa: Y015
+
+@_typing.final
+class CompleteStepRequest(_message.Message):
+    """How a step ended that its participant had answered with Accepted."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    COMPLETION_TOKEN_FIELD_NUMBER: _builtins.int
+    SUCCEEDED_FIELD_NUMBER: _builtins.int
+    REJECTED_FIELD_NUMBER: _builtins.int
+    completion_token: _builtins.str
+    """From the ExecuteRequest of the step."""
+    @_builtins.property
+    def succeeded(self) -> _participant_pb2.Succeeded:
+        """It took effect."""
+
+    @_builtins.property
+    def rejected(self) -> _participant_pb2.Rejected:
+        """It had no effect and is refused."""
+
+    def __init__(
+        self,
+        *,
+        completion_token: _builtins.str = ...,
+        succeeded: _participant_pb2.Succeeded | None = ...,
+        rejected: _participant_pb2.Rejected | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["rejected", b"rejected", "result", b"result", "succeeded", b"succeeded"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["completion_token", b"completion_token", "rejected", b"rejected", "result", b"result", "succeeded", b"succeeded"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_result: _TypeAlias = _typing.Literal["succeeded", "rejected"]  # noqa: Y015
+    _WhichOneofArgType_result: _TypeAlias = _typing.Literal["result", b"result"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_result) -> _WhichOneofReturnType_result | None: ...
+
+Global___CompleteStepRequest: _TypeAlias = CompleteStepRequest  # noqa: Y015
+
+@_typing.final
+class CompleteStepResponse(_message.Message):
+    """The result is in the journal."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REPEATED_FIELD_NUMBER: _builtins.int
+    repeated: _builtins.bool
+    """Whether it was there already: the request is a repetition."""
+    def __init__(
+        self,
+        *,
+        repeated: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["repeated", b"repeated"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CompleteStepResponse: _TypeAlias = CompleteStepResponse  # noqa: Y015
+
+@_typing.final
+class HeartbeatStepRequest(_message.Message):
+    """A participant still works on an accepted step."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    COMPLETION_TOKEN_FIELD_NUMBER: _builtins.int
+    TIME_LIMIT_FIELD_NUMBER: _builtins.int
+    PROGRESS_FIELD_NUMBER: _builtins.int
+    completion_token: _builtins.str
+    """From the ExecuteRequest of the step."""
+    @_builtins.property
+    def time_limit(self) -> _duration_pb2.Duration:
+        """How long the step may take from now. Unset: as long as its participant said when it accepted. 1 s to 366 days; never shortens."""
+
+    @_builtins.property
+    def progress(self) -> _any_pb2.Any:
+        """How far it is, for people: any message; at most 16 KiB. Unset: nothing new."""
+
+    def __init__(
+        self,
+        *,
+        completion_token: _builtins.str = ...,
+        time_limit: _duration_pb2.Duration | None = ...,
+        progress: _any_pb2.Any | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["progress", b"progress", "time_limit", b"time_limit"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["completion_token", b"completion_token", "progress", b"progress", "time_limit", b"time_limit"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___HeartbeatStepRequest: _TypeAlias = HeartbeatStepRequest  # noqa: Y015
+
+@_typing.final
+class HeartbeatStepResponse(_message.Message):
+    """Whether to go on."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TIME_LEFT_FIELD_NUMBER: _builtins.int
+    CANCELLED_FIELD_NUMBER: _builtins.int
+    TURN_BACK_REQUESTED_FIELD_NUMBER: _builtins.int
+    cancelled: _builtins.bool
+    """The step is not wanted any more: its saga turned back, or its time was over. Stop, and undo what is begun when Compensate comes."""
+    turn_back_requested: _builtins.bool
+    """The saga shall turn back, but this step may go on to its end. Only for a pivot."""
+    @_builtins.property
+    def time_left(self) -> _duration_pb2.Duration:
+        """Time left; zero if the step is not wanted any more."""
+
+    def __init__(
+        self,
+        *,
+        time_left: _duration_pb2.Duration | None = ...,
+        cancelled: _builtins.bool = ...,
+        turn_back_requested: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["time_left", b"time_left"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cancelled", b"cancelled", "time_left", b"time_left", "turn_back_requested", b"turn_back_requested"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___HeartbeatStepResponse: _TypeAlias = HeartbeatStepResponse  # noqa: Y015

@@ -85,6 +85,16 @@ class SagaServiceStub:
                 request_serializer=saga_dot_v1_dot_coordinator__pb2.CancelSagaRequest.SerializeToString,
                 response_deserializer=saga_dot_v1_dot_coordinator__pb2.CancelSagaResponse.FromString,
                 _registered_method=True)
+        self.CompleteStep = channel.unary_unary(
+                '/saga.v1.SagaService/CompleteStep',
+                request_serializer=saga_dot_v1_dot_coordinator__pb2.CompleteStepRequest.SerializeToString,
+                response_deserializer=saga_dot_v1_dot_coordinator__pb2.CompleteStepResponse.FromString,
+                _registered_method=True)
+        self.HeartbeatStep = channel.unary_unary(
+                '/saga.v1.SagaService/HeartbeatStep',
+                request_serializer=saga_dot_v1_dot_coordinator__pb2.HeartbeatStepRequest.SerializeToString,
+                response_deserializer=saga_dot_v1_dot_coordinator__pb2.HeartbeatStepResponse.FromString,
+                _registered_method=True)
 
 
 class SagaServiceServicer:
@@ -161,6 +171,21 @@ class SagaServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def CompleteStep(self, request, context):
+        """Finishes a step that its participant answered with Accepted. May be repeated with the same result. Before the acceptance is
+        known here the result is kept; too late it is FAILED_PRECONDITION, and only the history has it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def HeartbeatStep(self, request, context):
+        """Tells that a participant still works on an accepted step: extends its time, and learns whether the step is still wanted.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_SagaServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -213,6 +238,16 @@ def add_SagaServiceServicer_to_server(servicer, server):
                     servicer.CancelSaga,
                     request_deserializer=saga_dot_v1_dot_coordinator__pb2.CancelSagaRequest.FromString,
                     response_serializer=saga_dot_v1_dot_coordinator__pb2.CancelSagaResponse.SerializeToString,
+            ),
+            'CompleteStep': grpc.unary_unary_rpc_method_handler(
+                    servicer.CompleteStep,
+                    request_deserializer=saga_dot_v1_dot_coordinator__pb2.CompleteStepRequest.FromString,
+                    response_serializer=saga_dot_v1_dot_coordinator__pb2.CompleteStepResponse.SerializeToString,
+            ),
+            'HeartbeatStep': grpc.unary_unary_rpc_method_handler(
+                    servicer.HeartbeatStep,
+                    request_deserializer=saga_dot_v1_dot_coordinator__pb2.HeartbeatStepRequest.FromString,
+                    response_serializer=saga_dot_v1_dot_coordinator__pb2.HeartbeatStepResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -486,6 +521,60 @@ class SagaService:
             '/saga.v1.SagaService/CancelSaga',
             saga_dot_v1_dot_coordinator__pb2.CancelSagaRequest.SerializeToString,
             saga_dot_v1_dot_coordinator__pb2.CancelSagaResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CompleteStep(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/saga.v1.SagaService/CompleteStep',
+            saga_dot_v1_dot_coordinator__pb2.CompleteStepRequest.SerializeToString,
+            saga_dot_v1_dot_coordinator__pb2.CompleteStepResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def HeartbeatStep(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/saga.v1.SagaService/HeartbeatStep',
+            saga_dot_v1_dot_coordinator__pb2.HeartbeatStepRequest.SerializeToString,
+            saga_dot_v1_dot_coordinator__pb2.HeartbeatStepResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -55,6 +55,12 @@ class SagaServiceStub:
     """Sends the events of one saga as they are committed, and ends when the saga has ended."""
     CancelSaga: _grpc.UnaryUnaryMultiCallable[_coordinator_pb2.CancelSagaRequest, _coordinator_pb2.CancelSagaResponse]
     """Asks a saga to turn back. Answers when the request is committed, not when everything is undone."""
+    CompleteStep: _grpc.UnaryUnaryMultiCallable[_coordinator_pb2.CompleteStepRequest, _coordinator_pb2.CompleteStepResponse]
+    """Finishes a step that its participant answered with Accepted. May be repeated with the same result. Before the acceptance is
+    known here the result is kept; too late it is FAILED_PRECONDITION, and only the history has it.
+    """
+    HeartbeatStep: _grpc.UnaryUnaryMultiCallable[_coordinator_pb2.HeartbeatStepRequest, _coordinator_pb2.HeartbeatStepResponse]
+    """Tells that a participant still works on an accepted step: extends its time, and learns whether the step is still wanted."""
 
 @_typing.type_check_only
 class SagaServiceAsyncStub(SagaServiceStub):
@@ -81,6 +87,12 @@ class SagaServiceAsyncStub(SagaServiceStub):
     """Sends the events of one saga as they are committed, and ends when the saga has ended."""
     CancelSaga: _aio.UnaryUnaryMultiCallable[_coordinator_pb2.CancelSagaRequest, _coordinator_pb2.CancelSagaResponse]  # type: ignore[assignment]
     """Asks a saga to turn back. Answers when the request is committed, not when everything is undone."""
+    CompleteStep: _aio.UnaryUnaryMultiCallable[_coordinator_pb2.CompleteStepRequest, _coordinator_pb2.CompleteStepResponse]  # type: ignore[assignment]
+    """Finishes a step that its participant answered with Accepted. May be repeated with the same result. Before the acceptance is
+    known here the result is kept; too late it is FAILED_PRECONDITION, and only the history has it.
+    """
+    HeartbeatStep: _aio.UnaryUnaryMultiCallable[_coordinator_pb2.HeartbeatStepRequest, _coordinator_pb2.HeartbeatStepResponse]  # type: ignore[assignment]
+    """Tells that a participant still works on an accepted step: extends its time, and learns whether the step is still wanted."""
 
 class SagaServiceServicer(metaclass=_abc_1.ABCMeta):
     """Registers plans and participants, starts sagas, and tells how they stand."""
@@ -164,5 +176,23 @@ class SagaServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_coordinator_pb2.CancelSagaResponse, _abc.Awaitable[_coordinator_pb2.CancelSagaResponse]]:
         """Asks a saga to turn back. Answers when the request is committed, not when everything is undone."""
+
+    @_abc_1.abstractmethod
+    def CompleteStep(
+        self,
+        request: _coordinator_pb2.CompleteStepRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_coordinator_pb2.CompleteStepResponse, _abc.Awaitable[_coordinator_pb2.CompleteStepResponse]]:
+        """Finishes a step that its participant answered with Accepted. May be repeated with the same result. Before the acceptance is
+        known here the result is kept; too late it is FAILED_PRECONDITION, and only the history has it.
+        """
+
+    @_abc_1.abstractmethod
+    def HeartbeatStep(
+        self,
+        request: _coordinator_pb2.HeartbeatStepRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_coordinator_pb2.HeartbeatStepResponse, _abc.Awaitable[_coordinator_pb2.HeartbeatStepResponse]]:
+        """Tells that a participant still works on an accepted step: extends its time, and learns whether the step is still wanted."""
 
 def add_SagaServiceServicer_to_server(servicer: SagaServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

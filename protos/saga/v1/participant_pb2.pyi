@@ -138,12 +138,15 @@ class ParticipantDescription(_message.Message):
     GUARANTEE_FIELD_NUMBER: _builtins.int
     RETENTION_FIELD_NUMBER: _builtins.int
     CONCURRENCY_FIELD_NUMBER: _builtins.int
+    RATE_PER_SECOND_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Its name: the part of an action before the dot. A lower-case letter, then lower-case letters, digits, dashes or underscores; at most 64."""
     guarantee: Global___Guarantee.ValueType
     """What it promises about repeated calls."""
     concurrency: _builtins.int
     """Calls that it wants in flight at most. 0: the coordinator's default."""
+    rate_per_second: _builtins.float
+    """Calls per second that it wants at most. 0: the coordinator's default."""
     @_builtins.property
     def actions(self) -> _containers.RepeatedCompositeFieldContainer[Global___ActionDescription]:
         """What it can be called for."""
@@ -165,10 +168,11 @@ class ParticipantDescription(_message.Message):
         guarantee: Global___Guarantee.ValueType = ...,
         retention: _duration_pb2.Duration | None = ...,
         concurrency: _builtins.int = ...,
+        rate_per_second: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["descriptors", b"descriptors", "retention", b"retention"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["actions", b"actions", "concurrency", b"concurrency", "descriptors", b"descriptors", "guarantee", b"guarantee", "name", b"name", "retention", b"retention"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actions", b"actions", "concurrency", b"concurrency", "descriptors", b"descriptors", "guarantee", b"guarantee", "name", b"name", "rate_per_second", b"rate_per_second", "retention", b"retention"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -185,6 +189,7 @@ class ActionDescription(_message.Message):
     OUTPUT_TYPE_FIELD_NUMBER: _builtins.int
     COMPENSATABLE_FIELD_NUMBER: _builtins.int
     EFFECT_FIELD_NUMBER: _builtins.int
+    ACCEPTS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """The part of an action after the dot. Example: "reserve"."""
     input_type: _builtins.str
@@ -195,6 +200,8 @@ class ActionDescription(_message.Message):
     """Whether it can be compensated."""
     effect: Global___Effect.ValueType
     """Where its effect takes place."""
+    accepts: _builtins.bool
+    """Whether it may answer Accepted and be finished later."""
     def __init__(
         self,
         *,
@@ -203,10 +210,11 @@ class ActionDescription(_message.Message):
         output_type: _builtins.str = ...,
         compensatable: _builtins.bool = ...,
         effect: Global___Effect.ValueType = ...,
+        accepts: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["compensatable", b"compensatable", "effect", b"effect", "input_type", b"input_type", "name", b"name", "output_type", b"output_type"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepts", b"accepts", "compensatable", b"compensatable", "effect", b"effect", "input_type", b"input_type", "name", b"name", "output_type", b"output_type"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -227,6 +235,7 @@ class ExecuteRequest(_message.Message):
     FIRST_ATTEMPT_AT_FIELD_NUMBER: _builtins.int
     INPUT_FIELD_NUMBER: _builtins.int
     TIME_LEFT_FIELD_NUMBER: _builtins.int
+    COMPLETION_TOKEN_FIELD_NUMBER: _builtins.int
     saga_id: _builtins.str
     """The saga."""
     step_id: _builtins.str
@@ -237,6 +246,10 @@ class ExecuteRequest(_message.Message):
     """Idempotency key: the same for every attempt of this round. An effect must happen once per key."""
     attempt: _builtins.int
     """Number of this call within its step and direction, from 1. Not part of the key."""
+    completion_token: _builtins.str
+    """What to complete the step with later, if it is answered with Accepted. Made by the coordinator, the same for every attempt of this
+    round; opaque, at most 255 characters of base64url.
+    """
     @_builtins.property
     def definition(self) -> _saga_pb2.DefinitionReference:
         """The plan that it follows."""
@@ -265,10 +278,11 @@ class ExecuteRequest(_message.Message):
         first_attempt_at: _timestamp_pb2.Timestamp | None = ...,
         input: _any_pb2.Any | None = ...,
         time_left: _duration_pb2.Duration | None = ...,
+        completion_token: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["definition", b"definition", "first_attempt_at", b"first_attempt_at", "input", b"input", "time_left", b"time_left"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "attempt", b"attempt", "definition", b"definition", "first_attempt_at", b"first_attempt_at", "input", b"input", "key", b"key", "saga_id", b"saga_id", "step_id", b"step_id", "time_left", b"time_left"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "attempt", b"attempt", "completion_token", b"completion_token", "definition", b"definition", "first_attempt_at", b"first_attempt_at", "input", b"input", "key", b"key", "saga_id", b"saga_id", "step_id", b"step_id", "time_left", b"time_left"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -283,6 +297,7 @@ class ExecuteResponse(_message.Message):
     SUCCEEDED_FIELD_NUMBER: _builtins.int
     REJECTED_FIELD_NUMBER: _builtins.int
     RETRY_LATER_FIELD_NUMBER: _builtins.int
+    ACCEPTED_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def succeeded(self) -> Global___Succeeded:
         """It took effect."""
@@ -295,22 +310,51 @@ class ExecuteResponse(_message.Message):
     def retry_later(self) -> Global___RetryLater:
         """It had no effect; call again."""
 
+    @_builtins.property
+    def accepted(self) -> Global___Accepted:
+        """It is begun, and finished later with SagaService.CompleteStep."""
+
     def __init__(
         self,
         *,
         succeeded: Global___Succeeded | None = ...,
         rejected: Global___Rejected | None = ...,
         retry_later: Global___RetryLater | None = ...,
+        accepted: Global___Accepted | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["outcome", b"outcome", "rejected", b"rejected", "retry_later", b"retry_later", "succeeded", b"succeeded"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["accepted", b"accepted", "outcome", b"outcome", "rejected", b"rejected", "retry_later", b"retry_later", "succeeded", b"succeeded"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["outcome", b"outcome", "rejected", b"rejected", "retry_later", b"retry_later", "succeeded", b"succeeded"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepted", b"accepted", "outcome", b"outcome", "rejected", b"rejected", "retry_later", b"retry_later", "succeeded", b"succeeded"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_outcome: _TypeAlias = _typing.Literal["succeeded", "rejected", "retry_later"]  # noqa: Y015
+    _WhichOneofReturnType_outcome: _TypeAlias = _typing.Literal["succeeded", "rejected", "retry_later", "accepted"]  # noqa: Y015
     _WhichOneofArgType_outcome: _TypeAlias = _typing.Literal["outcome", b"outcome"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_outcome) -> _WhichOneofReturnType_outcome | None: ...
 
 Global___ExecuteResponse: _TypeAlias = ExecuteResponse  # noqa: Y015
+
+@_typing.final
+class Accepted(_message.Message):
+    """It is begun, and finished later with the completion token of the request."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TIME_LIMIT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def time_limit(self) -> _duration_pb2.Duration:
+        """How long that may take, from now; 1 s to 366 days. A heartbeat extends it. When it is over, nobody knows whether it took effect."""
+
+    def __init__(
+        self,
+        *,
+        time_limit: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["time_limit", b"time_limit"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["time_limit", b"time_limit"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Accepted: _TypeAlias = Accepted  # noqa: Y015
 
 @_typing.final
 class Succeeded(_message.Message):

@@ -44,7 +44,7 @@ class _SagaStatusEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_SagaStatus
     SAGA_STATUS_COMPENSATED: _SagaStatus.ValueType  # 5
     """Everything that may have taken effect was undone. An end."""
     SAGA_STATUS_FAILED: _SagaStatus.ValueType  # 6
-    """Nothing can move without a person; at least one incident is open. Not an end."""
+    """Nothing can move without a person; at least one incident is open. Not an end, unless a person terminated the saga."""
 
 class SagaStatus(_SagaStatus, metaclass=_SagaStatusEnumTypeWrapper):
     """How far a saga has come."""
@@ -62,7 +62,7 @@ SAGA_STATUS_COMPENSATING: SagaStatus.ValueType  # 4
 SAGA_STATUS_COMPENSATED: SagaStatus.ValueType  # 5
 """Everything that may have taken effect was undone. An end."""
 SAGA_STATUS_FAILED: SagaStatus.ValueType  # 6
-"""Nothing can move without a person; at least one incident is open. Not an end."""
+"""Nothing can move without a person; at least one incident is open. Not an end, unless a person terminated the saga."""
 Global___SagaStatus: _TypeAlias = SagaStatus  # noqa: Y015
 
 class _StepStatus:
@@ -84,13 +84,15 @@ class _StepStatusEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_StepStatus
     STEP_STATUS_UNKNOWN: _StepStatus.ValueType  # 5
     """Nobody knows whether it took effect; it is compensated if the saga turns back."""
     STEP_STATUS_SKIPPED: _StepStatus.ValueType  # 6
-    """It was left out."""
+    """It was left out, by its condition or by a person."""
     STEP_STATUS_COMPENSATING: _StepStatus.ValueType  # 7
     """Attempts to compensate it are going on, or it waits for the next one."""
     STEP_STATUS_COMPENSATED: _StepStatus.ValueType  # 8
     """Its effect, if there was any, is undone."""
     STEP_STATUS_COMPENSATION_FAILED: _StepStatus.ValueType  # 9
     """Its compensation ran out of attempts; an incident is open."""
+    STEP_STATUS_ACCEPTED: _StepStatus.ValueType  # 10
+    """The participant finishes it later, with a completion token."""
 
 class StepStatus(_StepStatus, metaclass=_StepStatusEnumTypeWrapper):
     """How far one step of a saga has come."""
@@ -108,13 +110,15 @@ STEP_STATUS_REJECTED: StepStatus.ValueType  # 4
 STEP_STATUS_UNKNOWN: StepStatus.ValueType  # 5
 """Nobody knows whether it took effect; it is compensated if the saga turns back."""
 STEP_STATUS_SKIPPED: StepStatus.ValueType  # 6
-"""It was left out."""
+"""It was left out, by its condition or by a person."""
 STEP_STATUS_COMPENSATING: StepStatus.ValueType  # 7
 """Attempts to compensate it are going on, or it waits for the next one."""
 STEP_STATUS_COMPENSATED: StepStatus.ValueType  # 8
 """Its effect, if there was any, is undone."""
 STEP_STATUS_COMPENSATION_FAILED: StepStatus.ValueType  # 9
 """Its compensation ran out of attempts; an incident is open."""
+STEP_STATUS_ACCEPTED: StepStatus.ValueType  # 10
+"""The participant finishes it later, with a completion token."""
 Global___StepStatus: _TypeAlias = StepStatus  # noqa: Y015
 
 class _StepKind:
@@ -128,17 +132,33 @@ class _StepKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_StepKind.Val
     STEP_KIND_COMPENSATABLE: _StepKind.ValueType  # 1
     """Can be undone; its action must have a compensation."""
     STEP_KIND_READ_ONLY: _StepKind.ValueType  # 2
-    """Changes nothing; there is nothing to undo."""
+    """Changes nothing; there is nothing to undo. May stand anywhere."""
+    STEP_KIND_PIVOT: _StepKind.ValueType  # 3
+    """The point of no return, at most one in a saga: cannot be undone; once it succeeded, the saga only goes forward. Every COMPENSATABLE
+    step comes before it, every RETRIABLE step after it.
+    """
+    STEP_KIND_RETRIABLE: _StepKind.ValueType  # 4
+    """Must succeed in the end: repeated until it does. If it is rejected, or its attempts are exhausted, a person is asked."""
+    STEP_KIND_BEST_EFFORT: _StepKind.ValueType  # 5
+    """Nice to have: if it does not succeed, the saga goes on without it. May stand anywhere."""
 
 class StepKind(_StepKind, metaclass=_StepKindEnumTypeWrapper):
-    """What a step is to its saga: decides whether it is undone when the saga turns back."""
+    """What a step is to its saga: decides whether it is undone when the saga turns back, and whether the saga can turn back at all."""
 
 STEP_KIND_UNSPECIFIED: StepKind.ValueType  # 0
 """Read as COMPENSATABLE."""
 STEP_KIND_COMPENSATABLE: StepKind.ValueType  # 1
 """Can be undone; its action must have a compensation."""
 STEP_KIND_READ_ONLY: StepKind.ValueType  # 2
-"""Changes nothing; there is nothing to undo."""
+"""Changes nothing; there is nothing to undo. May stand anywhere."""
+STEP_KIND_PIVOT: StepKind.ValueType  # 3
+"""The point of no return, at most one in a saga: cannot be undone; once it succeeded, the saga only goes forward. Every COMPENSATABLE
+step comes before it, every RETRIABLE step after it.
+"""
+STEP_KIND_RETRIABLE: StepKind.ValueType  # 4
+"""Must succeed in the end: repeated until it does. If it is rejected, or its attempts are exhausted, a person is asked."""
+STEP_KIND_BEST_EFFORT: StepKind.ValueType  # 5
+"""Nice to have: if it does not succeed, the saga goes on without it. May stand anywhere."""
 Global___StepKind: _TypeAlias = StepKind  # noqa: Y015
 
 class _Direction:
@@ -219,6 +239,8 @@ class _TurnBackCauseEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_TurnBac
     """Somebody cancelled it."""
     TURN_BACK_CAUSE_PAYLOAD_LIMIT: _TurnBackCause.ValueType  # 5
     """Input and outputs together exceeded the limit for one saga."""
+    TURN_BACK_CAUSE_EXPRESSION_FAILED: _TurnBackCause.ValueType  # 6
+    """An expression of the definition failed."""
 
 class TurnBackCause(_TurnBackCause, metaclass=_TurnBackCauseEnumTypeWrapper):
     """Why a saga turned back."""
@@ -235,6 +257,8 @@ TURN_BACK_CAUSE_CANCELLED: TurnBackCause.ValueType  # 4
 """Somebody cancelled it."""
 TURN_BACK_CAUSE_PAYLOAD_LIMIT: TurnBackCause.ValueType  # 5
 """Input and outputs together exceeded the limit for one saga."""
+TURN_BACK_CAUSE_EXPRESSION_FAILED: TurnBackCause.ValueType  # 6
+"""An expression of the definition failed."""
 Global___TurnBackCause: _TypeAlias = TurnBackCause  # noqa: Y015
 
 class _IncidentKind:
@@ -251,6 +275,20 @@ class _IncidentKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Incident
     """The participant no longer remembers the key of the step, so that it cannot say what happened."""
     INCIDENT_KIND_QUARANTINED: _IncidentKind.ValueType  # 3
     """The saga cannot be advanced: its journal cannot be read or written. Other sagas go on."""
+    INCIDENT_KIND_STEP_REJECTED: _IncidentKind.ValueType  # 4
+    """A step that must succeed was rejected: past the point of no return, nothing can be undone."""
+    INCIDENT_KIND_STEP_EXHAUSTED: _IncidentKind.ValueType  # 5
+    """A step that must succeed ran out of attempts, or of the time in which it was to be completed."""
+    INCIDENT_KIND_PIVOT_UNKNOWN: _IncidentKind.ValueType  # 6
+    """Nobody knows whether the pivot took effect, and it is not tried again: a person says whether it did."""
+    INCIDENT_KIND_EXPRESSION_FAILED: _IncidentKind.ValueType  # 7
+    """An expression failed past the point of no return, or in the output of the saga."""
+    INCIDENT_KIND_TYPE_MISMATCH: _IncidentKind.ValueType  # 8
+    """The participant takes or returns other message types than the definition says."""
+    INCIDENT_KIND_LATE_OUTCOME: _IncidentKind.ValueType  # 9
+    """What a participant said later contradicts what a person said before."""
+    INCIDENT_KIND_HOOK_FAILED: _IncidentKind.ValueType  # 10
+    """The hook of a saga that has ended did not succeed. The outcome of the saga stays."""
 
 class IncidentKind(_IncidentKind, metaclass=_IncidentKindEnumTypeWrapper):
     """What an incident is about."""
@@ -263,6 +301,20 @@ INCIDENT_KIND_KEY_EXPIRED: IncidentKind.ValueType  # 2
 """The participant no longer remembers the key of the step, so that it cannot say what happened."""
 INCIDENT_KIND_QUARANTINED: IncidentKind.ValueType  # 3
 """The saga cannot be advanced: its journal cannot be read or written. Other sagas go on."""
+INCIDENT_KIND_STEP_REJECTED: IncidentKind.ValueType  # 4
+"""A step that must succeed was rejected: past the point of no return, nothing can be undone."""
+INCIDENT_KIND_STEP_EXHAUSTED: IncidentKind.ValueType  # 5
+"""A step that must succeed ran out of attempts, or of the time in which it was to be completed."""
+INCIDENT_KIND_PIVOT_UNKNOWN: IncidentKind.ValueType  # 6
+"""Nobody knows whether the pivot took effect, and it is not tried again: a person says whether it did."""
+INCIDENT_KIND_EXPRESSION_FAILED: IncidentKind.ValueType  # 7
+"""An expression failed past the point of no return, or in the output of the saga."""
+INCIDENT_KIND_TYPE_MISMATCH: IncidentKind.ValueType  # 8
+"""The participant takes or returns other message types than the definition says."""
+INCIDENT_KIND_LATE_OUTCOME: IncidentKind.ValueType  # 9
+"""What a participant said later contradicts what a person said before."""
+INCIDENT_KIND_HOOK_FAILED: IncidentKind.ValueType  # 10
+"""The hook of a saga that has ended did not succeed. The outcome of the saga stays."""
 Global___IncidentKind: _TypeAlias = IncidentKind  # noqa: Y015
 
 @_typing.final
@@ -329,13 +381,19 @@ class StepDefinition(_message.Message):
     COMPENSATE_TIME_LIMIT_FIELD_NUMBER: _builtins.int
     INPUT_TYPE_FIELD_NUMBER: _builtins.int
     OUTPUT_TYPE_FIELD_NUMBER: _builtins.int
+    WHEN_FIELD_NUMBER: _builtins.int
+    WITHOUT_COMPENSATION_FIELD_NUMBER: _builtins.int
     id: _builtins.str
-    """Unique in the definition. A letter or underscore, then letters, digits or underscores; at most 64. `input` is reserved."""
+    """Unique in the definition. A letter or underscore, then letters, digits or underscores; at most 64. Names of variables (`input`,
+    `output`, `ran`, `error`), of hooks (`on_success`, `on_failure`) and the keywords of CEL are reserved.
+    """
     action: _builtins.str
     """What is called: the participant's name, a dot, the action's name. Example: "inventory.reserve"."""
     input: _builtins.str
-    """Where the input comes from: "input" is the input of the saga, the id of an earlier step is the whole output of that step.
-    Empty: "input".
+    """What the action is called with: an expression of the Common Expression Language whose value is an `input_type`. It reads `input`,
+    the input of the saga, and, by their ids, the outputs of the steps that come before this one in the graph; `ran.<step id>` says
+    whether such a step really ran, its output is the default message otherwise. Names of messages may be written without the package
+    of `input_type`. Examples: "input", "ReserveStock{sku: input.sku, quantity: input.quantity}". Empty: "input".
     """
     kind: Global___StepKind.ValueType
     """Default COMPENSATABLE."""
@@ -343,6 +401,10 @@ class StepDefinition(_message.Message):
     """Full name of the message that the action takes. Example: "shop.v1.ReserveStock". Checked against `input` and the participant."""
     output_type: _builtins.str
     """Full name of the message that the action returns."""
+    when: _builtins.str
+    """Whether the step is executed: an expression like `input` whose value is a bool. If it is false the step is SKIPPED. Empty: always."""
+    without_compensation: _builtins.bool
+    """Only for BEST_EFFORT: its action has no compensation, so that what it did stays when the saga turns back."""
     @_builtins.property
     def after(self) -> Global___StepOrder:
         """The steps that must be done before this one. Unset: the step before it in the list. Set and empty: none."""
@@ -361,11 +423,13 @@ class StepDefinition(_message.Message):
 
     @_builtins.property
     def execute_time_limit(self) -> _duration_pb2.Duration:
-        """Time for all attempts to execute together. Default 5 min."""
+        """Time for all attempts to execute together, while the saga can still turn back. Default 5 min."""
 
     @_builtins.property
     def compensate_time_limit(self) -> _duration_pb2.Duration:
-        """Time for all attempts to compensate together. Default 24 h."""
+        """Time for all attempts of recovery together, from the first failed one, until a person is asked: to compensate, or, where there is no
+        way back, to execute. Default 24 h.
+        """
 
     def __init__(
         self,
@@ -382,14 +446,70 @@ class StepDefinition(_message.Message):
         compensate_time_limit: _duration_pb2.Duration | None = ...,
         input_type: _builtins.str = ...,
         output_type: _builtins.str = ...,
+        when: _builtins.str = ...,
+        without_compensation: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "attempt_timeout", b"attempt_timeout", "compensate_retry", b"compensate_retry", "compensate_time_limit", b"compensate_time_limit", "execute_retry", b"execute_retry", "execute_time_limit", b"execute_time_limit"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "after", b"after", "attempt_timeout", b"attempt_timeout", "compensate_retry", b"compensate_retry", "compensate_time_limit", b"compensate_time_limit", "execute_retry", b"execute_retry", "execute_time_limit", b"execute_time_limit", "id", b"id", "input", b"input", "input_type", b"input_type", "kind", b"kind", "output_type", b"output_type"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "after", b"after", "attempt_timeout", b"attempt_timeout", "compensate_retry", b"compensate_retry", "compensate_time_limit", b"compensate_time_limit", "execute_retry", b"execute_retry", "execute_time_limit", b"execute_time_limit", "id", b"id", "input", b"input", "input_type", b"input_type", "kind", b"kind", "output_type", b"output_type", "when", b"when", "without_compensation", b"without_compensation"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___StepDefinition: _TypeAlias = StepDefinition  # noqa: Y015
+
+@_typing.final
+class HookDefinition(_message.Message):
+    """What is called once when a saga has ended, durably and with retries of its own. Its failure opens an incident and changes no outcome."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ACTION_FIELD_NUMBER: _builtins.int
+    INPUT_FIELD_NUMBER: _builtins.int
+    INPUT_TYPE_FIELD_NUMBER: _builtins.int
+    OUTPUT_TYPE_FIELD_NUMBER: _builtins.int
+    EXECUTE_RETRY_FIELD_NUMBER: _builtins.int
+    ATTEMPT_TIMEOUT_FIELD_NUMBER: _builtins.int
+    TIME_LIMIT_FIELD_NUMBER: _builtins.int
+    action: _builtins.str
+    """Like StepDefinition.action."""
+    input: _builtins.str
+    """Like StepDefinition.input. It may read the input of the saga, the outputs of all steps and `ran`; on_success also `output`, what the
+    saga returned, and on_failure `error`, a google.rpc.Status. Empty: "input".
+    """
+    input_type: _builtins.str
+    """Full name of the message that the action takes."""
+    output_type: _builtins.str
+    """Full name of the message that the action returns."""
+    @_builtins.property
+    def execute_retry(self) -> Global___RetryPolicy:
+        """How it is repeated. Unset: the definition's default, then the coordinator's."""
+
+    @_builtins.property
+    def attempt_timeout(self) -> _duration_pb2.Duration:
+        """Time for one attempt. Default 10 s."""
+
+    @_builtins.property
+    def time_limit(self) -> _duration_pb2.Duration:
+        """Time for all attempts together, from the first failed one, until a person is asked. Default 24 h."""
+
+    def __init__(
+        self,
+        *,
+        action: _builtins.str = ...,
+        input: _builtins.str = ...,
+        input_type: _builtins.str = ...,
+        output_type: _builtins.str = ...,
+        execute_retry: Global___RetryPolicy | None = ...,
+        attempt_timeout: _duration_pb2.Duration | None = ...,
+        time_limit: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["attempt_timeout", b"attempt_timeout", "execute_retry", b"execute_retry", "time_limit", b"time_limit"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "attempt_timeout", b"attempt_timeout", "execute_retry", b"execute_retry", "input", b"input", "input_type", b"input_type", "output_type", b"output_type", "time_limit", b"time_limit"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___HookDefinition: _TypeAlias = HookDefinition  # noqa: Y015
 
 @_typing.final
 class StepOrder(_message.Message):
@@ -497,6 +617,9 @@ class SagaDefinition(_message.Message):
     TIME_LIMIT_FIELD_NUMBER: _builtins.int
     DEFAULTS_FIELD_NUMBER: _builtins.int
     LABELS_FIELD_NUMBER: _builtins.int
+    OUTPUT_TYPE_FIELD_NUMBER: _builtins.int
+    ON_SUCCESS_FIELD_NUMBER: _builtins.int
+    ON_FAILURE_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Letters, digits, dots, dashes and underscores; at most 128. Example: "place-order"."""
     version: _builtins.int
@@ -504,14 +627,20 @@ class SagaDefinition(_message.Message):
     input_type: _builtins.str
     """Full name of the message that starts the saga. Example: "shop.v1.PlaceOrder"."""
     output: _builtins.str
-    """What the saga returns: "input" or the id of a step, whole. Empty: nothing."""
+    """What the saga returns: an expression like StepDefinition.input that may read the outputs of all steps. Names of messages may be
+    written without the package of `output_type`, or of `input_type` if that is empty. Empty: nothing.
+    """
+    output_type: _builtins.str
+    """Full name of the message that `output` must be. Empty: whatever it is."""
     @_builtins.property
     def steps(self) -> _containers.RepeatedCompositeFieldContainer[Global___StepDefinition]:
         """At least one, at most 256."""
 
     @_builtins.property
     def time_limit(self) -> _duration_pb2.Duration:
-        """Time for the forward way of the whole saga; when it is over, the saga turns back. Unset: none."""
+        """Time for the forward way of the whole saga; when it is over, the saga turns back, unless it has passed its point of no return.
+        Unset: none.
+        """
 
     @_builtins.property
     def defaults(self) -> Global___StepDefaults:
@@ -520,6 +649,14 @@ class SagaDefinition(_message.Message):
     @_builtins.property
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """For people and filters. At most 64 entries; keys at most 63 characters, values at most 255."""
+
+    @_builtins.property
+    def on_success(self) -> Global___HookDefinition:
+        """Called once when the saga is COMPLETED. Unset: nothing."""
+
+    @_builtins.property
+    def on_failure(self) -> Global___HookDefinition:
+        """Called once when the saga is COMPENSATED or terminated. Unset: nothing."""
 
     def __init__(
         self,
@@ -532,10 +669,13 @@ class SagaDefinition(_message.Message):
         time_limit: _duration_pb2.Duration | None = ...,
         defaults: Global___StepDefaults | None = ...,
         labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        output_type: _builtins.str = ...,
+        on_success: Global___HookDefinition | None = ...,
+        on_failure: Global___HookDefinition | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["defaults", b"defaults", "time_limit", b"time_limit"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["defaults", b"defaults", "on_failure", b"on_failure", "on_success", b"on_success", "time_limit", b"time_limit"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["defaults", b"defaults", "input_type", b"input_type", "labels", b"labels", "name", b"name", "output", b"output", "steps", b"steps", "time_limit", b"time_limit", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["defaults", b"defaults", "input_type", b"input_type", "labels", b"labels", "name", b"name", "on_failure", b"on_failure", "on_success", b"on_success", "output", b"output", "output_type", b"output_type", "steps", b"steps", "time_limit", b"time_limit", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -612,6 +752,12 @@ class Saga(_message.Message):
     IDEMPOTENCY_KEY_FIELD_NUMBER: _builtins.int
     FAILED_STEP_ID_FIELD_NUMBER: _builtins.int
     PAYLOADS_OMITTED_FIELD_NUMBER: _builtins.int
+    PAUSED_FIELD_NUMBER: _builtins.int
+    TERMINATED_FIELD_NUMBER: _builtins.int
+    TURN_BACK_REQUESTED_FIELD_NUMBER: _builtins.int
+    HOOK_FIELD_NUMBER: _builtins.int
+    START_AT_FIELD_NUMBER: _builtins.int
+    NEEDS_PERSON_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """UUID in its canonical lower-case form."""
     status: Global___SagaStatus.ValueType
@@ -628,6 +774,8 @@ class Saga(_message.Message):
     """The step that made it turn back; empty if none did."""
     payloads_omitted: _builtins.bool
     """True if some inputs and outputs are left out because they do not fit into one message; GetHistory has them all."""
+    needs_person: _builtins.bool
+    """Whether an incident of it is open."""
     @_builtins.property
     def definition(self) -> Global___DefinitionReference:
         """The plan that it follows."""
@@ -672,6 +820,26 @@ class Saga(_message.Message):
     def incidents(self) -> _containers.RepeatedCompositeFieldContainer[Global___Incident]:
         """What waits for a person. Left out of lists."""
 
+    @_builtins.property
+    def paused(self) -> Global___PersonAction:
+        """Somebody stopped it for a while; unset while it may move."""
+
+    @_builtins.property
+    def terminated(self) -> Global___PersonAction:
+        """Somebody ended it as it stood: nothing was undone by that. Unset unless terminated."""
+
+    @_builtins.property
+    def turn_back_requested(self) -> Global___TurnBackRequested:
+        """Why it will turn back if its pivot turns out not to have taken effect; unset if nobody asked, or the answer is known."""
+
+    @_builtins.property
+    def hook(self) -> Global___StepResult:
+        """The hook that is called because the saga has ended; unset if there is none. Its id is "on_success" or "on_failure"."""
+
+    @_builtins.property
+    def start_at(self) -> _timestamp_pb2.Timestamp:
+        """When it is to begin; unset: at once."""
+
     def __init__(
         self,
         *,
@@ -694,14 +862,52 @@ class Saga(_message.Message):
         idempotency_key: _builtins.str = ...,
         failed_step_id: _builtins.str = ...,
         payloads_omitted: _builtins.bool = ...,
+        paused: Global___PersonAction | None = ...,
+        terminated: Global___PersonAction | None = ...,
+        turn_back_requested: Global___TurnBackRequested | None = ...,
+        hook: Global___StepResult | None = ...,
+        start_at: _timestamp_pb2.Timestamp | None = ...,
+        needs_person: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "deadline", b"deadline", "definition", b"definition", "ended_at", b"ended_at", "error", b"error", "input", b"input", "output", b"output", "started_at", b"started_at"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "deadline", b"deadline", "definition", b"definition", "ended_at", b"ended_at", "error", b"error", "hook", b"hook", "input", b"input", "output", b"output", "paused", b"paused", "start_at", b"start_at", "started_at", b"started_at", "terminated", b"terminated", "turn_back_requested", b"turn_back_requested"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cause", b"cause", "created_at", b"created_at", "deadline", b"deadline", "definition", b"definition", "ended_at", b"ended_at", "error", b"error", "failed_step_id", b"failed_step_id", "id", b"id", "idempotency_key", b"idempotency_key", "incidents", b"incidents", "input", b"input", "labels", b"labels", "output", b"output", "payloads_omitted", b"payloads_omitted", "sequence", b"sequence", "started_at", b"started_at", "status", b"status", "steps", b"steps", "traceparent", b"traceparent"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cause", b"cause", "created_at", b"created_at", "deadline", b"deadline", "definition", b"definition", "ended_at", b"ended_at", "error", b"error", "failed_step_id", b"failed_step_id", "hook", b"hook", "id", b"id", "idempotency_key", b"idempotency_key", "incidents", b"incidents", "input", b"input", "labels", b"labels", "needs_person", b"needs_person", "output", b"output", "paused", b"paused", "payloads_omitted", b"payloads_omitted", "sequence", b"sequence", "start_at", b"start_at", "started_at", b"started_at", "status", b"status", "steps", b"steps", "terminated", b"terminated", "traceparent", b"traceparent", "turn_back_requested", b"turn_back_requested"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Saga: _TypeAlias = Saga  # noqa: Y015
+
+@_typing.final
+class PersonAction(_message.Message):
+    """Who did something to a saga, when, and why."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ACTOR_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    OCCURRED_AT_FIELD_NUMBER: _builtins.int
+    actor: _builtins.str
+    """Who."""
+    reason: _builtins.str
+    """Why."""
+    @_builtins.property
+    def occurred_at(self) -> _timestamp_pb2.Timestamp:
+        """When."""
+
+    def __init__(
+        self,
+        *,
+        actor: _builtins.str = ...,
+        reason: _builtins.str = ...,
+        occurred_at: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["occurred_at", b"occurred_at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "occurred_at", b"occurred_at", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PersonAction: _TypeAlias = PersonAction  # noqa: Y015
 
 @_typing.final
 class StepResult(_message.Message):
@@ -721,6 +927,10 @@ class StepResult(_message.Message):
     EXECUTE_ATTEMPTS_FIELD_NUMBER: _builtins.int
     COMPENSATE_ATTEMPTS_FIELD_NUMBER: _builtins.int
     NEXT_ATTEMPT_AT_FIELD_NUMBER: _builtins.int
+    ROUND_FIELD_NUMBER: _builtins.int
+    ACCEPTED_UNTIL_FIELD_NUMBER: _builtins.int
+    PROGRESS_FIELD_NUMBER: _builtins.int
+    RESOLVED_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """Its id in the definition."""
     action: _builtins.str
@@ -733,6 +943,8 @@ class StepResult(_message.Message):
     """Attempts to execute that have ended."""
     compensate_attempts: _builtins.int
     """Attempts to compensate that have ended."""
+    round: _builtins.int
+    """Round of its idempotency key, from 1; 0 before it is due."""
     @_builtins.property
     def input(self) -> _any_pb2.Any:
         """What it was executed with; unset until it is due."""
@@ -757,6 +969,18 @@ class StepResult(_message.Message):
     def next_attempt_at(self) -> _timestamp_pb2.Timestamp:
         """When the next attempt is due; unset unless it waits for one."""
 
+    @_builtins.property
+    def accepted_until(self) -> _timestamp_pb2.Timestamp:
+        """Until when it must be completed; unset unless ACCEPTED."""
+
+    @_builtins.property
+    def progress(self) -> _any_pb2.Any:
+        """What its participant told last with a heartbeat; unset if nothing."""
+
+    @_builtins.property
+    def resolved(self) -> Global___PersonAction:
+        """Who said how it ended; unset if nobody had to."""
+
     def __init__(
         self,
         *,
@@ -772,10 +996,14 @@ class StepResult(_message.Message):
         execute_attempts: _builtins.int = ...,
         compensate_attempts: _builtins.int = ...,
         next_attempt_at: _timestamp_pb2.Timestamp | None = ...,
+        round: _builtins.int = ...,
+        accepted_until: _timestamp_pb2.Timestamp | None = ...,
+        progress: _any_pb2.Any | None = ...,
+        resolved: Global___PersonAction | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["ended_at", b"ended_at", "error", b"error", "input", b"input", "next_attempt_at", b"next_attempt_at", "output", b"output", "started_at", b"started_at"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["accepted_until", b"accepted_until", "ended_at", b"ended_at", "error", b"error", "input", b"input", "next_attempt_at", b"next_attempt_at", "output", b"output", "progress", b"progress", "resolved", b"resolved", "started_at", b"started_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "compensate_attempts", b"compensate_attempts", "ended_at", b"ended_at", "error", b"error", "execute_attempts", b"execute_attempts", "id", b"id", "input", b"input", "kind", b"kind", "next_attempt_at", b"next_attempt_at", "output", b"output", "started_at", b"started_at", "status", b"status"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepted_until", b"accepted_until", "action", b"action", "compensate_attempts", b"compensate_attempts", "ended_at", b"ended_at", "error", b"error", "execute_attempts", b"execute_attempts", "id", b"id", "input", b"input", "kind", b"kind", "next_attempt_at", b"next_attempt_at", "output", b"output", "progress", b"progress", "resolved", b"resolved", "round", b"round", "started_at", b"started_at", "status", b"status"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -792,6 +1020,7 @@ class Incident(_message.Message):
     STEP_ID_FIELD_NUMBER: _builtins.int
     ERROR_FIELD_NUMBER: _builtins.int
     OPENED_AT_FIELD_NUMBER: _builtins.int
+    CLOSED_AT_FIELD_NUMBER: _builtins.int
     id: _builtins.int
     """Unique in its saga, from 1."""
     kind: Global___IncidentKind.ValueType
@@ -806,6 +1035,10 @@ class Incident(_message.Message):
     def opened_at(self) -> _timestamp_pb2.Timestamp:
         """When it was opened."""
 
+    @_builtins.property
+    def closed_at(self) -> _timestamp_pb2.Timestamp:
+        """When it was closed; unset while it is open."""
+
     def __init__(
         self,
         *,
@@ -814,10 +1047,11 @@ class Incident(_message.Message):
         step_id: _builtins.str = ...,
         error: _status_pb2.Status | None = ...,
         opened_at: _timestamp_pb2.Timestamp | None = ...,
+        closed_at: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "opened_at", b"opened_at"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["closed_at", b"closed_at", "error", b"error", "opened_at", b"opened_at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "id", b"id", "kind", b"kind", "opened_at", b"opened_at", "step_id", b"step_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["closed_at", b"closed_at", "error", b"error", "id", b"id", "kind", b"kind", "opened_at", b"opened_at", "step_id", b"step_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -846,6 +1080,20 @@ class Event(_message.Message):
     SAGA_COMPENSATED_FIELD_NUMBER: _builtins.int
     SAGA_FAILED_FIELD_NUMBER: _builtins.int
     SAGA_RECOVERED_FIELD_NUMBER: _builtins.int
+    STEP_ACCEPTED_FIELD_NUMBER: _builtins.int
+    STEP_HEARTBEAT_FIELD_NUMBER: _builtins.int
+    STEP_COMPLETED_EARLY_FIELD_NUMBER: _builtins.int
+    LATE_OUTCOME_FIELD_NUMBER: _builtins.int
+    TURN_BACK_REQUESTED_FIELD_NUMBER: _builtins.int
+    SAGA_PAUSED_FIELD_NUMBER: _builtins.int
+    SAGA_RESUMED_FIELD_NUMBER: _builtins.int
+    SAGA_TERMINATED_FIELD_NUMBER: _builtins.int
+    STEP_RETRIED_FIELD_NUMBER: _builtins.int
+    STEP_RESOLVED_FIELD_NUMBER: _builtins.int
+    STEP_POLICY_CHANGED_FIELD_NUMBER: _builtins.int
+    INCIDENT_CLOSED_FIELD_NUMBER: _builtins.int
+    OUTPUT_RESOLVED_FIELD_NUMBER: _builtins.int
+    REACHED_FIELD_NUMBER: _builtins.int
     saga_id: _builtins.str
     """The saga that it belongs to."""
     sequence: _builtins.int
@@ -910,6 +1158,62 @@ class Event(_message.Message):
     def saga_recovered(self) -> Global___SagaRecovered:
         """A coordinator took the saga up after a crash."""
 
+    @_builtins.property
+    def step_accepted(self) -> Global___StepAccepted:
+        """A participant will finish a step later."""
+
+    @_builtins.property
+    def step_heartbeat(self) -> Global___StepHeartbeat:
+        """A participant told how it gets on with an accepted step."""
+
+    @_builtins.property
+    def step_completed_early(self) -> Global___StepCompletedEarly:
+        """A step was completed before its call was answered; that counts when the call has come to rest."""
+
+    @_builtins.property
+    def late_outcome(self) -> Global___LateOutcome:
+        """Something was said about a step that is settled already. It changes nothing."""
+
+    @_builtins.property
+    def turn_back_requested(self) -> Global___TurnBackRequested:
+        """The saga shall turn back if its pivot turns out not to have taken effect."""
+
+    @_builtins.property
+    def saga_paused(self) -> Global___SagaPaused:
+        """A person stopped the saga for a while."""
+
+    @_builtins.property
+    def saga_resumed(self) -> Global___SagaResumed:
+        """A person let the saga go on."""
+
+    @_builtins.property
+    def saga_terminated(self) -> Global___SagaTerminated:
+        """A person ended the saga as it stood."""
+
+    @_builtins.property
+    def step_retried(self) -> Global___StepRetried:
+        """A person had a step tried again."""
+
+    @_builtins.property
+    def step_resolved(self) -> Global___StepResolved:
+        """A person said how a step ended."""
+
+    @_builtins.property
+    def step_policy_changed(self) -> Global___StepPolicyChanged:
+        """A person changed how a step is repeated."""
+
+    @_builtins.property
+    def incident_closed(self) -> Global___IncidentClosed:
+        """A person is no longer needed."""
+
+    @_builtins.property
+    def output_resolved(self) -> Global___OutputResolved:
+        """A person said what the saga returns."""
+
+    @_builtins.property
+    def reached(self) -> _containers.RepeatedCompositeFieldContainer[Global___StepReached]:
+        """The steps that the saga reached by this fact, in order: all before them is done."""
+
     def __init__(
         self,
         *,
@@ -930,16 +1234,114 @@ class Event(_message.Message):
         saga_compensated: Global___SagaCompensated | None = ...,
         saga_failed: Global___SagaFailed | None = ...,
         saga_recovered: Global___SagaRecovered | None = ...,
+        step_accepted: Global___StepAccepted | None = ...,
+        step_heartbeat: Global___StepHeartbeat | None = ...,
+        step_completed_early: Global___StepCompletedEarly | None = ...,
+        late_outcome: Global___LateOutcome | None = ...,
+        turn_back_requested: Global___TurnBackRequested | None = ...,
+        saga_paused: Global___SagaPaused | None = ...,
+        saga_resumed: Global___SagaResumed | None = ...,
+        saga_terminated: Global___SagaTerminated | None = ...,
+        step_retried: Global___StepRetried | None = ...,
+        step_resolved: Global___StepResolved | None = ...,
+        step_policy_changed: Global___StepPolicyChanged | None = ...,
+        incident_closed: Global___IncidentClosed | None = ...,
+        output_resolved: Global___OutputResolved | None = ...,
+        reached: _abc.Iterable[Global___StepReached] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["attempt_failed", b"attempt_failed", "fact", b"fact", "incident_opened", b"incident_opened", "occurred_at", b"occurred_at", "saga_began", b"saga_began", "saga_compensated", b"saga_compensated", "saga_completed", b"saga_completed", "saga_failed", b"saga_failed", "saga_recovered", b"saga_recovered", "saga_started", b"saga_started", "saga_turned_back", b"saga_turned_back", "step_compensated", b"step_compensated", "step_compensation_failed", b"step_compensation_failed", "step_rejected", b"step_rejected", "step_succeeded", b"step_succeeded", "step_unknown", b"step_unknown"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["attempt_failed", b"attempt_failed", "fact", b"fact", "incident_closed", b"incident_closed", "incident_opened", b"incident_opened", "late_outcome", b"late_outcome", "occurred_at", b"occurred_at", "output_resolved", b"output_resolved", "saga_began", b"saga_began", "saga_compensated", b"saga_compensated", "saga_completed", b"saga_completed", "saga_failed", b"saga_failed", "saga_paused", b"saga_paused", "saga_recovered", b"saga_recovered", "saga_resumed", b"saga_resumed", "saga_started", b"saga_started", "saga_terminated", b"saga_terminated", "saga_turned_back", b"saga_turned_back", "step_accepted", b"step_accepted", "step_compensated", b"step_compensated", "step_compensation_failed", b"step_compensation_failed", "step_completed_early", b"step_completed_early", "step_heartbeat", b"step_heartbeat", "step_policy_changed", b"step_policy_changed", "step_rejected", b"step_rejected", "step_resolved", b"step_resolved", "step_retried", b"step_retried", "step_succeeded", b"step_succeeded", "step_unknown", b"step_unknown", "turn_back_requested", b"turn_back_requested"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt_failed", b"attempt_failed", "fact", b"fact", "incident_opened", b"incident_opened", "occurred_at", b"occurred_at", "saga_began", b"saga_began", "saga_compensated", b"saga_compensated", "saga_completed", b"saga_completed", "saga_failed", b"saga_failed", "saga_id", b"saga_id", "saga_recovered", b"saga_recovered", "saga_started", b"saga_started", "saga_turned_back", b"saga_turned_back", "sequence", b"sequence", "step_compensated", b"step_compensated", "step_compensation_failed", b"step_compensation_failed", "step_rejected", b"step_rejected", "step_succeeded", b"step_succeeded", "step_unknown", b"step_unknown"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt_failed", b"attempt_failed", "fact", b"fact", "incident_closed", b"incident_closed", "incident_opened", b"incident_opened", "late_outcome", b"late_outcome", "occurred_at", b"occurred_at", "output_resolved", b"output_resolved", "reached", b"reached", "saga_began", b"saga_began", "saga_compensated", b"saga_compensated", "saga_completed", b"saga_completed", "saga_failed", b"saga_failed", "saga_id", b"saga_id", "saga_paused", b"saga_paused", "saga_recovered", b"saga_recovered", "saga_resumed", b"saga_resumed", "saga_started", b"saga_started", "saga_terminated", b"saga_terminated", "saga_turned_back", b"saga_turned_back", "sequence", b"sequence", "step_accepted", b"step_accepted", "step_compensated", b"step_compensated", "step_compensation_failed", b"step_compensation_failed", "step_completed_early", b"step_completed_early", "step_heartbeat", b"step_heartbeat", "step_policy_changed", b"step_policy_changed", "step_rejected", b"step_rejected", "step_resolved", b"step_resolved", "step_retried", b"step_retried", "step_succeeded", b"step_succeeded", "step_unknown", b"step_unknown", "turn_back_requested", b"turn_back_requested"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_fact: _TypeAlias = _typing.Literal["saga_started", "saga_began", "attempt_failed", "step_succeeded", "step_rejected", "step_unknown", "saga_turned_back", "step_compensated", "step_compensation_failed", "incident_opened", "saga_completed", "saga_compensated", "saga_failed", "saga_recovered"]  # noqa: Y015
+    _WhichOneofReturnType_fact: _TypeAlias = _typing.Literal["saga_started", "saga_began", "attempt_failed", "step_succeeded", "step_rejected", "step_unknown", "saga_turned_back", "step_compensated", "step_compensation_failed", "incident_opened", "saga_completed", "saga_compensated", "saga_failed", "saga_recovered", "step_accepted", "step_heartbeat", "step_completed_early", "late_outcome", "turn_back_requested", "saga_paused", "saga_resumed", "saga_terminated", "step_retried", "step_resolved", "step_policy_changed", "incident_closed", "output_resolved"]  # noqa: Y015
     _WhichOneofArgType_fact: _TypeAlias = _typing.Literal["fact", b"fact"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_fact) -> _WhichOneofReturnType_fact | None: ...
 
 Global___Event: _TypeAlias = Event  # noqa: Y015
+
+@_typing.final
+class StepReached(_message.Message):
+    """A step whose predecessors are done, and what follows for it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STEP_ID_FIELD_NUMBER: _builtins.int
+    INPUT_FIELD_NUMBER: _builtins.int
+    INPUT_COPIED_FIELD_NUMBER: _builtins.int
+    LEFT_OUT_FIELD_NUMBER: _builtins.int
+    ERROR_FIELD_NUMBER: _builtins.int
+    step_id: _builtins.str
+    """The step, or the hook."""
+    @_builtins.property
+    def input(self) -> _any_pb2.Any:
+        """It is executed with this input, in every attempt of its first round."""
+
+    @_builtins.property
+    def input_copied(self) -> Global___InputCopied:
+        """It is executed with a payload that is in the journal already: the input of the saga, or the whole output of a step, as the
+        definition says.
+        """
+
+    @_builtins.property
+    def left_out(self) -> Global___StepLeftOut:
+        """Its condition is false: it is left out."""
+
+    @_builtins.property
+    def error(self) -> _status_pb2.Status:
+        """Its condition or its input could not be evaluated: it is not executed."""
+
+    def __init__(
+        self,
+        *,
+        step_id: _builtins.str = ...,
+        input: _any_pb2.Any | None = ...,
+        input_copied: Global___InputCopied | None = ...,
+        left_out: Global___StepLeftOut | None = ...,
+        error: _status_pb2.Status | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["consequence", b"consequence", "error", b"error", "input", b"input", "input_copied", b"input_copied", "left_out", b"left_out"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["consequence", b"consequence", "error", b"error", "input", b"input", "input_copied", b"input_copied", "left_out", b"left_out", "step_id", b"step_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_consequence: _TypeAlias = _typing.Literal["input", "input_copied", "left_out", "error"]  # noqa: Y015
+    _WhichOneofArgType_consequence: _TypeAlias = _typing.Literal["consequence", b"consequence"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_consequence) -> _WhichOneofReturnType_consequence | None: ...
+
+Global___StepReached: _TypeAlias = StepReached  # noqa: Y015
+
+@_typing.final
+class InputCopied(_message.Message):
+    """A step is executed with a payload that is in the journal already."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___InputCopied: _TypeAlias = InputCopied  # noqa: Y015
+
+@_typing.final
+class StepLeftOut(_message.Message):
+    """A step is left out."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StepLeftOut: _TypeAlias = StepLeftOut  # noqa: Y015
 
 @_typing.final
 class Attempt(_message.Message):
@@ -1421,3 +1823,607 @@ class SagaRecovered(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___SagaRecovered: _TypeAlias = SagaRecovered  # noqa: Y015
+
+@_typing.final
+class StepAccepted(_message.Message):
+    """A participant will finish a step later, by its completion token."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ATTEMPT_FIELD_NUMBER: _builtins.int
+    ACCEPTED_UNTIL_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def attempt(self) -> Global___Attempt:
+        """The attempt that was answered."""
+
+    @_builtins.property
+    def accepted_until(self) -> _timestamp_pb2.Timestamp:
+        """Until when; then nobody knows whether it took effect."""
+
+    def __init__(
+        self,
+        *,
+        attempt: Global___Attempt | None = ...,
+        accepted_until: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["accepted_until", b"accepted_until", "attempt", b"attempt"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepted_until", b"accepted_until", "attempt", b"attempt"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StepAccepted: _TypeAlias = StepAccepted  # noqa: Y015
+
+@_typing.final
+class StepHeartbeat(_message.Message):
+    """A participant told how it gets on with an accepted step."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STEP_ID_FIELD_NUMBER: _builtins.int
+    ACCEPTED_UNTIL_FIELD_NUMBER: _builtins.int
+    PROGRESS_FIELD_NUMBER: _builtins.int
+    step_id: _builtins.str
+    """The step."""
+    @_builtins.property
+    def accepted_until(self) -> _timestamp_pb2.Timestamp:
+        """Until when it must be completed now."""
+
+    @_builtins.property
+    def progress(self) -> _any_pb2.Any:
+        """How far it is, in the participant's own words; unset if it said nothing."""
+
+    def __init__(
+        self,
+        *,
+        step_id: _builtins.str = ...,
+        accepted_until: _timestamp_pb2.Timestamp | None = ...,
+        progress: _any_pb2.Any | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["accepted_until", b"accepted_until", "progress", b"progress"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accepted_until", b"accepted_until", "progress", b"progress", "step_id", b"step_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StepHeartbeat: _TypeAlias = StepHeartbeat  # noqa: Y015
+
+@_typing.final
+class StepCompletedEarly(_message.Message):
+    """A step was completed before its call was answered."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STEP_ID_FIELD_NUMBER: _builtins.int
+    ROUND_FIELD_NUMBER: _builtins.int
+    OUTPUT_FIELD_NUMBER: _builtins.int
+    REJECTED_FIELD_NUMBER: _builtins.int
+    step_id: _builtins.str
+    """The step."""
+    round: _builtins.int
+    """Round of the key that it was completed for."""
+    @_builtins.property
+    def output(self) -> _any_pb2.Any:
+        """It took effect."""
+
+    @_builtins.property
+    def rejected(self) -> Global___CompletionRejected:
+        """It is refused."""
+
+    def __init__(
+        self,
+        *,
+        step_id: _builtins.str = ...,
+        round: _builtins.int = ...,
+        output: _any_pb2.Any | None = ...,
+        rejected: Global___CompletionRejected | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["output", b"output", "rejected", b"rejected", "result", b"result"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["output", b"output", "rejected", b"rejected", "result", b"result", "round", b"round", "step_id", b"step_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_result: _TypeAlias = _typing.Literal["output", "rejected"]  # noqa: Y015
+    _WhichOneofArgType_result: _TypeAlias = _typing.Literal["result", b"result"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_result) -> _WhichOneofReturnType_result | None: ...
+
+Global___StepCompletedEarly: _TypeAlias = StepCompletedEarly  # noqa: Y015
+
+@_typing.final
+class CompletionRejected(_message.Message):
+    """A step that was accepted is refused in the end."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ERROR_FIELD_NUMBER: _builtins.int
+    SEALED_FIELD_NUMBER: _builtins.int
+    sealed: _builtins.bool
+    """Whether the participant sealed the key, so that no attempt of it can take effect later."""
+    @_builtins.property
+    def error(self) -> _status_pb2.Status:
+        """Why."""
+
+    def __init__(
+        self,
+        *,
+        error: _status_pb2.Status | None = ...,
+        sealed: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["error", b"error"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "sealed", b"sealed"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CompletionRejected: _TypeAlias = CompletionRejected  # noqa: Y015
+
+@_typing.final
+class LateOutcome(_message.Message):
+    """Something was said about a step that is settled already. It changes nothing."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ATTEMPT_FIELD_NUMBER: _builtins.int
+    OUTPUT_FIELD_NUMBER: _builtins.int
+    ERROR_FIELD_NUMBER: _builtins.int
+    COMPENSATED_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def attempt(self) -> Global___Attempt:
+        """The attempt; without `sent_at` for a completion by token."""
+
+    @_builtins.property
+    def output(self) -> _any_pb2.Any:
+        """It took effect."""
+
+    @_builtins.property
+    def error(self) -> _status_pb2.Status:
+        """It did not, or nobody knows."""
+
+    @_builtins.property
+    def compensated(self) -> Global___LateCompensation:
+        """It is undone."""
+
+    def __init__(
+        self,
+        *,
+        attempt: Global___Attempt | None = ...,
+        output: _any_pb2.Any | None = ...,
+        error: _status_pb2.Status | None = ...,
+        compensated: Global___LateCompensation | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "compensated", b"compensated", "error", b"error", "outcome", b"outcome", "output", b"output"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "compensated", b"compensated", "error", b"error", "outcome", b"outcome", "output", b"output"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_outcome: _TypeAlias = _typing.Literal["output", "error", "compensated"]  # noqa: Y015
+    _WhichOneofArgType_outcome: _TypeAlias = _typing.Literal["outcome", b"outcome"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_outcome) -> _WhichOneofReturnType_outcome | None: ...
+
+Global___LateOutcome: _TypeAlias = LateOutcome  # noqa: Y015
+
+@_typing.final
+class LateCompensation(_message.Message):
+    """A compensation that was answered late."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LateCompensation: _TypeAlias = LateCompensation  # noqa: Y015
+
+@_typing.final
+class TurnBackRequested(_message.Message):
+    """The saga shall turn back if its pivot turns out not to have taken effect."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CAUSE_FIELD_NUMBER: _builtins.int
+    STEP_ID_FIELD_NUMBER: _builtins.int
+    ERROR_FIELD_NUMBER: _builtins.int
+    ACTOR_FIELD_NUMBER: _builtins.int
+    cause: Global___TurnBackCause.ValueType
+    """Why."""
+    step_id: _builtins.str
+    """The step that caused it; empty if none did."""
+    actor: _builtins.str
+    """Who asked for it; empty unless cancelled."""
+    @_builtins.property
+    def error(self) -> _status_pb2.Status:
+        """The same with words."""
+
+    def __init__(
+        self,
+        *,
+        cause: Global___TurnBackCause.ValueType = ...,
+        step_id: _builtins.str = ...,
+        error: _status_pb2.Status | None = ...,
+        actor: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["error", b"error"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "cause", b"cause", "error", b"error", "step_id", b"step_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TurnBackRequested: _TypeAlias = TurnBackRequested  # noqa: Y015
+
+@_typing.final
+class SagaPaused(_message.Message):
+    """A person stopped the saga for a while: attempts under way come to rest, nothing new starts."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ACTOR_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    actor: _builtins.str
+    """Who."""
+    reason: _builtins.str
+    """Why."""
+    def __init__(
+        self,
+        *,
+        actor: _builtins.str = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SagaPaused: _TypeAlias = SagaPaused  # noqa: Y015
+
+@_typing.final
+class SagaResumed(_message.Message):
+    """A person let the saga go on."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ACTOR_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    actor: _builtins.str
+    """Who."""
+    reason: _builtins.str
+    """Why."""
+    def __init__(
+        self,
+        *,
+        actor: _builtins.str = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SagaResumed: _TypeAlias = SagaResumed  # noqa: Y015
+
+@_typing.final
+class SagaTerminated(_message.Message):
+    """A person ended the saga as it stood: FAILED for good."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ACTOR_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    actor: _builtins.str
+    """Who."""
+    reason: _builtins.str
+    """Why."""
+    def __init__(
+        self,
+        *,
+        actor: _builtins.str = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SagaTerminated: _TypeAlias = SagaTerminated  # noqa: Y015
+
+@_typing.final
+class StepRetried(_message.Message):
+    """A person had a step tried again."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STEP_ID_FIELD_NUMBER: _builtins.int
+    DIRECTION_FIELD_NUMBER: _builtins.int
+    ROUND_FIELD_NUMBER: _builtins.int
+    INPUT_FIELD_NUMBER: _builtins.int
+    ACTOR_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    step_id: _builtins.str
+    """The step, or the hook."""
+    direction: Global___Direction.ValueType
+    """Execute or compensate."""
+    round: _builtins.int
+    """Round of the key from now on: higher than before only if the round before is known to have had no effect."""
+    actor: _builtins.str
+    """Who."""
+    reason: _builtins.str
+    """Why."""
+    @_builtins.property
+    def input(self) -> _any_pb2.Any:
+        """Its input from now on; unset: as before."""
+
+    def __init__(
+        self,
+        *,
+        step_id: _builtins.str = ...,
+        direction: Global___Direction.ValueType = ...,
+        round: _builtins.int = ...,
+        input: _any_pb2.Any | None = ...,
+        actor: _builtins.str = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["input", b"input"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "direction", b"direction", "input", b"input", "reason", b"reason", "round", b"round", "step_id", b"step_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StepRetried: _TypeAlias = StepRetried  # noqa: Y015
+
+@_typing.final
+class StepResolved(_message.Message):
+    """A person said how a step ended."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STEP_ID_FIELD_NUMBER: _builtins.int
+    SUCCEEDED_FIELD_NUMBER: _builtins.int
+    SKIPPED_FIELD_NUMBER: _builtins.int
+    REJECTED_FIELD_NUMBER: _builtins.int
+    COMPENSATED_FIELD_NUMBER: _builtins.int
+    ACTOR_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    step_id: _builtins.str
+    """The step, or the hook."""
+    actor: _builtins.str
+    """Who."""
+    reason: _builtins.str
+    """Why."""
+    @_builtins.property
+    def succeeded(self) -> _any_pb2.Any:
+        """It took effect and returned this."""
+
+    @_builtins.property
+    def skipped(self) -> Global___ResolvedSkipped:
+        """It had no effect and is left out: the saga goes on without it."""
+
+    @_builtins.property
+    def rejected(self) -> Global___ResolvedRejected:
+        """It had no effect and cannot be done: the saga turns back."""
+
+    @_builtins.property
+    def compensated(self) -> Global___ResolvedCompensated:
+        """It is undone."""
+
+    def __init__(
+        self,
+        *,
+        step_id: _builtins.str = ...,
+        succeeded: _any_pb2.Any | None = ...,
+        skipped: Global___ResolvedSkipped | None = ...,
+        rejected: Global___ResolvedRejected | None = ...,
+        compensated: Global___ResolvedCompensated | None = ...,
+        actor: _builtins.str = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["compensated", b"compensated", "rejected", b"rejected", "resolution", b"resolution", "skipped", b"skipped", "succeeded", b"succeeded"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "compensated", b"compensated", "reason", b"reason", "rejected", b"rejected", "resolution", b"resolution", "skipped", b"skipped", "step_id", b"step_id", "succeeded", b"succeeded"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_resolution: _TypeAlias = _typing.Literal["succeeded", "skipped", "rejected", "compensated"]  # noqa: Y015
+    _WhichOneofArgType_resolution: _TypeAlias = _typing.Literal["resolution", b"resolution"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_resolution) -> _WhichOneofReturnType_resolution | None: ...
+
+Global___StepResolved: _TypeAlias = StepResolved  # noqa: Y015
+
+@_typing.final
+class ResolvedSkipped(_message.Message):
+    """The step is left out."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ResolvedSkipped: _TypeAlias = ResolvedSkipped  # noqa: Y015
+
+@_typing.final
+class ResolvedRejected(_message.Message):
+    """The step had no effect."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ResolvedRejected: _TypeAlias = ResolvedRejected  # noqa: Y015
+
+@_typing.final
+class ResolvedCompensated(_message.Message):
+    """The step is undone."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ResolvedCompensated: _TypeAlias = ResolvedCompensated  # noqa: Y015
+
+@_typing.final
+class OutputResolved(_message.Message):
+    """A person said what the saga returns, because the expression for it failed."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    OUTPUT_FIELD_NUMBER: _builtins.int
+    ACTOR_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    actor: _builtins.str
+    """Who."""
+    reason: _builtins.str
+    """Why."""
+    @_builtins.property
+    def output(self) -> _any_pb2.Any:
+        """What it returns."""
+
+    def __init__(
+        self,
+        *,
+        output: _any_pb2.Any | None = ...,
+        actor: _builtins.str = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["output", b"output"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "output", b"output", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___OutputResolved: _TypeAlias = OutputResolved  # noqa: Y015
+
+@_typing.final
+class StepPolicy(_message.Message):
+    """How a step is repeated from now on. What is unset stays as it was."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EXECUTE_RETRY_FIELD_NUMBER: _builtins.int
+    COMPENSATE_RETRY_FIELD_NUMBER: _builtins.int
+    ATTEMPT_TIMEOUT_FIELD_NUMBER: _builtins.int
+    EXECUTE_TIME_LIMIT_FIELD_NUMBER: _builtins.int
+    COMPENSATE_TIME_LIMIT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def execute_retry(self) -> Global___RetryPolicy:
+        """See StepDefinition.execute_retry."""
+
+    @_builtins.property
+    def compensate_retry(self) -> Global___RetryPolicy:
+        """See StepDefinition.compensate_retry."""
+
+    @_builtins.property
+    def attempt_timeout(self) -> _duration_pb2.Duration:
+        """See StepDefinition.attempt_timeout."""
+
+    @_builtins.property
+    def execute_time_limit(self) -> _duration_pb2.Duration:
+        """See StepDefinition.execute_time_limit."""
+
+    @_builtins.property
+    def compensate_time_limit(self) -> _duration_pb2.Duration:
+        """See StepDefinition.compensate_time_limit."""
+
+    def __init__(
+        self,
+        *,
+        execute_retry: Global___RetryPolicy | None = ...,
+        compensate_retry: Global___RetryPolicy | None = ...,
+        attempt_timeout: _duration_pb2.Duration | None = ...,
+        execute_time_limit: _duration_pb2.Duration | None = ...,
+        compensate_time_limit: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["attempt_timeout", b"attempt_timeout", "compensate_retry", b"compensate_retry", "compensate_time_limit", b"compensate_time_limit", "execute_retry", b"execute_retry", "execute_time_limit", b"execute_time_limit"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt_timeout", b"attempt_timeout", "compensate_retry", b"compensate_retry", "compensate_time_limit", b"compensate_time_limit", "execute_retry", b"execute_retry", "execute_time_limit", b"execute_time_limit"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StepPolicy: _TypeAlias = StepPolicy  # noqa: Y015
+
+@_typing.final
+class StepPolicyChanged(_message.Message):
+    """A person changed how a step is repeated, in this saga only."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STEP_ID_FIELD_NUMBER: _builtins.int
+    POLICY_FIELD_NUMBER: _builtins.int
+    ACTOR_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    step_id: _builtins.str
+    """The step, or the hook."""
+    actor: _builtins.str
+    """Who."""
+    reason: _builtins.str
+    """Why."""
+    @_builtins.property
+    def policy(self) -> Global___StepPolicy:
+        """What holds from now on."""
+
+    def __init__(
+        self,
+        *,
+        step_id: _builtins.str = ...,
+        policy: Global___StepPolicy | None = ...,
+        actor: _builtins.str = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["policy", b"policy"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "policy", b"policy", "reason", b"reason", "step_id", b"step_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StepPolicyChanged: _TypeAlias = StepPolicyChanged  # noqa: Y015
+
+@_typing.final
+class IncidentClosed(_message.Message):
+    """A person is no longer needed for an incident."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INCIDENT_ID_FIELD_NUMBER: _builtins.int
+    ACTOR_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    incident_id: _builtins.int
+    """Which one."""
+    actor: _builtins.str
+    """Who acknowledged it; empty if it was closed by what a person did to the step or the saga."""
+    reason: _builtins.str
+    """Why it was acknowledged."""
+    def __init__(
+        self,
+        *,
+        incident_id: _builtins.int = ...,
+        actor: _builtins.str = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "incident_id", b"incident_id", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___IncidentClosed: _TypeAlias = IncidentClosed  # noqa: Y015
