@@ -1,32 +1,54 @@
 """Plans, states and stories for tests: what is not said has a plain default, so that a test shows only what it is about."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from itertools import pairwise
+from operator import attrgetter
 from typing import NamedTuple
 
 from coordinator.core.decide import advance
 from coordinator.core.effects import CallParticipant, OwedCall
 from coordinator.core.events import Event, Fact
 from coordinator.core.inputs import (
+    Accepted,
     Cancel,
     Compensated,
+    CompleteStep,
+    Heartbeat,
     Input,
     KeyExpired,
     Misconfigured,
+    Mismatched,
     NotSent,
     Outcome,
+    Pause,
     Recover,
     Rejected,
     Replied,
+    Resolution,
+    ResolveStep,
+    Resume,
     RetryLater,
+    RetryStep,
     Start,
     Succeeded,
+    Terminate,
     Unknown,
     Wake,
 )
 from coordinator.core.pending import call_participant, pending
-from coordinator.core.plan import Expression, OutputCheck, RetryPolicy, SagaPlan, StepPlan, Values, accept_any_output
-from coordinator.core.state import CallState, SagaState, StepState, replay
+from coordinator.core.plan import (
+    Condition,
+    Expression,
+    ExpressionError,
+    OutputCheck,
+    RetryPolicy,
+    SagaPlan,
+    StepPlan,
+    Values,
+    accept_any_output,
+)
+from coordinator.core.record import replay
+from coordinator.core.state import CallState, SagaState, StepState
 from coordinator.core.values import (
     MICROS_PER_SECOND,
     AttemptKey,
@@ -74,8 +96,23 @@ def saga_input(values: Values) -> Payload:
 
 
 def output_of(index: int) -> Expression:
-    """The expression that is the whole output of the step at that place."""
-    return lambda values: values.output_of(index)
+    """The expression that is the whole output of the step at that place; empty if it did not run."""
+    return lambda values: values.output_of(index) or Payload("shop.v1.Done", b"")
+
+
+def fails(values: Values) -> Payload:
+    """An expression that cannot be evaluated."""
+    raise ExpressionError("division by zero")
+
+
+def never(values: Values) -> bool:
+    """A condition that is false."""
+    return False
+
+
+def hook(hook_id: str) -> StepPlan:
+    """A hook that is called with the input of the saga."""
+    return StepPlan(id=StepId(hook_id), action=f"{hook_id}.do", input=saga_input, copies_input=True, is_compensated=False)
 
 
 def step(
@@ -88,6 +125,9 @@ def step(
     limit_s: float = 300,
     undo_limit_s: float = 86_400,
     input: Expression = saga_input,  # noqa: A002 - the word of the plan
+    copies_input: bool = True,
+    when: Condition | None = None,
+    is_compensated: bool = True,
     check_output: OutputCheck = accept_any_output,
 ) -> StepPlan:
     """A step whose action is `<id>.do`."""
@@ -95,12 +135,15 @@ def step(
         id=StepId(step_id),
         action=f"{step_id}.do",
         input=input,
+        copies_input=copies_input,
+        when=when,
         kind=kind,
+        is_compensated=is_compensated and kind in (StepKind.COMPENSATABLE, StepKind.BEST_EFFORT),
         execute_retry=retry,
         compensate_retry=undo,
         attempt_timeout_us=seconds(timeout_s),
         execute_time_limit_us=seconds(limit_s),
-        compensate_time_limit_us=seconds(undo_limit_s),
+        recovery_time_limit_us=seconds(undo_limit_s),
         check_output=check_output,
     )
 
@@ -196,6 +239,16 @@ def key_expired() -> KeyExpired:
     return KeyExpired(failure=failure(FAILED_PRECONDITION))
 
 
+def mismatched() -> Mismatched:
+    """Other types than the definition says; not sent."""
+    return Mismatched(failure=failure(FAILED_PRECONDITION))
+
+
+def accepted(limit_s: float) -> Accepted:
+    """Begun, and finished within that time."""
+    return Accepted(time_limit_us=seconds(limit_s))
+
+
 def compensated(*, handler_ran: bool = True) -> Compensated:
     """It is undone."""
     return Compensated(handler_ran=handler_ran)
@@ -241,11 +294,12 @@ class Story:
         self, step_id: str, outcome: Outcome, when: float, *, direction: Direction = EXECUTE, number: int | None = None
     ) -> tuple[Fact, ...]:
         """A call ends; without a number it is the one that is owed."""
+        round_ = 1
         if number is None:
             call = self.call(step_id, direction)
-            number = call.number + 1
+            number, round_ = call.number + 1, call.round
         sent_at = None if isinstance(outcome, NotSent) else at(when)
-        return self.feed(Replied(attempt=attempt(step_id, number, direction), outcome=outcome, sent_at=sent_at), when)
+        return self.feed(Replied(attempt=attempt(step_id, number, direction, round_), outcome=outcome, sent_at=sent_at), when)
 
     def undo(self, step_id: str, outcome: Outcome, when: float) -> tuple[Fact, ...]:
         """The compensation that is owed ends."""
@@ -259,6 +313,35 @@ class Story:
         """Somebody asks it to turn back."""
         return self.feed(Cancel(reason="changed my mind", actor="alice"), when)
 
+    def pause(self, when: float) -> tuple[Fact, ...]:
+        """A person stops it."""
+        return self.feed(Pause(actor="alice"), when)
+
+    def resume(self, when: float) -> tuple[Fact, ...]:
+        """A person lets it go on."""
+        return self.feed(Resume(actor="alice"), when)
+
+    def terminate(self, when: float) -> tuple[Fact, ...]:
+        """A person ends it as it stands."""
+        return self.feed(Terminate(reason="given up", actor="alice"), when)
+
+    def retry(self, step_id: str, when: float, *, given: Payload | None = None) -> tuple[Fact, ...]:
+        """A person has a step tried again."""
+        return self.feed(RetryStep(step_id=StepId(step_id), input=given, actor="alice"), when)
+
+    def resolve(self, step_id: str, resolution: Resolution, when: float) -> tuple[Fact, ...]:
+        """A person says how a step ended."""
+        return self.feed(ResolveStep(step_id=StepId(step_id), resolution=resolution, actor="alice"), when)
+
+    def complete(self, step_id: str, result: Succeeded | Rejected, when: float, *, round_: int = 1) -> tuple[Fact, ...]:
+        """A participant finishes a step by its token."""
+        return self.feed(CompleteStep(step_id=StepId(step_id), round=round_, result=result), when)
+
+    def beat(self, step_id: str, when: float, *, limit_s: float | None = None, progress: Payload | None = None) -> tuple[Fact, ...]:
+        """A participant still works on a step."""
+        limit_us = None if limit_s is None else seconds(limit_s)
+        return self.feed(Heartbeat(step_id=StepId(step_id), round=1, time_limit_us=limit_us, progress=progress), when)
+
     def crash(self) -> None:
         """The memory is lost; the state is rebuilt from the journal."""
         self.state = replay(self.plan, self.state.saga_id, self.journal)
@@ -269,8 +352,10 @@ class Story:
         return self.feed(Recover(), when)
 
     def step(self, step_id: str) -> StepState:
-        """How one step stands."""
-        return self.state.steps[self.plan.index_of[StepId(step_id)]]
+        """How one step, or the hook, stands."""
+        found = self.state.step(self.plan, StepId(step_id))
+        assert found is not None, f"there is no step {step_id}, or the hook was not reached"
+        return found
 
     def call(self, step_id: str, direction: Direction = EXECUTE) -> CallState:
         """How one direction of one step stands."""
@@ -307,7 +392,7 @@ class Story:
     def effect(self, step_id: str, direction: Direction = EXECUTE) -> CallParticipant:
         """The whole effect of the call that is owed."""
         call = self.call(step_id, direction)
-        return call_participant(self.plan, self.state, attempt(step_id, call.number + 1, direction))
+        return call_participant(self.plan, self.state, attempt(step_id, call.number + 1, direction, call.round))
 
 
 def started(plan: SagaPlan, *, when: float = 0, limit_s: float | None = None) -> Story:
@@ -319,15 +404,23 @@ def started(plan: SagaPlan, *, when: float = 0, limit_s: float | None = None) ->
 
 def snapshot(state: SagaState) -> dict[str, object]:
     """Every slot of a state, so that two states can be compared as wholes."""
-    kept: dict[str, object] = {name: getattr(state, name) for name in SagaState.__slots__}
-    kept["incidents"] = tuple(state.incidents)
+    kept = _slots_of(state, SagaState.__slots__, _SAGA_SLOTS)
+    kept["incidents"] = tuple((one.fact, one.opened_at, one.closed_at) for one in state.incidents)
     kept["steps"] = tuple(_step_snapshot(one) for one in state.steps)
+    kept["hook"] = None if state.hook is None else _step_snapshot(state.hook)
+    kept["ready"] = sorted(state.ready)
     return kept
 
 
 def _step_snapshot(state: StepState) -> dict[str, object]:
-    kept: dict[str, object] = {name: getattr(state, name) for name in StepState.__slots__}
-    for direction in ("execute", "compensate"):
-        call = getattr(state, direction)
-        kept[direction] = None if call is None else {name: getattr(call, name) for name in CallState.__slots__}
+    kept = _slots_of(state, StepState.__slots__, _STEP_SLOTS)
+    for direction, call in (("execute", state.execute), ("compensate", state.compensate)):
+        kept[direction] = None if call is None else _CALL_SLOTS(call)
     return kept
+
+
+_SAGA_SLOTS, _STEP_SLOTS, _CALL_SLOTS = (attrgetter(*kind.__slots__) for kind in (SagaState, StepState, CallState))
+
+
+def _slots_of(state: object, names: Iterable[str], read: Callable[[object], tuple[object, ...]]) -> dict[str, object]:
+    return dict(zip(names, read(state), strict=True))

@@ -3,9 +3,11 @@
 from typing import NamedTuple
 
 from coordinator.core.inputs import (
+    Accepted,
     Compensated,
     KeyExpired,
     Misconfigured,
+    Mismatched,
     NotSent,
     Outcome,
     Rejected,
@@ -45,13 +47,13 @@ def failed_attempt(outcome: Outcome) -> FailedAttempt:
             return FailedAttempt(AttemptOutcome.UNKNOWN, failure)
         case RetryLater(failure=failure, delay_us=delay_us):
             return FailedAttempt(AttemptOutcome.RETRY_LATER, failure, delay_us)
-        case NotSent(failure=failure):
+        case NotSent(failure=failure) | Mismatched(failure=failure):
             return FailedAttempt(AttemptOutcome.NOT_SENT, failure)
         case Misconfigured(failure=failure):
             return FailedAttempt(AttemptOutcome.MISCONFIGURED, failure)
         case Rejected(failure=failure) | KeyExpired(failure=failure):
             return FailedAttempt(AttemptOutcome.REFUSED, failure)
-        case Succeeded() | Compensated():
+        case Succeeded() | Compensated() | Accepted():
             answered = type(outcome).__name__
             return FailedAttempt(
                 AttemptOutcome.UNKNOWN,

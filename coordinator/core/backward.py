@@ -1,26 +1,25 @@
-"""Backward: turning back (R12), and what an answer to Compensate means (R8, R15)."""
-
-from typing import Final
+"""Backward: turning back (R10, R12), and what an answer to Compensate means (R8, R15)."""
 
 from coordinator.core.attempts import failed_attempt, is_owed, next_attempt_at
 from coordinator.core.events import (
     AttemptFailed,
     Fact,
+    IncidentClosed,
     IncidentOpened,
     SagaCompensated,
     SagaFailed,
     SagaTurnedBack,
     StepCompensated,
     StepCompensationFailed,
+    TurnBackRequested,
 )
 from coordinator.core.forward import quiet_at
-from coordinator.core.inputs import Compensated, KeyExpired, Replied
+from coordinator.core.inputs import Compensated, KeyExpired, Mismatched, Replied
+from coordinator.core.late import late_outcome
 from coordinator.core.plan import SagaPlan
-from coordinator.core.state import SagaState
+from coordinator.core.point_of_no_return import pivot_may_have_effect
+from coordinator.core.state import QUIET_GRACE_US, SagaState
 from coordinator.core.values import Failure, IncidentKind, Instant, StepId, StepStatus, TurnBackCause
-
-QUIET_GRACE_US: Final = 500_000
-"""Added to the time that attempts in flight are waited for, so that their own deadline is heard first."""
 
 
 def turn_back(
@@ -32,10 +31,24 @@ def turn_back(
     failure: Failure,
     step_id: StepId | None = None,
     actor: str = "",
-) -> SagaTurnedBack:
-    """The fact that a saga turns back now, with the instant until which siblings in flight are awaited."""
+) -> tuple[Fact, ...]:
+    """The facts that a saga turns back now, with the instant until which siblings in flight are awaited.
+
+    While the pivot may have taken effect, the fact that it shall (R10); nothing if that is recorded already. What persons were asked for on
+    the forward way is settled by turning back.
+    """
+    if pivot_may_have_effect(plan, state, now):
+        if state.turn_back_requested is not None:
+            return ()
+        return (TurnBackRequested(cause=cause, step_id=step_id, failure=failure, actor=actor),)
     until = quiet_at(plan, state, now, grace_us=QUIET_GRACE_US)
-    return SagaTurnedBack(cause=cause, step_id=step_id, failure=failure, quiet_at=until, actor=actor)
+    turned_back = SagaTurnedBack(cause=cause, step_id=step_id, failure=failure, quiet_at=until, actor=actor)
+    settled = (
+        IncidentClosed(id=incident.fact.id)
+        for incident in state.incidents
+        if incident.closed_at is None and incident.fact.kind is not IncidentKind.LATE_OUTCOME
+    )
+    return (turned_back, *settled)
 
 
 def decide_turned_back(plan: SagaPlan, state: SagaState) -> tuple[Fact, ...]:
@@ -49,12 +62,14 @@ def decide_turned_back(plan: SagaPlan, state: SagaState) -> tuple[Fact, ...]:
 
 def decide_compensation_reply(plan: SagaPlan, state: SagaState, reply: Replied, now: Instant) -> tuple[Fact, ...]:
     """What an answer to Compensate, or the lack of one, makes of its step."""
-    index = plan.index_of.get(reply.attempt.step_id)
-    if index is None:
+    step = state.step(plan, reply.attempt.step_id)
+    if step is None or step.compensate is None:
         return ()
-    step, step_plan = state.steps[index], plan.steps[index]
     call = step.compensate
-    if call is None or step.status is not StepStatus.COMPENSATING or not is_owed(call, reply.attempt):
+    if step.status is not StepStatus.COMPENSATING:
+        is_settled = step.resolved is not None or state.terminated is not None
+        return late_outcome(state, step, reply) if is_settled else ()  # R17
+    if not is_owed(call, reply.attempt):
         return ()
     outcome = reply.outcome
     if isinstance(outcome, Compensated):
@@ -62,9 +77,11 @@ def decide_compensation_reply(plan: SagaPlan, state: SagaState, reply: Replied, 
     failed = failed_attempt(outcome)  # R8: a refusal to compensate is a failed attempt like any other
     if isinstance(outcome, KeyExpired):
         return _give_up(state, reply, failed.failure, IncidentKind.KEY_EXPIRED)  # R21: asking again cannot help
+    if isinstance(outcome, Mismatched):
+        return _give_up(state, reply, failed.failure, IncidentKind.TYPE_MISMATCH)
     started_at = now if call.failed_first_at is None else call.failed_first_at
-    limit_at = Instant(started_at + step_plan.compensate_time_limit_us)  # R13: bounded by its own policy only
-    retry_at = next_attempt_at(state, call, reply.attempt, failed, policy=step_plan.compensate_retry, now=now, limit_at=limit_at)
+    limit_at = Instant(started_at + step.plan.recovery_time_limit_us)  # R13: bounded by its own policy only
+    retry_at = next_attempt_at(state, call, reply.attempt, failed, policy=step.plan.compensate_retry, now=now, limit_at=limit_at)
     if retry_at is None:
         return _give_up(state, reply, failed.failure, IncidentKind.COMPENSATION_EXHAUSTED)
     return (

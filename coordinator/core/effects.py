@@ -44,6 +44,10 @@ class CallParticipant:
     """The limit of the step or saga: after it the call must not be sent, and a call under way ends with it; None: none (R13)."""
     output: Payload | None
     """For a compensation: what the execution returned; None: unknown. For an execution: always None."""
+    input_type: str
+    """What the definition says that the action takes; empty: nothing."""
+    output_type: str
+    """What the definition says that the action returns; empty: nothing."""
     check_output: OutputCheck
     """What an execution may return (R6)."""
     trace: TraceContext

@@ -2,7 +2,8 @@
 
 from dataclasses import dataclass
 
-from coordinator.core.values import AttemptKey, Failure, Instant, Payload, TraceContext
+from coordinator.core.plan import RetryPolicy
+from coordinator.core.values import AttemptKey, Failure, Instant, Payload, StepId, TraceContext
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,6 +37,14 @@ class Rejected:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Accepted:
+    """It is begun; the participant finishes it later (R24)."""
+
+    time_limit_us: int
+    """How long that may take, from the moment the answer is recorded."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RetryLater:
     """It had no effect; the participant asks to be called again. No attempt of the policy (R7)."""
 
@@ -65,6 +74,13 @@ class NotSent:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Mismatched:
+    """The participant takes or returns other message types than the definition says. The call was not sent; a person is needed."""
+
+    failure: Failure
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class KeyExpired:
     """The participant may have forgotten the key: it did nothing and cannot tell what was done (R21)."""
 
@@ -78,7 +94,7 @@ class Compensated:
     handler_ran: bool
 
 
-Outcome = Succeeded | Rejected | RetryLater | Unknown | Misconfigured | NotSent | KeyExpired | Compensated
+Outcome = Succeeded | Rejected | Accepted | RetryLater | Unknown | Misconfigured | NotSent | Mismatched | KeyExpired | Compensated
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,17 +112,154 @@ class Wake:
     """An instant that `pending` asked to be woken at has come. Harmless at any other time."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Cancel:
-    """Somebody asks the saga to turn back. A command: refused when the saga has ended."""
-
-    reason: str = ""
-    actor: str = ""
-
-
 @dataclass(frozen=True, slots=True)
 class Recover:
     """A coordinator took the saga up after a crash."""
 
 
-Input = Start | Replied | Wake | Cancel | Recover
+# ── Commands: refused, without changing anything, when the state of the saga forbids them ────────────────────────────────────────
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cancel:
+    """Somebody asks the saga to turn back (R10)."""
+
+    reason: str = ""
+    actor: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pause:
+    """A person stops the saga for a while."""
+
+    reason: str = ""
+    actor: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Resume:
+    """A person lets the saga go on."""
+
+    reason: str = ""
+    actor: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Terminate:
+    """A person ends the saga as it stands; nothing is undone by that (R15)."""
+
+    reason: str = ""
+    actor: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RetryStep:
+    """A person has a step tried again now."""
+
+    step_id: StepId
+    input: Payload | None = None
+    """Its input from now on; None: as before. Only a step that is known to have had no effect may get another one (R1)."""
+    reason: str = ""
+    actor: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ResolvedSucceeded:
+    """It took effect."""
+
+    output: Payload
+
+
+@dataclass(frozen=True, slots=True)
+class ResolvedSkipped:
+    """It had no effect; the saga goes on without it."""
+
+
+@dataclass(frozen=True, slots=True)
+class ResolvedRejected:
+    """It had no effect and cannot be done; the saga turns back."""
+
+
+@dataclass(frozen=True, slots=True)
+class ResolvedCompensated:
+    """It is undone."""
+
+
+Resolution = ResolvedSucceeded | ResolvedSkipped | ResolvedRejected | ResolvedCompensated
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResolveStep:
+    """A person says how a step ended (R17)."""
+
+    step_id: StepId
+    resolution: Resolution
+    reason: str = ""
+    actor: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PolicyChange:
+    """How a step is repeated from now on; None: as before."""
+
+    execute_retry: RetryPolicy | None = None
+    compensate_retry: RetryPolicy | None = None
+    attempt_timeout_us: int | None = None
+    execute_time_limit_us: int | None = None
+    recovery_time_limit_us: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChangePolicy:
+    """A person changes how a step of this saga is repeated."""
+
+    step_id: StepId
+    change: PolicyChange
+    reason: str = ""
+    actor: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResolveOutput:
+    """A person says what the saga returns, because the expression for it failed."""
+
+    output: Payload
+    reason: str = ""
+    actor: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Acknowledge:
+    """A person knows of an incident that asks for nothing else."""
+
+    incident_id: int
+    reason: str = ""
+    actor: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CompleteStep:
+    """A participant finishes a step that it accepted (R24)."""
+
+    step_id: StepId
+    round: int
+    """Round of the key that the token was made for."""
+    result: Succeeded | Rejected
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Heartbeat:
+    """A participant still works on a step that it accepted."""
+
+    step_id: StepId
+    round: int
+    """Round of the key that the token was made for."""
+    time_limit_us: int | None
+    """How long it may take from now; None: as long as when it was accepted."""
+    progress: Payload | None = None
+
+
+Command = (
+    Cancel | Pause | Resume | Terminate | RetryStep | ResolveStep | ChangePolicy | ResolveOutput | Acknowledge | CompleteStep | Heartbeat
+)  # fmt: skip
+Input = Start | Replied | Wake | Recover | Command

@@ -1,43 +1,21 @@
-"""The state of one saga in memory, and `apply`, the only place where it changes.
+"""The state of one saga in memory. `record.apply` alone changes it; everybody else reads."""
 
-`apply` records; it contains no rules. Folding it over the journal gives the live state, so whatever it does must depend on nothing but
-the plan, the state and the event.
-"""
+from typing import Final, NamedTuple
 
-from collections.abc import Iterable
-from typing import Final, assert_never
-
-from coordinator.core.errors import CorruptJournalError
-from coordinator.core.events import (
-    AttemptFailed,
-    Event,
-    IncidentOpened,
-    SagaBegan,
-    SagaCompensated,
-    SagaCompleted,
-    SagaFailed,
-    SagaRecovered,
-    SagaStarted,
-    SagaTurnedBack,
-    StepCompensated,
-    StepCompensationFailed,
-    StepRejected,
-    StepSucceeded,
-    StepUnknown,
-)
-from coordinator.core.plan import SagaPlan
-from coordinator.core.transitions import saga_status_after, step_status_after
+from coordinator.core.events import IncidentOpened, StepCompletedEarly, TurnBackRequested
+from coordinator.core.inputs import Resolution
+from coordinator.core.plan import SagaPlan, StepPlan
 from coordinator.core.values import (
+    ENDED,
+    UNFINISHED,
     AttemptKey,
-    AttemptOutcome,
-    Direction,
     Failure,
+    IncidentKind,
     Instant,
     Payload,
     SagaId,
     SagaStatus,
     StepId,
-    StepKind,
     StepStatus,
     TraceContext,
     TurnBackCause,
@@ -46,6 +24,18 @@ from coordinator.core.values import (
 NO_TRACE: Final = TraceContext(traceparent="")
 MAY_HAVE_EFFECT: Final = frozenset({StepStatus.SUCCEEDED, StepStatus.UNKNOWN})
 """Steps at rest that must be compensated when the saga turns back, if there is anything to undo (P4)."""
+QUIET_GRACE_US: Final = 500_000
+"""Added to the time that attempts in flight are waited for, so that their own deadline is heard first."""
+IN_MOTION: Final = frozenset({StepStatus.EXECUTING, StepStatus.ACCEPTED})
+"""Steps whose execution is not at rest."""
+
+
+class PersonAction(NamedTuple):
+    """Who did something to a saga, why, and when."""
+
+    actor: str
+    reason: str
+    at: Instant
 
 
 class CallState:
@@ -61,25 +51,39 @@ class CallState:
         "postponed",
         "retry_at",
         "round",
+        "since",
+        "unheard_until",
     )
 
-    def __init__(self, due_at: Instant, round_: int) -> None:
+    def __init__(self, due_at: Instant, round_: int, number: int = 0) -> None:
         self.due_at = due_at
-        """When its first attempt was due."""
+        """When the first attempt of this round was due (R21)."""
         self.round = round_
-        self.number = 0
+        self.number = number
         """Number of the last attempt that has ended; the one owed is the next (R1)."""
+        self.retry_at: Instant | None = None
+        """When the next attempt is due; None: it was due at `due_at`, or nothing more is owed."""
+        self.failure: Failure | None = None
+        """The last one."""
+        self.unheard_until: Instant | None = None
+        """Until when a call that an earlier process made may still be at work, unheard; None: there is none."""
+        self.count_anew(due_at)
+
+    def count_anew(self, at: Instant) -> None:
+        """The retry policy begins from the beginning: the call is new, or a person has it tried again."""
+        self.since = at
+        """From when the limit of the step counts."""
         self.failures = 0
         """Attempts that count for the retry policy (R7)."""
         self.faults = 0
         """Those of them that met a participant set up wrongly (R6)."""
         self.postponed = 0
         """Attempts that do not count: retry later, not sent (R7)."""
-        self.retry_at: Instant | None = None
-        """When the next attempt is due; None: it was due at `due_at`, or nothing more is owed."""
         self.failed_first_at: Instant | None = None
-        self.failure: Failure | None = None
-        """The last one."""
+
+    def may_be_unheard(self, now: Instant) -> bool:
+        """Whether a call that an earlier process made may still be at work."""
+        return self.unheard_until is not None and now < self.unheard_until
 
     @property
     def not_before(self) -> Instant:
@@ -88,34 +92,95 @@ class CallState:
 
 
 class StepState:
-    """How one step stands. Mutable; changed by `apply` only."""
+    """How one step, or the hook, stands. Mutable; changed by `apply` only."""
 
-    __slots__ = ("compensate", "ended_at", "execute", "handler_ran", "in_doubt", "output", "status", "waits_for")
+    __slots__ = (
+        "accepted_at", "accepted_attempt", "accepted_limit_us", "accepted_until", "compensate", "early", "ended_at", "execute", "failure",
+        "handler_ran", "in_doubt", "input", "late_outcomes", "longest_call_us", "output", "plan", "progress", "resolution", "resolved",
+        "status", "waits_for",
+    )  # fmt: skip
 
-    def __init__(self, waits_for: int) -> None:
+    def __init__(self, plan: StepPlan, waits_for: int) -> None:
+        self.plan = plan
+        """What holds for this step in this saga: a person may have changed its policy."""
+        self.longest_call_us = plan.attempt_timeout_us
+        """How long a call of it may be under way, whatever was changed since it was made."""
         self.status = StepStatus.WAITING
         self.waits_for = waits_for
         """Predecessors that are not done yet (R14)."""
         self.execute: CallState | None = None
-        """None until the step is due."""
+        """None until it is due."""
         self.compensate: CallState | None = None
         """None until the compensation is due."""
         self.in_doubt = False
         """Whether an earlier attempt of this round may have taken effect: a refusal is then not clean (R5)."""
+        self.input: Payload | None = None
+        """None until it is due."""
         self.output: Payload | None = None
         """None until it succeeded."""
+        self.failure: Failure | None = None
+        """Why its execution came to rest without success; None: it did not."""
         self.ended_at: Instant | None = None
         """When its execution came to rest."""
         self.handler_ran = False
         """Whether its compensation found something to undo."""
+        self.accepted_attempt: AttemptKey | None = None
+        """The attempt that was answered with an acceptance; None: none was."""
+        self.accepted_at: Instant | None = None
+        """When that answer was recorded."""
+        self.accepted_until: Instant | None = None
+        """Until when it must be completed; None unless ACCEPTED."""
+        self.accepted_limit_us = 0
+        """How long the participant said that it takes."""
+        self.progress: Payload | None = None
+        """What its participant told last."""
+        self.early: StepCompletedEarly | None = None
+        """How it was completed while its call was still under way (R24)."""
+        self.resolved: PersonAction | None = None
+        """Who said how it ended; None: nobody had to (R17)."""
+        self.resolution: Resolution | None = None
+        """What that person said."""
+        self.late_outcomes = 0
+        """How many were recorded."""
+
+    def begin_execution(self, given: Payload, at: Instant) -> None:
+        """Its first round begins."""
+        self.input = given
+        self.execute = CallState(at, 1)
+
+    def settle(self, status: StepStatus, at: Instant) -> None:
+        """Its execution has ended so; nothing more is owed for it."""
+        self.status, self.ended_at, self.accepted_until, self.early = status, at, None, None
+        if status is StepStatus.UNKNOWN:
+            self.in_doubt = True  # R5: if it is tried again, its doubt is not forgotten
+        if self.execute is not None:
+            self.execute.retry_at = None
+
+    @property
+    def is_at_rest(self) -> bool:
+        """Whether its execution was begun or could not be, and has ended without success."""
+        return self.status in (StepStatus.REJECTED, StepStatus.UNKNOWN)
+
+
+class IncidentState:
+    """One incident. Mutable; changed by `apply` only."""
+
+    __slots__ = ("closed_at", "fact", "opened_at")
+
+    def __init__(self, opened_at: Instant, fact: IncidentOpened) -> None:
+        self.opened_at = opened_at
+        self.fact = fact
+        self.closed_at: Instant | None = None
+        """None while it is open."""
 
 
 class SagaState:
-    """How one saga stands. Mutable; changed by `apply` only."""
+    """How one saga stands. Mutable; changed by `apply` only. It is what expressions read: see `plan.Values`."""
 
     __slots__ = (
-        "cause", "created_at", "deadline", "ended_at", "failed_step", "failure", "idempotency_key", "incidents", "input", "labels",
-        "output", "payload_bytes", "quiet_at", "saga_id", "sequence", "start_at", "started_at", "status", "steps", "trace", "updated_at",
+        "cause", "created_at", "deadline", "ended_at", "failed_step", "failure", "hook", "hook_id", "idempotency_key", "incidents", "input",
+        "labels", "output", "paused", "payload_bytes", "quiet_at", "ready", "resumed", "saga_id", "sequence", "start_at", "started_at",
+        "status", "steps", "terminated", "trace", "turn_back_requested", "updated_at",
     )  # fmt: skip
 
     def __init__(self, plan: SagaPlan, saga_id: SagaId) -> None:
@@ -133,207 +198,79 @@ class SagaState:
         """When it turns back by itself; None: never."""
         self.input = Payload("", b"")
         self.output: Payload | None = None
+        """What it returns; set before it is COMPLETED only if a person said it."""
         self.labels: tuple[tuple[str, str], ...] = ()
         self.idempotency_key = ""
         self.trace = NO_TRACE
         self.cause: TurnBackCause | None = None
         """Why it turned back; None while it goes forward."""
         self.failure: Failure | None = None
+        """Why it turned back or was terminated."""
         self.failed_step: StepId | None = None
         """The step that made it turn back; None if none did."""
+        self.turn_back_requested: TurnBackRequested | None = None
+        """Why it will turn back if its pivot turns out not to have taken effect (R10); None: nobody asked, or the answer is known."""
         self.quiet_at: Instant | None = None
         """Until when attempts in flight are awaited after turning back (R12)."""
+        self.paused: PersonAction | None = None
+        self.terminated: PersonAction | None = None
+        self.resumed: list[tuple[int, Instant]] = []
+        """Sequence and instant of each fact by which a person led it out of FAILED, or ended it there."""
         self.payload_bytes = 0
-        self.incidents: list[tuple[Instant, IncidentOpened]] = []
-        self.steps = [StepState(len(before)) for before in plan.predecessors]
+        self.incidents: list[IncidentState] = []
+        self.steps = [StepState(step, len(before)) for step, before in zip(plan.steps, plan.predecessors, strict=True)]
+        self.ready: list[int] = []
+        """Places of steps whose predecessors are all done, and which the saga has not reached yet."""
+        self.hook: StepState | None = None
+        """The hook that the saga reached at its end; None: it has none, or has not ended."""
+        self.hook_id: StepId | None = None
 
-    def output_of(self, index: int) -> Payload:
-        """Output of a step that has succeeded."""
-        output = self.steps[index].output
-        assert output is not None, "an expression reads only steps that come before it in the graph"
-        return output
+    def output_of(self, index: int) -> Payload | None:
+        """Output of a step; None if it did not run, or did not succeed."""
+        return self.steps[index].output
+
+    def step(self, plan: SagaPlan, step_id: StepId) -> StepState | None:
+        """The step, or the hook that was reached; None: there is no such step, or the hook was not reached."""
+        if step_id == self.hook_id:
+            return self.hook
+        index = plan.index_of.get(step_id)
+        return None if index is None else self.steps[index]
 
     @property
     def is_quiet(self) -> bool:
         """Whether no execution can be under way any more."""
         return all(step.status is not StepStatus.EXECUTING for step in self.steps)
 
+    @property
+    def has_ended(self) -> bool:
+        """Whether its outcome is final: COMPLETED, COMPENSATED or terminated. Its hook may still move."""
+        return self.status in ENDED or self.terminated is not None
 
-def replay(plan: SagaPlan, saga_id: SagaId, events: Iterable[Event]) -> SagaState:
-    """The state after these events. Raises CorruptJournalError if they contradict each other."""
-    state = SagaState(plan, saga_id)
-    for event in events:
-        apply(plan, state, event)
-    return state
+    @property
+    def is_unfinished(self) -> bool:
+        """Whether it can move by itself, or could if it were not paused (R16)."""
+        return self.status in UNFINISHED or (self.hook is not None and self.hook.status in IN_MOTION)
 
+    @property
+    def needs_person(self) -> bool:
+        """Whether an incident is open."""
+        return any(incident.closed_at is None for incident in self.incidents)
 
-def apply(plan: SagaPlan, state: SagaState, event: Event) -> None:
-    """Records one event. Raises CorruptJournalError if it cannot follow what is recorded already."""
-    if event.sequence != state.sequence + 1:
-        raise CorruptJournalError(f"event {event.sequence} follows event {state.sequence} of saga {state.saga_id}")
-    _record(plan, state, event)
-    state.sequence = event.sequence
-    state.updated_at = event.occurred_at
-    if state.status is SagaStatus.COMPENSATING:
-        _release_compensations(plan, state, event.occurred_at)
+    def find_open_incident(self, step_id: StepId | None, kind: IncidentKind | None = None) -> IncidentState | None:
+        """The first open incident about a step (None: about the whole saga), of a kind; None: of any that asks a person to move the saga,
+        which one about a late outcome does not.
+        """
+        for incident in self.incidents:
+            if incident.closed_at is not None or incident.fact.step_id != step_id:
+                continue
+            if incident.fact.kind is kind or (kind is None and incident.fact.kind is not IncidentKind.LATE_OUTCOME):
+                return incident
+        return None
 
-
-def _record(plan: SagaPlan, state: SagaState, event: Event) -> None:  # noqa: C901 - one case per fact, closed below
-    fact, at = event.fact, event.occurred_at
-    match fact:
-        case SagaStarted():
-            _record_start(plan, state, fact, at)
-        case SagaBegan():
-            state.status = saga_status_after(state.status, fact)
-            _begin(state, at)
-        case AttemptFailed():
-            _record_failed_attempt(plan, state, fact, at)
-        case StepSucceeded():
-            step = _end_execution(plan, state, fact, at)
-            step.output = fact.output
-            state.payload_bytes += len(fact.output.value)
-            _release_successors(plan, state, plan.index_of[fact.attempt.step_id], at)
-        case StepRejected() | StepUnknown():
-            step = _end_execution(plan, state, fact, at)
-            assert step.execute is not None
-            step.execute.failure = fact.failure
-        case SagaTurnedBack():
-            _record_turn_back(state, fact, at)
-        case StepCompensated():
-            _end_compensation(plan, state, fact).handler_ran = fact.handler_ran
-        case StepCompensationFailed():
-            call = _end_compensation(plan, state, fact).compensate
-            assert call is not None
-            call.failure = fact.failure
-        case IncidentOpened():
-            state.status = saga_status_after(state.status, fact)
-            state.incidents.append((at, fact))
-        case SagaCompleted():
-            state.status = saga_status_after(state.status, fact)
-            state.output, state.ended_at = fact.output, at
-        case SagaCompensated():
-            state.status = saga_status_after(state.status, fact)
-            state.ended_at = at
-        case SagaFailed():
-            state.status = saga_status_after(state.status, fact)
-        case SagaRecovered():
-            _record_recovery(plan, state, fact, at)
-        case _:
-            assert_never(fact)
-
-
-def _record_start(plan: SagaPlan, state: SagaState, fact: SagaStarted, at: Instant) -> None:
-    if fact.definition != plan.key:
-        raise CorruptJournalError(f"saga {state.saga_id} follows {fact.definition}, not {plan.key}")
-    wanted = SagaStatus.RUNNING if fact.start_at is None else SagaStatus.PENDING
-    state.status = saga_status_after(state.status, fact, wanted)
-    state.created_at = at
-    state.input, state.labels, state.trace = fact.input, fact.labels, fact.trace
-    state.idempotency_key, state.start_at, state.deadline = fact.idempotency_key, fact.start_at, fact.deadline
-    state.payload_bytes = len(fact.input.value)
-    if wanted is SagaStatus.RUNNING:
-        _begin(state, at)
-
-
-def _begin(state: SagaState, at: Instant) -> None:
-    state.started_at = at
-    for step in state.steps:
-        if step.waits_for == 0:
-            _release(step, at)
-
-
-def _release(step: StepState, at: Instant) -> None:
-    step.status = StepStatus.EXECUTING
-    step.execute = CallState(at, 1)
-
-
-def _release_successors(plan: SagaPlan, state: SagaState, index: int, at: Instant) -> None:
-    for successor in plan.successors[index]:
-        step = state.steps[successor]
-        step.waits_for -= 1
-        if step.waits_for == 0 and state.status is SagaStatus.RUNNING:  # R14; nothing new starts once the saga has turned back (R12)
-            _release(step, at)
-
-
-def _call_of(plan: SagaPlan, state: SagaState, attempt: AttemptKey) -> tuple[StepState, CallState]:
-    index = plan.index_of.get(attempt.step_id)
-    if index is None:
-        raise CorruptJournalError(f"saga {state.saga_id} has no step {attempt.step_id!r}")
-    step = state.steps[index]
-    call = step.execute if attempt.direction is Direction.EXECUTE else step.compensate
-    if call is None:
-        raise CorruptJournalError(f"step {attempt.step_id} of saga {state.saga_id} owed no {attempt.direction.name}")
-    return step, call
-
-
-def _end_execution(plan: SagaPlan, state: SagaState, fact: StepSucceeded | StepRejected | StepUnknown, at: Instant) -> StepState:
-    step, call = _call_of(plan, state, fact.attempt)
-    step.status = step_status_after(step.status, fact)
-    call.number = fact.attempt.number
-    call.retry_at = None
-    step.ended_at = at
-    return step
-
-
-def _end_compensation(plan: SagaPlan, state: SagaState, fact: StepCompensated | StepCompensationFailed) -> StepState:
-    step, call = _call_of(plan, state, fact.attempt)
-    step.status = step_status_after(step.status, fact)
-    call.number = fact.attempt.number
-    call.retry_at = None
-    return step
-
-
-def _record_failed_attempt(plan: SagaPlan, state: SagaState, fact: AttemptFailed, at: Instant) -> None:
-    step, call = _call_of(plan, state, fact.attempt)
-    step.status = step_status_after(step.status, fact)
-    call.number = fact.attempt.number
-    call.retry_at, call.failure = fact.retry_at, fact.failure
-    if call.failed_first_at is None:
-        call.failed_first_at = at
-    if fact.outcome in (AttemptOutcome.RETRY_LATER, AttemptOutcome.NOT_SENT):
-        call.postponed += 1
-        return
-    call.failures += 1
-    if fact.outcome is AttemptOutcome.MISCONFIGURED:
-        call.faults += 1
-    if fact.outcome is AttemptOutcome.UNKNOWN and fact.attempt.direction is Direction.EXECUTE:
-        step.in_doubt = True  # R5
-
-
-def _record_turn_back(state: SagaState, fact: SagaTurnedBack, at: Instant) -> None:
-    state.status = saga_status_after(state.status, fact)
-    state.cause, state.failure, state.quiet_at = fact.cause, fact.failure, fact.quiet_at
-    state.failed_step = fact.step_id
-    for step in state.steps:
-        call = step.execute
-        if step.status is not StepStatus.EXECUTING or call is None or call.not_before <= at:
-            continue
-        # In backoff: at rest at once (R12). Without any attempt in doubt it is known to have had no effect.
-        step.status = StepStatus.UNKNOWN if step.in_doubt else StepStatus.REJECTED
-        call.retry_at, step.ended_at = None, at
-
-
-def _record_recovery(plan: SagaPlan, state: SagaState, fact: SagaRecovered, at: Instant) -> None:
-    state.status = saga_status_after(state.status, fact)
-    for attempt in fact.in_doubt:
-        step, call = _call_of(plan, state, attempt)
-        call.number = attempt.number
-        call.retry_at = max(call.not_before, at)
-        if attempt.direction is Direction.EXECUTE:
-            step.in_doubt = True  # R29, R5
-
-
-def _release_compensations(plan: SagaPlan, state: SagaState, at: Instant) -> None:
-    """Makes due what can be undone now: in the inverse order of the graph, independent steps together, once all is quiet (R12)."""
-    if not state.is_quiet:
-        return
-    undone = [False] * len(state.steps)
-    for index in plan.backward_order:
-        step = state.steps[index]
-        if not all(undone[successor] for successor in plan.successors[index]):
-            continue
-        if step.status not in MAY_HAVE_EFFECT or plan.steps[index].kind is StepKind.READ_ONLY:
-            undone[index] = step.status not in (StepStatus.COMPENSATING, StepStatus.COMPENSATION_FAILED)
-            continue
-        step.status = StepStatus.COMPENSATING
-        step.compensate = CallState(at, 1)
+    def may_be_under_way(self, step: StepState, call: CallState, now: Instant) -> bool:
+        """Whether the attempt that is owed may be with the participant. While the saga is paused nothing more is sent, so that what was
+        sent before has come to rest, or was never sent, when its time is over.
+        """
+        if self.paused is None:
+            return call.not_before <= now
+        return call.not_before <= self.paused.at and now < self.paused.at + step.longest_call_us + QUIET_GRACE_US

@@ -49,10 +49,13 @@ def start_trace(saga_id: SagaId, parent_traceparent: str, tracestate: str, *, sa
 
 
 def attempt_traceparent(context: TraceContext, saga_id: SagaId, attempt: AttemptKey) -> str:
-    """What travels with the call of an attempt: the participant's span stands below the attempt's. Empty if the saga has no trace."""
+    """What travels with the call of an attempt: the participant's span stands below the attempt's. Empty if the saga has no trace.
+
+    Where nothing is recorded nobody sees whose child a span would be: then the root's own text goes, which needs no hash.
+    """
     root = context.traceparent
-    if not root:
-        return ""
+    if not root or not is_traced(context):
+        return root
     # Cut and not parsed: this runs once per call, and only `start_trace` ever made that text.
     return f"{root[: _SPAN_ID.start]}{attempt_span_id(saga_id, attempt):016x}{root[_SPAN_ID.stop :]}"
 
@@ -79,6 +82,17 @@ def attempt_span_id(saga_id: SagaId, attempt: AttemptKey) -> int:
     """The span that stands for one call. Two attempts never share one."""
     step_id, direction, round_, number = attempt
     return _derive(f"/{step_id}/{direction:d}/{round_}/{number}", saga_id, size=8, person=b"saga attempt")
+
+
+def continuation_span_id(saga_id: SagaId, sequence: int) -> int:
+    """The span that stands for what a saga does after it was FAILED, named by the fact that led out of there."""
+    return _derive(f"/{sequence}", saga_id, size=8, person=b"saga continued")
+
+
+def completion_span_id(saga_id: SagaId, attempt: AttemptKey) -> int:
+    """The span that stands for what a participant does after it accepted a step, named by the attempt that it accepted."""
+    step_id, direction, round_, number = attempt
+    return _derive(f"/{step_id}/{direction:d}/{round_}/{number}", saga_id, size=8, person=b"saga completion")
 
 
 def is_sampled(trace_id: int, ratio: float) -> bool:

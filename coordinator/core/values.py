@@ -62,11 +62,17 @@ class StepStatus(IntEnum):
     COMPENSATING = 7
     COMPENSATED = 8
     COMPENSATION_FAILED = 9
+    ACCEPTED = 10
 
 
 class StepKind(IntEnum):
+    """What a step is to its saga (R9)."""
+
     COMPENSATABLE = 1
     READ_ONLY = 2
+    PIVOT = 3
+    RETRIABLE = 4
+    BEST_EFFORT = 5
 
 
 class Direction(IntEnum):
@@ -90,12 +96,20 @@ class TurnBackCause(IntEnum):
     TIME_LIMIT = 3
     CANCELLED = 4
     PAYLOAD_LIMIT = 5
+    EXPRESSION_FAILED = 6
 
 
 class IncidentKind(IntEnum):
     COMPENSATION_EXHAUSTED = 1
     KEY_EXPIRED = 2
     QUARANTINED = 3
+    STEP_REJECTED = 4
+    STEP_EXHAUSTED = 5
+    PIVOT_UNKNOWN = 6
+    EXPRESSION_FAILED = 7
+    TYPE_MISMATCH = 8
+    LATE_OUTCOME = 9
+    HOOK_FAILED = 10
 
 
 class Code(IntEnum):
@@ -103,8 +117,10 @@ class Code(IntEnum):
 
     CANCELLED = 1
     UNKNOWN = 2
+    INVALID_ARGUMENT = 3
     DEADLINE_EXCEEDED = 4
     RESOURCE_EXHAUSTED = 8
+    FAILED_PRECONDITION = 9
     INTERNAL = 13
     UNAVAILABLE = 14
 
@@ -141,4 +157,4 @@ class TraceContext:
 
 def idempotency_key(saga_id: SagaId, step_id: StepId, direction: Direction, round_: int) -> str:
     """The key that every attempt of a round carries (R1)."""
-    return f"{saga_id}/{step_id}/{direction.name.lower()}/{round_}"
+    return f"{saga_id}/{step_id}/{'execute' if direction is Direction.EXECUTE else 'compensate'}/{round_}"

@@ -198,7 +198,7 @@ def test_each_failed_compensation_opens_an_incident_of_its_own() -> None:  # R15
     story.reply("c", rejected(), 2)
     assert SagaFailed() not in story.undo("a", unknown(), 3)
     assert story.undo("b", unknown(), 4)[-1] == SagaFailed()
-    assert [(when, incident.id, incident.step_id) for when, incident in story.state.incidents] == [(at(3), 1, "a"), (at(4), 2, "b")]
+    assert [(one.opened_at, one.fact.id, one.fact.step_id) for one in story.state.incidents] == [(at(3), 1, "a"), (at(4), 2, "b")]
 
 
 def test_failed_saga_does_not_move_by_itself() -> None:  # R15

@@ -156,7 +156,7 @@ def test_expired_key_leaves_the_step_unknown() -> None:  # R21
     facts = story.reply("charge", key_expired(), 1)
     assert facts[0] == StepUnknown(attempt=attempt("charge", 1), sent_at=at(1), failure=key_expired().failure)
     story.undo("charge", key_expired(), 2)
-    assert [incident.kind for _, incident in story.state.incidents] == [IncidentKind.KEY_EXPIRED]
+    assert [incident.fact.kind for incident in story.state.incidents] == [IncidentKind.KEY_EXPIRED]
     assert story.status is SagaStatus.FAILED
 
 

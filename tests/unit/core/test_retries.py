@@ -141,5 +141,5 @@ def test_backoff_constants_are_those_of_the_protocol() -> None:
     default = RetryPolicy()
     assert (default.initial_backoff_us, default.multiplier, default.backoff_max_us) == (seconds(0.2), 2.0, seconds(30))
     plan = StepPlan(id=StepId("charge"), action="payments.charge", input=saga_input)
-    limits = (plan.attempt_timeout_us, plan.execute_time_limit_us, plan.compensate_time_limit_us)
+    limits = (plan.attempt_timeout_us, plan.execute_time_limit_us, plan.recovery_time_limit_us)
     assert limits == (seconds(10), seconds(300), seconds(86_400))
