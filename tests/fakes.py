@@ -6,11 +6,11 @@ from heapq import heappop, heappush
 from typing import cast
 
 from coordinator.core.effects import CallParticipant
-from coordinator.core.inputs import Outcome, Replied, Start
+from coordinator.core.inputs import Command, Outcome, Replied, Start
 from coordinator.core.plan import SagaPlan
 from coordinator.core.state import SagaState
 from coordinator.core.values import AttemptKey, DefinitionKey, Failure, Instant, SagaId, SagaStatus
-from coordinator.engine.commands import CancelAnswer, StartAnswer, StartCommand
+from coordinator.engine.commands import CommandAnswer, StartAnswer, StartCommand
 from coordinator.engine.engine import Engine
 from coordinator.engine.ports import (
     Append,
@@ -178,7 +178,7 @@ class Shell:
         self.engine = Engine(clock=self.clock, journal=cast("Journal", self.journal), dispatcher=self.dispatcher, observers=(self,))
         self.journal.listener = self.dispatcher.listener = self.engine
         self.starts: list[StartAnswer] = []
-        self.cancels: list[CancelAnswer] = []
+        self.answers: list[CommandAnswer] = []
         self.ends: list[SagaStatus | None] = []
 
     def committed(self, append: Append, plan: SagaPlan, state: SagaState, /) -> None:
@@ -205,6 +205,23 @@ class Shell:
         await self.dispatcher.end(step_id, outcome, saga_id)
         self.journal.commit()
         await one_turn()
+
+    def command(self, command: Command, saga_id: SagaId = SAGA) -> None:
+        """Somebody asks for something; the answer is kept."""
+        self.engine.command(saga_id, command, self.answers.append)
+
+    async def command_and_commit(self, command: Command, saga_id: SagaId = SAGA) -> CommandAnswer:
+        """Somebody asks for something, and whatever follows is committed; returns the answer."""
+        self.command(command, saga_id)
+        await self.settle()
+        return self.answers[-1]
+
+    async def settle(self) -> None:
+        """Everything that was decided is committed, and everything that follows from it at once."""
+        await one_turn()
+        while self.journal.queued:
+            self.journal.commit()
+            await one_turn()
 
     def listen_for_end(self, saga_id: SagaId = SAGA) -> bool:
         """Notes how the saga ends; None: it is no longer held."""

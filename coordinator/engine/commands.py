@@ -2,11 +2,13 @@
 
 from dataclasses import dataclass
 
+from coordinator.core.errors import Refusal
+from coordinator.core.events import Event
 from coordinator.core.inputs import Start
 from coordinator.core.plan import SagaPlan
 from coordinator.core.state import SagaState
-from coordinator.core.values import Failure, SagaId, SagaStatus
-from coordinator.engine.ports import StartKey
+from coordinator.core.values import Failure, Instant, SagaId, SagaStatus
+from coordinator.engine.ports import SagaStart, StartKey
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,6 +21,16 @@ class StartCommand:
     fingerprint: bytes
     """Equal for two starts that ask for the same (R3)."""
     key: StartKey | None
+
+    def saga_start(self, created_at: Instant) -> SagaStart:
+        """What the journal has to know of it."""
+        return SagaStart(
+            definition=self.plan.key,
+            fingerprint=self.fingerprint,
+            labels=self.start.labels,
+            key=self.key,
+            created_at=created_at,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,23 +63,29 @@ StartAnswer = Started | Existing | Declined
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CancelAccepted:
-    """The saga turns back, or did already."""
+class CommandAccepted:
+    """It is done, and in the journal."""
 
     plan: SagaPlan
     state: SagaState
+    """Live: read it at once, keep nothing of it."""
+    events: tuple[Event, ...]
+    """What it wrote; empty: nothing had to change."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CancelRefused:
-    """The status of the saga forbids it."""
+class CommandRefused:
+    """The state of the saga forbids it; nothing was changed."""
 
     status: SagaStatus
+    refusal: Refusal
+    message: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NotLive:
-    """The engine does not hold this saga: it has ended, failed, is quarantined, or never was. The journal knows which."""
+    """The engine does not hold this saga: it has ended, failed, is quarantined, or never was. The journal knows which, and `Engine.adopt`
+    takes it up again."""
 
 
-CancelAnswer = CancelAccepted | CancelRefused | NotLive | Declined
+CommandAnswer = CommandAccepted | CommandRefused | NotLive | Declined

@@ -17,15 +17,14 @@ from coordinator.core.decide import advance
 from coordinator.core.effects import CallParticipant
 from coordinator.core.errors import CommandRefusedError
 from coordinator.core.events import Event
-from coordinator.core.inputs import Cancel, Input, NotSent, Recover, Replied, Wake
-from coordinator.core.pending import call_participant, pending
+from coordinator.core.inputs import Command, Input, NotSent, Recover, Replied, Wake
 from coordinator.core.plan import SagaPlan
 from coordinator.core.state import SagaState
-from coordinator.core.values import UNFINISHED, AttemptKey, Code, Direction, Failure, SagaId, SagaStatus, StepStatus
+from coordinator.core.values import AttemptKey, Code, Direction, Failure, SagaId, StepStatus
 from coordinator.engine.commands import (
-    CancelAccepted,
-    CancelAnswer,
-    CancelRefused,
+    CommandAccepted,
+    CommandAnswer,
+    CommandRefused,
     Declined,
     Existing,
     NotLive,
@@ -34,6 +33,7 @@ from coordinator.engine.commands import (
 )
 from coordinator.engine.ports import Append, Appended, Clock, Committed, Dispatcher, Journal, Observer, Refused, SagaStart, StartLost
 from coordinator.engine.slot import EndListener, Slot, StartListener
+from coordinator.engine.subscriptions import Subscriptions
 from coordinator.engine.timers import Timers
 
 STARTS_UNCOMMITTED_MAX: Final = 10_000
@@ -41,7 +41,7 @@ STARTS_UNCOMMITTED_MAX: Final = 10_000
 CLOSING: Final = Failure(Code.UNAVAILABLE, "the coordinator is closing; send the same request again")
 OVERLOADED: Final = Failure(Code.UNAVAILABLE, f"{STARTS_UNCOMMITTED_MAX} starts wait for the database already; send the same request again")
 SETTLING: Final = Failure(Code.UNAVAILABLE, "what is known of this saga is being settled; send the same request again")
-TURNED_BACK: Final = Failure(Code.CANCELLED, "not sent: the saga turned back first")
+WITHDRAWN: Final = Failure(Code.CANCELLED, "withdrawn before it was sent: the saga turned back, or shall")
 
 _logger = logging.getLogger(__name__)
 
@@ -65,7 +65,7 @@ class Engine:
         self._turn_is_due = False
         self._due: list[CallParticipant] = []
         self._timers = Timers(clock, self._wake)
-        self._commit_listeners: dict[SagaId, set[Callable[[], None]]] = {}
+        self._subscriptions = Subscriptions()
         self._starts_uncommitted = 0
         self._uncommitted = 0
         self._in_flight = 0
@@ -90,19 +90,17 @@ class Engine:
         if declined is not None:
             answer(Declined(failure=declined))
             return
-        slot = Slot(command.plan, SagaState(command.plan, command.saga_id), command.fingerprint, recovered=False)
+        slot = Slot(command.plan, SagaState(command.plan, command.saga_id), command.fingerprint)
         slot.starts.append((command, answer))
-        events = advance(slot.plan, slot.state, command.start, self._clock.now())
-        start = SagaStart(
-            definition=command.plan.key,
-            fingerprint=command.fingerprint,
-            labels=command.start.labels,
-            key=command.key,
-            created_at=events[0].occurred_at,
-        )
+        try:
+            events = advance(slot.plan, slot.state, command.start, self._clock.now())
+        except Exception as error:  # nothing of it is known to anybody yet, so there is nothing to set aside (P5)
+            _logger.exception("saga cannot be started", extra={"saga.id": command.saga_id})
+            answer(Declined(failure=Failure(Code.INTERNAL, f"cannot be started: {type(error).__name__}: {error}")))
+            return
         self._slots[command.saga_id] = slot
         self._starts_uncommitted += 1
-        self._journal.append((self._append_of(slot, events, start),))
+        self._journal.append((self._append_of(slot, events, command.saga_start(events[0].occurred_at)),))
 
     def _reason_to_decline(self, saga_id: SagaId) -> Failure | None:
         if self._closing:
@@ -111,36 +109,46 @@ class Engine:
             return SETTLING
         return OVERLOADED if self._starts_uncommitted >= STARTS_UNCOMMITTED_MAX else None
 
-    def cancel(self, saga_id: SagaId, cancel: Cancel, answer: Callable[[CancelAnswer], None]) -> None:
-        """Turns a saga back. `answer` is called once, after the commit that settles it."""
+    def command(self, saga_id: SagaId, command: Command, answer: Callable[[CommandAnswer], None]) -> None:
+        """Does what a person or a participant asks. `answer` is called once, after the commit that settles it (R25)."""
         slot = self._slots.get(saga_id)
         if slot is None or self._closing:
             answer(Declined(failure=CLOSING) if self._closing else NotLive())
             return
         if slot.starts:
             # Its start may still be lost to another (R4): an append behind it would then hit the events of the winner.
-            slot.after_commit.append(lambda kept: self.cancel(saga_id, cancel, answer) if kept else answer(NotLive()))
+            slot.after_commit.append(lambda kept: self.command(saga_id, command, answer) if kept else answer(NotLive()))
             return
-        accepted: CancelAnswer = CancelAccepted(plan=slot.plan, state=slot.state)
-        try:
-            append = self._advance(slot, cancel)
-        except CommandRefusedError as refused:
-            append, accepted = None, CancelRefused(status=refused.status)
+        append, settled = self._advance_by_command(slot, command)
         if append is not None:
             self._journal.append((append,))
         elif self._slots.get(saga_id) is not slot:
             answer(NotLive())  # it could not be advanced and was set aside
             return
         if slot.uncommitted:
-            slot.after_commit.append(lambda kept: answer(accepted if kept else NotLive()))  # R25
+            slot.after_commit.append(lambda kept: answer(settled if kept else NotLive()))  # R25
         else:
-            answer(accepted)
+            answer(settled)
+            self._rest_or_release(slot)
+            self._send_due()
         self._request_turn()
 
-    def on_end(self, saga_id: SagaId, listener: EndListener) -> bool:
-        """Tells the listener once when the saga has ended or failed. False if the saga is not live: then the journal has its end."""
+    def _advance_by_command(self, slot: Slot, command: Command) -> tuple[Append | None, CommandAnswer]:
+        try:
+            append = self._advance(slot, command)
+        except CommandRefusedError as refused:
+            return None, CommandRefused(status=refused.status, refusal=refused.refusal, message=str(refused))
+        return append, CommandAccepted(plan=slot.plan, state=slot.state, events=() if append is None else append.events)
+
+    def peek(self, saga_id: SagaId) -> tuple[SagaPlan, SagaState] | None:
+        """A live saga of which everything decided is committed; None: the journal has what can be told. Keep nothing of it."""
         slot = self._slots.get(saga_id)
-        if slot is None:
+        return None if slot is None or slot.uncommitted else (slot.plan, slot.state)
+
+    def on_end(self, saga_id: SagaId, listener: EndListener) -> bool:
+        """Tells the listener once when the saga has ended or failed. False if it is not live, or has already: the journal has its end."""
+        slot = self._slots.get(saga_id)
+        if slot is None or (slot.is_decided and not slot.uncommitted):
             return False
         slot.end_listeners.append(listener)
         return True
@@ -153,15 +161,7 @@ class Engine:
 
     def subscribe(self, saga_id: SagaId, listener: Callable[[], None]) -> Callable[[], None]:
         """Calls the listener after every commit of the saga, and when this process stops committing; returns what ends that."""
-        listeners = self._commit_listeners.setdefault(saga_id, set())
-        listeners.add(listener)
-
-        def unsubscribe() -> None:
-            listeners.discard(listener)
-            if not listeners and self._commit_listeners.get(saga_id) is listeners:
-                del self._commit_listeners[saga_id]
-
-        return unsubscribe
+        return self._subscriptions.add(saga_id, listener)
 
     @property
     def live_sagas(self) -> int:
@@ -180,7 +180,8 @@ class Engine:
 
         At once and not in a turn: a cancel that came first would take calls that the earlier process made for calls never sent.
         """
-        slot = Slot(plan, state, fingerprint, recovered=True)
+        slot = Slot(plan, state, fingerprint)
+        slot.go_on_from(self._clock.now())
         self._slots[state.saga_id] = slot
         append = self._advance(slot, Recover())
         if append is not None:
@@ -188,6 +189,14 @@ class Engine:
         else:
             self._release(slot)
             self._send_due()
+
+    def adopt(self, plan: SagaPlan, state: SagaState, fingerprint: bytes) -> None:
+        """Takes a saga into memory that is in the journal and not live: it has FAILED or ended, and a command for it comes next. Let go of
+        by itself when nothing moves. Nothing may have changed it since `state` was read; does nothing if it is live.
+        """
+        if not self._closing and state.saga_id not in self._slots and state.saga_id not in self._abandoned:
+            slot = self._slots[state.saga_id] = Slot(plan, state, fingerprint)
+            slot.go_on_from(self._clock.now())
 
     async def run(self) -> None:
         """Sets sagas aside in the journal that could not be advanced. Runs until it is cancelled."""
@@ -248,9 +257,7 @@ class Engine:
         self._at_rest.set()
         if not self.lost_reason.done():
             self.lost_reason.set_result(reason)
-        for listeners in list(self._commit_listeners.values()):
-            for listener in list(listeners):
-                listener()
+        self._subscriptions.tell_all()
 
     def _wake(self, saga_id: SagaId) -> None:
         self._inbox.append((saga_id, Wake()))
@@ -277,7 +284,7 @@ class Engine:
             if append is not None:
                 batch.append(append)
             elif slot.uncommitted == 0:
-                self._release(slot)
+                self._rest_or_release(slot)
         if batch:
             self._journal.append(batch)
         self._send_due()
@@ -288,9 +295,9 @@ class Engine:
 
         Raises CommandRefusedError for a command that the status forbids.
         """
-        before = slot.state.status
+        before = slot.restraints
         try:
-            events = advance(slot.plan, slot.state, happened, self._clock.now())
+            events = advance(slot.plan, slot.state, happened, slot.time_at(self._clock.now()))
         except CommandRefusedError:
             raise
         except Exception as error:
@@ -298,17 +305,14 @@ class Engine:
             return None
         if not events:
             return None
-        if before is not SagaStatus.COMPENSATING and slot.state.status is SagaStatus.COMPENSATING:
+        if slot.restraints.is_tighter_than(before):
             self._withdraw(slot)
         return self._append_of(slot, events, None)
 
     def _append_of(self, slot: Slot, events: tuple[Event, ...], start: SagaStart | None) -> Append:
-        state = slot.state
-        assert state.status is not None, "a saga with events has a status"
         slot.uncommitted += 1
         self._uncommitted += 1
-        wake_at = state.start_at if state.status is SagaStatus.PENDING else None
-        return Append(saga_id=state.saga_id, events=events, status=state.status, wake_at=wake_at, start=start)
+        return slot.append_of(events, start)
 
     def _stop(self, slot: Slot, error: Exception) -> None:
         """A poison saga stops alone (P5): its state may be half changed, so nothing more of it is used."""
@@ -319,20 +323,23 @@ class Engine:
         self._drop(slot, failure)
 
     def _withdraw(self, slot: Slot) -> None:
-        """The saga turned back: executions that were not sent yet need not be. Not sending is no effect, so it waits for no commit."""
+        """The saga turned back, shall, or was stopped: what was not sent yet need not be. Not sending is no effect, so it waits for no
+        commit.
+        """
         state = slot.state
         for call in [call for call in self._due if call.saga_id == state.saga_id]:
             self._due.remove(call)  # the dispatcher does not know it yet, so it could not take it back
             slot.released.discard(call.attempt)
         if slot.released:
             self._dispatcher.withdraw(state.saga_id, tuple(slot.released))
+        if not slot.restraints.turned_back and not slot.restraints.shall_turn_back:
+            return  # what it owes stays owed, until it is resumed
         for step_plan, step in zip(slot.plan.steps, state.steps, strict=True):
             if step.status is not StepStatus.EXECUTING or step.execute is None:
                 continue
             attempt = AttemptKey(step_plan.id, Direction.EXECUTE, step.execute.round, step.execute.number + 1)
-            sent_by_earlier_process = slot.recovered and step.in_doubt  # it is awaited until the saga is quiet (R12)
-            if attempt not in slot.released and not sent_by_earlier_process:
-                self._inbox.append((state.saga_id, Replied(attempt=attempt, outcome=NotSent(failure=TURNED_BACK))))
+            if attempt not in slot.released:
+                self._inbox.append((state.saga_id, Replied(attempt=attempt, outcome=NotSent(failure=WITHDRAWN))))
 
     # ── After the commit ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -345,8 +352,10 @@ class Engine:
         if append.start is not None and slot.starts:
             _, answer = slot.starts.pop(0)
             answer(Started(plan=slot.plan, state=slot.state))
-        for listener in list(self._commit_listeners.get(append.saga_id, ())):
-            listener()
+        self._subscriptions.tell(append.saga_id)
+        if append.start is not None and any(slot.restraints):
+            self._withdraw(slot)  # it shall turn back from its very start: then nothing of it need be sent
+            self._take_turn()
         if not slot.uncommitted:
             self._settle(slot)
 
@@ -360,33 +369,30 @@ class Engine:
             told(True)
         if slot.uncommitted or self._slots.get(slot.state.saga_id) is not slot:
             return  # whoever was told has asked for more
-        if slot.state.status in UNFINISHED:
+        if slot.is_decided:
+            end_listeners, slot.end_listeners = slot.end_listeners, []
+            for end_listener in end_listeners:
+                end_listener((slot.plan, slot.state))
+        self._rest_or_release(slot)
+
+    def _rest_or_release(self, slot: Slot) -> None:
+        """Lets go of a saga that cannot move by itself and expects no answer; otherwise hands over what it owes."""
+        if self._slots.get(slot.state.saga_id) is not slot or slot.uncommitted:
+            return
+        if slot.state.is_unfinished or slot.released:
             self._release(slot)
         else:
             self._forget(slot)
-            for end_listener in slot.end_listeners:
-                end_listener((slot.plan, slot.state))
 
     def _release(self, slot: Slot) -> None:
         """Hands over what is owed and due, and sets the timer for what is not due yet. Everything decided is committed here."""
         if self._closing or self._slots.get(slot.state.saga_id) is not slot:
             return
-        owed = pending(slot.plan, slot.state)
-        now = self._clock.now()
-        wake_at = owed.wake_at
-        due: list[CallParticipant] = []
-        for call in owed.calls:
-            if call.attempt in slot.released:
-                continue
-            if call.not_before <= now:
-                try:
-                    due.append(call_participant(slot.plan, slot.state, call.attempt))
-                except Exception as error:
-                    self._stop(slot, error)
-                    return
-            elif wake_at is None or call.not_before < wake_at:
-                wake_at = call.not_before
-        slot.released.update(call.attempt for call in due)
+        try:
+            due, wake_at = slot.take_due(self._clock.now())
+        except Exception as error:
+            self._stop(slot, error)
+            return
         self._due += due
         self._timers.set(slot.state.saga_id, wake_at)
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from enum import Enum, auto
 from typing import Protocol
 
 from coordinator.core.effects import CallParticipant
@@ -9,7 +10,7 @@ from coordinator.core.events import Event
 from coordinator.core.inputs import Replied
 from coordinator.core.plan import SagaPlan
 from coordinator.core.state import SagaState
-from coordinator.core.values import AttemptKey, DefinitionKey, Failure, Instant, SagaId, SagaStatus
+from coordinator.core.values import AttemptKey, DefinitionKey, Failure, IncidentKind, Instant, SagaId, SagaStatus, StepId
 
 
 class Clock(Protocol):
@@ -55,6 +56,12 @@ class Append:
     """At least one, in order, without gaps."""
     status: SagaStatus
     """After these events."""
+    is_unfinished: bool
+    """Whether the saga can move by itself after these events, its hook included: recovery must take it up (R16)."""
+    is_paused: bool
+    """Whether a person has stopped it."""
+    has_ended: bool
+    """Whether it is COMPLETED, COMPENSATED or terminated."""
     wake_at: Instant | None
     """When the saga next needs attention by itself, if it sleeps; None otherwise."""
     start: SagaStart | None = None
@@ -116,6 +123,9 @@ class StoredSaga:
     status: SagaStatus
     created_at: Instant
     ended_at: Instant | None
+    is_paused: bool
+    needs_person: bool
+    """Whether an incident is open, the one of a quarantine included."""
     events: tuple[Event, ...]
     """All of them in order; empty where only the row was asked for."""
     labels: tuple[tuple[str, str], ...]
@@ -134,6 +144,42 @@ class SagaFilter:
     labels: tuple[tuple[str, str], ...] = ()
     created_from: Instant | None = None
     created_before: Instant | None = None
+    is_paused: bool | None = None
+    """None: both."""
+    needs_person: bool | None = None
+    """Whether an incident is open; None: both."""
+    incident_kinds: frozenset[IncidentKind] = frozenset()
+    """With an open incident of any of these; empty: all."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IncidentFilter:
+    """All conditions given must hold."""
+
+    include_closed: bool = False
+    kinds: frozenset[IncidentKind] = frozenset()
+    """Any of these; empty: all."""
+    saga_id: SagaId | None = None
+    definition_name: str = ""
+    """Empty: all."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredIncident:
+    """One incident as the journal has it, with the saga that it belongs to."""
+
+    saga_id: SagaId
+    definition: DefinitionKey
+    status: SagaStatus
+    """Of the saga."""
+    id: int
+    """Unique in its saga; 0: the journal itself has set the saga aside."""
+    kind: IncidentKind
+    step_id: StepId | None
+    failure: Failure
+    """Code and message; details are in the events."""
+    opened_at: Instant
+    closed_at: Instant | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -188,6 +234,14 @@ class Journal(Protocol):
     async def list_sagas(self, where: SagaFilter, before: tuple[Instant, SagaId] | None, limit: int, /) -> Sequence[StoredSaga]:
         """Sagas without events, newest first by (created_at, id), strictly before the cursor."""
 
+    async def list_incidents(
+        self, where: IncidentFilter, after: tuple[Instant, SagaId, int] | None, limit: int, /
+    ) -> Sequence[StoredIncident]:
+        """Incidents, oldest first by (opened_at, saga_id, id), strictly after the cursor."""
+
+    async def keep_secret(self, name: str, offered: bytes, /) -> bytes:
+        """The secret of that name that all nodes on this database share: stores the offered one if there is none yet."""
+
     async def read_events(self, saga_id: SagaId, after: int, limit: int, /) -> Sequence[bytes]:
         """Encoded `saga.v1.Event` messages (R30) after a sequence, in order; empty also for an unknown saga."""
 
@@ -225,6 +279,66 @@ class Dispatcher(Protocol):
 
     def abandon_waiting(self) -> int:
         """Sends nothing any more. Calls that still wait are dropped without a reply; returns how many. They stay owed for recovery."""
+
+
+class Circuit(Enum):
+    """How far calls to a participant are let through."""
+
+    CLOSED = auto()
+    """Calls go through."""
+    OPEN = auto()
+    """No call goes through for a while."""
+    HALF_OPEN = auto()
+    """One call goes through, to see whether the participant is well again."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ParticipantStanding:
+    """How the calls to one participant are getting on."""
+
+    name: str
+    targets: tuple[str, ...]
+    """Where it can be called now; empty: nowhere."""
+    under_way: int
+    waiting: int
+    concurrency: int
+    rate_per_second: float
+    """0: no limit."""
+    circuit: Circuit
+    open_until: Instant | None
+    """When the next call is let through; None unless the circuit is open."""
+    last_failure: Failure | None
+    """What counted against it last; None if the last call that counted went well."""
+
+
+class CallPlace(Enum):
+    """Where a call is that was handed to the dispatcher."""
+
+    NOT_HERE = auto()
+    """It was not handed over, or has ended."""
+    UNDER_WAY = auto()
+    """The participant has it."""
+    NO_TARGET = auto()
+    """It waits: no place of the participant is known."""
+    CIRCUIT_OPEN = auto()
+    """It waits: the participant is left alone for a while."""
+    NO_PLACE = auto()
+    """It waits: as many calls as allowed are under way."""
+    RATE = auto()
+    """It waits: as many calls per second as allowed are sent."""
+
+
+class Whereabouts(Protocol):
+    """What the dispatcher knows that explains why a call has not ended."""
+
+    def place_of(self, participant: str, saga_id: SagaId, attempt: AttemptKey, /) -> CallPlace:
+        """Where a call is now."""
+
+    def standing_of(self, participant: str, /) -> ParticipantStanding:
+        """How calls to a participant are getting on, also to one that nobody has heard of."""
+
+    def standings(self) -> Sequence[ParticipantStanding]:
+        """Of every participant that is registered, configured, or has been called; by name."""
 
 
 class ParticipantConflictError(Exception):

@@ -4,7 +4,7 @@ import logging
 from typing import Final
 
 from coordinator.core.errors import CorruptJournalError
-from coordinator.core.state import replay
+from coordinator.core.record import replay
 from coordinator.core.values import Code, Failure, SagaId
 from coordinator.engine.engine import Engine
 from coordinator.engine.ports import Journal, Plans, StoredSaga

@@ -2,9 +2,10 @@
 
 import pytest
 
+from coordinator.core.errors import Refusal
 from coordinator.core.inputs import Cancel
 from coordinator.core.values import Code, SagaId, SagaStatus
-from coordinator.engine.commands import CancelAccepted, CancelRefused, Declined, Existing, NotLive, Started
+from coordinator.engine.commands import CommandAccepted, CommandRefused, Declined, Existing, NotLive, Started
 from coordinator.engine.engine import CLOSING, OVERLOADED, SETTLING, STARTS_UNCOMMITTED_MAX
 from tests.builders import SAGA, compensated, output_of, parallel, rejected, sequence, step, succeeded, unknown
 from tests.fakes import Shell, one_turn
@@ -218,7 +219,7 @@ async def test_too_many_uncommitted_starts_are_declined() -> None:
 
 
 def _cancel(shell: Shell, saga_id: SagaId = SAGA) -> None:
-    shell.engine.cancel(saga_id, Cancel(actor="alice"), shell.cancels.append)
+    shell.engine.command(saga_id, Cancel(actor="alice"), shell.answers.append)
 
 
 async def test_cancel_is_accepted_after_its_commit_and_withdraws_what_is_under_way() -> None:  # R12, R25
@@ -226,9 +227,9 @@ async def test_cancel_is_accepted_after_its_commit_and_withdraws_what_is_under_w
     await shell.run(ORDER)
     (call,) = shell.dispatcher.under_way
     _cancel(shell)
-    assert (shell.cancels, shell.dispatcher.withdrawn) == ([], [(SAGA, (call.attempt,))])
+    assert (shell.answers, shell.dispatcher.withdrawn) == ([], [(SAGA, (call.attempt,))])
     shell.journal.commit()
-    assert [type(answer) for answer in shell.cancels] == [CancelAccepted]
+    assert [type(answer) for answer in shell.answers] == [CommandAccepted]
 
 
 async def test_cancel_before_the_commit_of_the_start_sends_nothing() -> None:  # R25
@@ -236,10 +237,10 @@ async def test_cancel_before_the_commit_of_the_start_sends_nothing() -> None:  #
     shell.start(ORDER)
     _cancel(shell)
     shell.journal.commit()
-    assert (shell.cancels, shell.dispatcher.under_way) == ([], [])
+    assert (shell.answers, shell.dispatcher.under_way) == ([], [])
     await one_turn()
     shell.journal.commit()
-    assert [type(answer) for answer in shell.cancels] == [CancelAccepted]
+    assert [type(answer) for answer in shell.answers] == [CommandAccepted]
     assert (shell.dispatcher.under_way, shell.engine.live_sagas) == ([], 0)
     assert shell.seen[-1] == (SAGA, SagaStatus.COMPENSATED)
 
@@ -250,7 +251,7 @@ async def test_cancel_of_a_start_that_is_lost_touches_no_events_of_the_winner() 
     _cancel(shell)
     assert len(shell.journal.queued) == 1
     shell.journal.lose_start(SAGA, same=True, by_key=False)
-    assert [type(answer) for answer in shell.cancels] == [NotLive]
+    assert [type(answer) for answer in shell.answers] == [NotLive]
     assert shell.journal.queued == []
 
 
@@ -259,15 +260,17 @@ async def test_cancel_refused_waits_for_the_commit_it_was_derived_from() -> None
     await shell.run(sequence("reserve"))
     await shell.dispatcher.end("reserve", succeeded())
     _cancel(shell)
-    assert shell.cancels == []
+    assert shell.answers == []
     shell.journal.commit()
-    assert shell.cancels == [CancelRefused(status=SagaStatus.COMPLETED)]
+    (answer,) = shell.answers
+    assert isinstance(answer, CommandRefused)
+    assert (answer.status, answer.refusal) == (SagaStatus.COMPLETED, Refusal.SAGA_ENDED)
 
 
 async def test_cancel_of_a_saga_that_is_not_held_says_so() -> None:
     shell = Shell()
     _cancel(shell)
-    assert [type(answer) for answer in shell.cancels] == [NotLive]
+    assert [type(answer) for answer in shell.answers] == [NotLive]
 
 
 async def test_cancel_whose_append_is_refused_is_not_accepted() -> None:  # R25
@@ -275,7 +278,7 @@ async def test_cancel_whose_append_is_refused_is_not_accepted() -> None:  # R25
     await shell.run(ORDER)
     _cancel(shell)
     shell.journal.refuse()
-    assert [type(answer) for answer in shell.cancels] == [NotLive]
+    assert [type(answer) for answer in shell.answers] == [NotLive]
 
 
 async def test_cancel_asked_for_in_the_answer_of_another_waits_for_its_own_commit() -> None:  # R25
@@ -283,12 +286,12 @@ async def test_cancel_asked_for_in_the_answer_of_another_waits_for_its_own_commi
     await shell.run(ORDER)
     await shell.dispatcher.end("reserve", succeeded())
     shell.start(ORDER)
-    shell.engine.cancel(SAGA, Cancel(), lambda _: _cancel(shell))
+    shell.engine.command(SAGA, Cancel(), lambda _: _cancel(shell))
     shell.journal.commit()
     await one_turn()
-    assert (shell.cancels, shell.dispatcher.sent()) == ([], set())
+    assert (shell.answers, shell.dispatcher.sent()) == ([], set())
     shell.journal.commit()
-    assert [type(answer) for answer in shell.cancels] == [CancelAccepted]
+    assert [type(answer) for answer in shell.answers] == [CommandAccepted]
     assert shell.dispatcher.sent() == {"reserve compensate 1"}
 
 
@@ -298,7 +301,7 @@ async def test_cancel_asked_for_in_the_answer_of_another_waits_for_its_own_commi
 async def test_step_that_was_released_nowhere_is_not_awaited_when_the_saga_turns_back() -> None:  # R12
     shell = Shell()
     await shell.run(parallel("reserve", "charge"))
-    shell.engine.cancel(SAGA, Cancel(), shell.cancels.append)
+    shell.engine.command(SAGA, Cancel(), shell.answers.append)
     shell.journal.commit()
     await shell.end_and_commit("reserve", rejected())
     await shell.end_and_commit("charge", succeeded())

@@ -10,7 +10,7 @@ from coordinator.core.plan import Expression, Values
 from coordinator.core.values import Code, Failure, Payload, SagaId
 from coordinator.engine.commands import Declined, NotLive
 from coordinator.engine.engine import CLOSING
-from tests.builders import SAGA, parallel, sequence, step, succeeded, unknown
+from tests.builders import SAGA, sequence, step, succeeded
 from tests.fakes import Shell, one_turn
 
 OTHER = SagaId("01900000-0000-7000-8000-000000000002")
@@ -51,31 +51,22 @@ async def test_saga_whose_expression_raises_is_quarantined_and_others_go_on(  # 
     assert shell.seen[-1][0] == OTHER
 
 
-async def test_poison_at_the_start_is_quarantined_after_its_commit_and_others_go_on() -> None:  # P5
+async def test_start_whose_expression_raises_is_declined_and_others_go_on() -> None:  # P5
     shell = Shell()
-    shell.start(sequence(step("reserve", input=poison)))
+    shell.start(sequence(step("reserve", input=poison, copies_input=False)))
     shell.start(sequence("reserve"), OTHER)
     shell.journal.commit()
-    await _run_in_background(shell)
-    assert [saga_id for saga_id, _ in shell.journal.quarantined] == [SAGA]
+    why = Failure(Code.INTERNAL, "cannot be started: ZeroDivisionError: division by zero")
+    assert shell.starts[0] == Declined(failure=why)
     assert {call.saga_id for call in shell.dispatcher.under_way} == {OTHER}
 
 
-async def test_poison_found_when_a_retry_is_due_loses_no_other_turn() -> None:  # P5
+async def test_poison_found_in_a_turn_loses_nothing_of_the_others_in_it() -> None:  # P5
     """Decided facts of other sagas in the same turn must reach the journal, else their memory is ahead of it for ever."""
-    spoiled: list[bool] = []
-
-    def spoils(values: Values) -> Payload:
-        return poison(values) if spoiled else values.input
-
     shell = Shell()
-    await shell.run(sequence(step("reserve", input=spoils)))
+    await shell.run(sequence("reserve", step("charge", input=poison)))
     await shell.run(sequence("reserve", "charge"), OTHER)
-    await shell.end_and_commit("reserve", unknown())
-    spoiled.append(True)
-    (other,) = shell.dispatcher.under_way
-    shell.clock.fire_at(shell.clock.armed[0])
-    await shell.dispatcher.end_all([(other, succeeded())])
+    await shell.dispatcher.end_all([(call, succeeded()) for call in list(shell.dispatcher.under_way)])
     assert [append.saga_id for append in shell.journal.queued] == [OTHER]
     shell.journal.commit()
     assert {call.saga_id for call in shell.dispatcher.under_way} == {OTHER}
@@ -83,12 +74,13 @@ async def test_poison_found_when_a_retry_is_due_loses_no_other_turn() -> None:  
     assert [saga_id for saga_id, _ in shell.journal.quarantined] == [SAGA]
 
 
-async def test_reply_and_cancel_of_a_quarantined_saga_decide_nothing() -> None:  # P5
+async def test_command_for_a_quarantined_saga_decides_nothing() -> None:  # P5
     shell = Shell()
-    await shell.run(parallel("reserve", step("charge", input=poison)))
+    await shell.run(sequence("reserve", step("charge", input=poison)))
+    await shell.dispatcher.end("reserve", succeeded())
     assert (shell.engine.live_sagas, shell.dispatcher.under_way) == (0, [])
-    shell.engine.cancel(SAGA, Cancel(), shell.cancels.append)
-    assert shell.cancels == [NotLive()]
+    shell.engine.command(SAGA, Cancel(), shell.answers.append)
+    assert shell.answers == [NotLive()]
     assert shell.journal.queued == []
 
 
@@ -133,10 +125,10 @@ async def test_what_comes_in_after_the_journal_is_lost_does_nothing() -> None:  
     await shell.dispatcher.end_all([(call, succeeded())])
     shell.journal.commit()
     shell.start(sequence("reserve"), SagaId("third"))
-    shell.engine.cancel(SAGA, Cancel(), shell.cancels.append)
+    shell.engine.command(SAGA, Cancel(), shell.answers.append)
     assert shell.journal.queued == []
     assert shell.starts[1:] == [Declined(failure=CLOSING)]
-    assert shell.cancels == [Declined(failure=CLOSING)]
+    assert shell.answers == [Declined(failure=CLOSING)]
     await asyncio.wait_for(shell.engine.drain(), 1)
 
 
@@ -163,9 +155,9 @@ async def test_drain_declines_new_work() -> None:
     drained = asyncio.create_task(shell.engine.drain())
     await one_turn()
     shell.start(sequence("reserve"), OTHER)
-    shell.engine.cancel(SAGA, Cancel(), shell.cancels.append)
+    shell.engine.command(SAGA, Cancel(), shell.answers.append)
     assert shell.starts[1:] == [Declined(failure=CLOSING)]
-    assert shell.cancels == [Declined(failure=CLOSING)]
+    assert shell.answers == [Declined(failure=CLOSING)]
     await shell.end_and_commit("reserve", succeeded())
     await asyncio.wait_for(drained, 1)
 
