@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import NamedTuple, Protocol
 from uuid import uuid4
 
-from coordinator.core.events import Event, Fact, SagaStarted, StepSucceeded
-from coordinator.core.values import DefinitionKey, Failure, IncidentKind, Instant, SagaId, SagaStatus
+from coordinator.core.events import Event, Fact, IncidentOpened, SagaStarted, StepSucceeded
+from coordinator.core.values import ENDED, UNFINISHED, DefinitionKey, Failure, IncidentKind, Instant, Payload, SagaId, SagaStatus, StepId
 from coordinator.engine.clock import SystemClock
 from coordinator.engine.ports import (
     Append,
@@ -23,6 +23,7 @@ from coordinator.engine.ports import (
     StoredParticipant,
 )
 from coordinator.journal import MemoryDatabase, MemoryJournal, SqlJournal
+from coordinator.journal.memory_database import IncidentRow
 from coordinator.journal.sqlite import Connect, connect
 from tests.builders import DEFINITION, INPUT, TRACE, at, attempt
 
@@ -88,8 +89,8 @@ class OpenJournal(Journal, AbstractAsyncContextManager["OpenJournal"], Protocol)
         """Ends it."""
 
 
-class StoredIncident(NamedTuple):
-    """An open incident as it is stored."""
+class OpenIncident(NamedTuple):
+    """An open incident as it is stored, seen by somebody else."""
 
     id: int
     kind: IncidentKind
@@ -111,7 +112,7 @@ class World(Protocol):
     def damage(self, saga_id: SagaId, sequence: int) -> None:
         """Makes one event unreadable."""
 
-    def incidents(self, saga_id: SagaId) -> list[StoredIncident]:
+    def incidents(self, saga_id: SagaId) -> list[OpenIncident]:
         """The open incidents of a saga."""
 
 
@@ -132,12 +133,16 @@ class MemoryWorld:
     def damage(self, saga_id: SagaId, sequence: int) -> None:
         self.database.sagas[saga_id].payloads[sequence - 1] = b"damaged"
 
-    def incidents(self, saga_id: SagaId) -> list[StoredIncident]:
+    def incidents(self, saga_id: SagaId) -> list[OpenIncident]:
         return [
-            StoredIncident(number, row.kind, row.step_id, row.failure.message)
-            for (owner, number), row in sorted(self.database.incidents.items())
-            if owner == saga_id
+            OpenIncident(number, row.kind, row.step_id, row.failure.message)
+            for number, row in sorted(self._incidents_of(saga_id).items())
+            if row.closed_at is None
         ]
+
+    def _incidents_of(self, saga_id: SagaId) -> dict[int, IncidentRow]:
+        row = self.database.sagas.get(saga_id)
+        return {} if row is None else row.incidents
 
 
 class SqlWorld:
@@ -163,10 +168,10 @@ class SqlWorld:
     def damage(self, saga_id: SagaId, sequence: int) -> None:
         self.execute("UPDATE event SET payload = ? WHERE saga_id = ? AND sequence = ?", b"damaged", saga_id, sequence)
 
-    def incidents(self, saga_id: SagaId) -> list[StoredIncident]:
+    def incidents(self, saga_id: SagaId) -> list[OpenIncident]:
         found = self.execute("SELECT id, kind, step_id, message FROM incident WHERE saga_id = ? AND closed_at IS NULL ORDER BY id", saga_id)
         return [
-            StoredIncident(int(str(number)), IncidentKind(int(str(kind))), None if step_id is None else str(step_id), str(message))
+            OpenIncident(int(str(number)), IncidentKind(int(str(kind))), None if step_id is None else str(step_id), str(message))
             for number, kind, step_id, message in found
         ]
 
@@ -199,8 +204,11 @@ def first(
     definition: DefinitionKey = DEFINITION,
     status: SagaStatus = SagaStatus.RUNNING,
     wake_at: Instant | None = None,
+    unfinished: bool | None = None,
+    paused: bool = False,
 ) -> Append:
-    """The append that starts a saga; two that ask for the same have the same fingerprint."""
+    """The append that starts a saga; two that ask for the same have the same fingerprint. Whether it is unfinished follows from the status
+    if nothing else is said."""
     some = tuple(labels)
     started = SagaStarted(
         definition=definition,
@@ -213,7 +221,16 @@ def first(
     )
     start = SagaStart(definition=definition, fingerprint=asks.encode().ljust(32, b"."), labels=some, key=key, created_at=created_at)
     events = tuple(Event(sequence, created_at, fact) for sequence, fact in enumerate((started, *also), 1))
-    return Append(saga_id=saga_id, events=events, status=status, wake_at=wake_at, start=start)
+    return Append(
+        saga_id=saga_id,
+        events=events,
+        status=status,
+        is_unfinished=status in UNFINISHED if unfinished is None else unfinished,
+        is_paused=paused,
+        has_ended=status in ENDED,
+        wake_at=wake_at,
+        start=start,
+    )
 
 
 def step_done(step_id: str = "a", number: int = 1) -> StepSucceeded:
@@ -221,10 +238,35 @@ def step_done(step_id: str = "a", number: int = 1) -> StepSucceeded:
     return StepSucceeded(attempt=attempt(step_id, number), sent_at=at(1), output=INPUT)
 
 
-def then(saga_id: SagaId, sequence: int, *facts: Fact, status: SagaStatus = SagaStatus.RUNNING, when: Instant = LATER_AT) -> Append:
-    """An append to a saga that was started, from that sequence on; a step that is done if nothing else is said."""
-    events = tuple(Event(place, when, fact) for place, fact in enumerate(facts or (step_done(),), sequence))
-    return Append(saga_id=saga_id, events=events, status=status, wake_at=None)
+def then(
+    saga_id: SagaId,
+    sequence: int,
+    *facts: Fact,
+    status: SagaStatus = SagaStatus.RUNNING,
+    when: Instant = LATER_AT,
+    unfinished: bool | None = None,
+    paused: bool = False,
+    ended: bool | None = None,
+) -> Append:
+    """An append to a saga that was started, from that sequence on; a step that is done if nothing else is said. Whether it is unfinished
+    or has ended follows from the status if nothing else is said."""
+    return Append(
+        saga_id=saga_id,
+        events=tuple(Event(place, when, fact) for place, fact in enumerate(facts or (step_done(),), sequence)),
+        status=status,
+        is_unfinished=status in UNFINISHED if unfinished is None else unfinished,
+        is_paused=paused,
+        has_ended=status in ENDED if ended is None else ended,
+        wake_at=None,
+    )
+
+
+def incident(
+    number: int = 1, kind: IncidentKind = IncidentKind.STEP_REJECTED, step_id: str | None = "a", message: str = "stock is gone"
+) -> IncidentOpened:
+    """An incident that is opened."""
+    about = None if step_id is None else StepId(step_id)
+    return IncidentOpened(id=number, kind=kind, step_id=about, failure=Failure(9, message, (Payload("shop.v1.Reason", b"detail"),)))
 
 
 def definition(name: str, version: int, content: bytes = b"plan") -> StoredDefinition:

@@ -6,26 +6,38 @@ coordinator has promised would be gone with its process.
 
 import asyncio
 from collections import deque
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from itertools import islice
 from types import TracebackType
 from typing import Final, Self
 
-from coordinator.core.events import Event, IncidentOpened
-from coordinator.core.values import UNFINISHED, Code, DefinitionKey, Failure, IncidentKind, Instant, SagaId, SagaStatus, StepId
+from coordinator.core.events import IncidentClosed, IncidentOpened
+from coordinator.core.values import Code, DefinitionKey, Failure, IncidentKind, Instant, SagaId
 from coordinator.engine.ports import (
     Append,
     Appended,
     Clock,
     Committed,
+    IncidentFilter,
     JournalListener,
     JournalUnavailableError,
     Refused,
     SagaFilter,
-    SagaStart,
     StoredDefinition,
+    StoredIncident,
     StoredParticipant,
     StoredSaga,
+)
+from coordinator.journal.memory_database import (
+    IncidentRow,
+    MemoryDatabase,
+    SagaRow,
+    fits,
+    is_asked_for,
+    place_of,
+    stored_incident,
+    stored_saga,
+    wrong_incidents,
 )
 from coordinator.journal.records import Record, record_of
 from coordinator.journal.rows import events_of
@@ -33,41 +45,9 @@ from coordinator.journal.settling import KeyHolder, KeyName, doom, keys_of, name
 from coordinator.journal.side_writes import written_reason
 from coordinator.journal.tables import QUARANTINE_INCIDENT_ID
 
+__all__ = ["MemoryDatabase", "MemoryJournal"]
+
 CLOSED: Final = "the journal is closed"
-
-
-@dataclass(slots=True, kw_only=True)
-class SagaRow:
-    """What is stored of one saga."""
-
-    start: SagaStart
-    status: SagaStatus
-    ended_at: Instant | None
-    wake_at: Instant | None
-    payloads: list[bytes] = field(default_factory=list)
-    quarantined: Failure | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class IncidentRow:
-    """What is stored of one incident."""
-
-    kind: IncidentKind
-    step_id: StepId | None
-    failure: Failure
-    opened_at: Instant
-
-
-@dataclass(slots=True, kw_only=True)
-class MemoryDatabase:
-    """What stays when a coordinator dies. Several journals may be made for it, one after the other; only the last one may write."""
-
-    epoch: int = 0
-    sagas: dict[SagaId, SagaRow] = field(default_factory=dict)
-    keys: dict[KeyName, KeyHolder] = field(default_factory=dict)
-    incidents: dict[tuple[SagaId, int], IncidentRow] = field(default_factory=dict)
-    definitions: dict[DefinitionKey, StoredDefinition] = field(default_factory=dict)
-    participants: dict[tuple[str, str], StoredParticipant] = field(default_factory=dict)
 
 
 class MemoryJournal:
@@ -164,8 +144,9 @@ class MemoryJournal:
             return None
         if append.expected_sequence > last:
             return self._refuse(append, f"event {last + 1} was expected")
-        if any((append.saga_id, number) in database.incidents for number in _incidents_of(record)):
-            return self._refuse(append, "an incident with this id is there already")
+        wrong = wrong_incidents(append.events, set() if row is None else set(row.incidents))
+        if wrong:
+            return self._refuse(append, wrong)
         self._write(record)
         return result
 
@@ -173,20 +154,22 @@ class MemoryJournal:
         append, database = record.append, self._database
         if append.start is not None:
             database.sagas[append.saga_id] = SagaRow(
-                start=append.start, status=append.status, ended_at=record.ended_at, wake_at=append.wake_at
+                start=append.start, standing=record.standing, ended_at=record.ended_at, wake_at=append.wake_at
             )
             if append.start.key is not None:
                 key = append.start.key
                 database.keys[name_of(key)] = KeyHolder(append.saga_id, append.start.fingerprint, key.expires_at)
         row = database.sagas[append.saga_id]
         row.payloads += record.payloads
-        if record.changes_row:
-            row.status, row.ended_at, row.wake_at = append.status, record.ended_at, append.wake_at
-        for event in append.events:
-            if isinstance(fact := event.fact, IncidentOpened):
-                database.incidents[append.saga_id, fact.id] = IncidentRow(
-                    kind=fact.kind, step_id=fact.step_id, failure=fact.failure, opened_at=event.occurred_at
-                )
+        if record.changes_row(row.standing):
+            row.standing, row.wake_at = record.standing, append.wake_at
+            row.ended_at = record.ended_at if row.ended_at is None else row.ended_at
+        for _, when, fact, _ in append.events:
+            if isinstance(fact, IncidentOpened):
+                failure = Failure(fact.failure.code, fact.failure.message)
+                row.incidents[fact.id] = IncidentRow(kind=fact.kind, step_id=fact.step_id, failure=failure, opened_at=when)
+            elif isinstance(fact, IncidentClosed):
+                row.incidents[fact.id].closed_at = when
 
     def _refuse(self, append: Append, reason: str) -> Refused:
         failure = Failure(Code.INTERNAL, f"cannot be written to the journal: {reason}")
@@ -213,10 +196,9 @@ class MemoryJournal:
         if row is None:
             return
         row.quarantined = written_reason(failure)
-        place = (saga_id, QUARANTINE_INCIDENT_ID)
-        opened_at = self._database.incidents[place].opened_at if place in self._database.incidents else now
-        self._database.incidents[place] = IncidentRow(
-            kind=IncidentKind.QUARANTINED, step_id=None, failure=row.quarantined, opened_at=opened_at
+        earlier = row.incidents.get(QUARANTINE_INCIDENT_ID)
+        row.incidents[QUARANTINE_INCIDENT_ID] = IncidentRow(
+            kind=IncidentKind.QUARANTINED, step_id=None, failure=row.quarantined, opened_at=now if earlier is None else earlier.opened_at
         )
 
     async def load_unfinished(self, after: SagaId | None, limit: int, /) -> Sequence[StoredSaga]:
@@ -226,11 +208,11 @@ class MemoryJournal:
         for saga_id, row in sorted(self._database.sagas.items()):
             if len(found) == limit:
                 break
-            if row.status not in UNFINISHED or row.quarantined is not None or (after is not None and saga_id <= after):
+            if not row.standing.is_unfinished or row.quarantined is not None or (after is not None and saga_id <= after):
                 continue
             events, error = events_of(row.payloads)
             if error is None:
-                found.append(_stored(saga_id, row, events))
+                found.append(stored_saga(saga_id, row, events))
             else:
                 self._set_aside(saga_id, Failure(Code.INTERNAL, f"its events cannot be read: {error}"), self._clock.now())
         return found
@@ -245,7 +227,7 @@ class MemoryJournal:
         events, error = events_of(row.payloads)
         if error is not None and row.quarantined is None:
             raise error
-        return _stored(saga_id, row, events)
+        return stored_saga(saga_id, row, events)
 
     async def find_by_key(self, definition_name: str, key: str, now: Instant, /) -> StoredSaga | None:
         """The saga (without events) that holds an unexpired start key; None if nobody does."""
@@ -253,18 +235,31 @@ class MemoryJournal:
         holder = self._database.keys.get(KeyName(definition_name, key))
         if holder is None or holder.expires_at <= now:
             return None
-        return _stored(holder.saga_id, self._database.sagas[holder.saga_id])
+        return stored_saga(holder.saga_id, self._database.sagas[holder.saga_id])
 
     async def list_sagas(self, where: SagaFilter, before: tuple[Instant, SagaId] | None, limit: int, /) -> Sequence[StoredSaga]:
         """Sagas without events, newest first by (created_at, id), strictly before the cursor."""
         self._check_usable()
         newest_first = sorted(((row.start.created_at, saga_id) for saga_id, row in self._database.sagas.items()), reverse=True)
         found = (
-            _stored(saga_id, self._database.sagas[saga_id])
+            stored_saga(saga_id, self._database.sagas[saga_id])
             for created_at, saga_id in newest_first
-            if before is None or (created_at, saga_id) < before
+            if (before is None or (created_at, saga_id) < before) and fits(self._database.sagas[saga_id], where)
         )
-        return [saga for saga in found if _fits(saga, where)][:limit]
+        return list(islice(found, limit))
+
+    async def list_incidents(
+        self, where: IncidentFilter, after: tuple[Instant, SagaId, int] | None, limit: int, /
+    ) -> Sequence[StoredIncident]:
+        """Incidents, oldest first by (opened_at, saga_id, id), strictly after the cursor. Those of sagas set aside have the id 0."""
+        self._check_usable()
+        every = (
+            stored_incident(saga_id, row, number, incident)
+            for saga_id, row in self._database.sagas.items()
+            for number, incident in row.incidents.items()
+        )
+        oldest_first = sorted((incident for incident in every if is_asked_for(incident, where)), key=place_of)
+        return [incident for incident in oldest_first if after is None or place_of(incident) > after][:limit]
 
     async def read_events(self, saga_id: SagaId, after: int, limit: int, /) -> Sequence[bytes]:
         """Encoded events after a sequence, in order; empty also for an unknown saga."""
@@ -272,7 +267,7 @@ class MemoryJournal:
         row = self._database.sagas.get(saga_id)
         return [] if row is None else row.payloads[after : after + limit]
 
-    # ── Definitions and participants ────────────────────────────────────────────────────────────────────────────────────────────
+    # ── Definitions, participants and secrets ───────────────────────────────────────────────────────────────────────────────────
 
     async def put_definition(self, definition: StoredDefinition, /) -> StoredDefinition:
         """Stores a definition unless its key is taken; returns what is stored under the key now."""
@@ -301,34 +296,11 @@ class MemoryJournal:
         self._check_usable()
         return [participant for _, participant in sorted(self._database.participants.items(), key=lambda item: item[0])]
 
+    async def keep_secret(self, name: str, offered: bytes, /) -> bytes:
+        """The secret of that name: stores the offered one if there is none yet."""
+        self._check_usable()
+        return self._database.secrets.setdefault(name, offered)
+
     def _check_usable(self) -> None:
         if self._lost is not None or self._is_closed:
             raise JournalUnavailableError(self._lost.message if self._lost is not None else CLOSED)
-
-
-def _incidents_of(record: Record) -> Iterable[int]:
-    return (event.fact.id for event in record.append.events if isinstance(event.fact, IncidentOpened))
-
-
-def _stored(saga_id: SagaId, row: SagaRow, events: Sequence[Event] = ()) -> StoredSaga:
-    return StoredSaga(
-        saga_id=saga_id,
-        definition=row.start.definition,
-        fingerprint=row.start.fingerprint,
-        status=row.status,
-        created_at=row.start.created_at,
-        ended_at=row.ended_at,
-        events=tuple(events),
-        labels=tuple(sorted(row.start.labels)),
-        quarantined=row.quarantined,
-    )
-
-
-def _fits(saga: StoredSaga, where: SagaFilter) -> bool:
-    return (
-        (not where.statuses or saga.status in where.statuses)
-        and (not where.definition_name or saga.definition.name == where.definition_name)
-        and set(where.labels) <= set(saga.labels)
-        and (where.created_from is None or saga.created_at >= where.created_from)
-        and (where.created_before is None or saga.created_at < where.created_before)
-    )

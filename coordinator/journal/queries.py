@@ -1,16 +1,15 @@
-"""Every question that is asked of the journal. Each runs within one database transaction, and so sees one state throughout."""
+"""Every question that is asked of the journal, but for the lists of sagas and incidents. Each runs within one database transaction, and
+so sees one state throughout."""
 
-import heapq
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from itertools import islice
 from typing import Final, NamedTuple
 
-from sqlalchemy import Connection, Row, Select, and_, exists, select, text, tuple_
+from sqlalchemy import Connection, Row, Select, and_, select, text, tuple_
 
 from coordinator.core.errors import CorruptJournalError
-from coordinator.core.values import DefinitionKey, Instant, SagaId, SagaStatus
-from coordinator.engine.ports import SagaFilter, StoredDefinition, StoredParticipant, StoredSaga
+from coordinator.core.values import DefinitionKey, Instant, SagaId
+from coordinator.engine.ports import StoredDefinition, StoredParticipant, StoredSaga
 from coordinator.journal.rows import events_of, stored_definition, stored_participant, stored_saga
 from coordinator.journal.statements import Cell
 from coordinator.journal.tables import DEFINITION, EVENT, IS_UNFINISHED, PARTICIPANT, SAGA, SAGA_LABEL, START_KEY
@@ -31,7 +30,7 @@ class UnfinishedPage(NamedTuple):
 
 def load_unfinished(connection: Connection, shard: int, after: SagaId | None, limit: int) -> UnfinishedPage:
     """The next unfinished sagas by id, with their events."""
-    query = _sagas().where(SAGA.c.shard == shard, text(IS_UNFINISHED)).order_by(SAGA.c.saga_id).limit(limit)
+    query = select_sagas().where(SAGA.c.shard == shard, text(IS_UNFINISHED)).order_by(SAGA.c.saga_id).limit(limit)
     if after is not None:
         query = query.where(SAGA.c.saga_id > after)
     rows = connection.execute(query).all()
@@ -53,7 +52,7 @@ def load_unfinished(connection: Connection, shard: int, after: SagaId | None, li
 
 def find_saga(connection: Connection, saga_id: SagaId) -> StoredSaga | None:
     """One saga with its events; of a quarantined one those before the first that cannot be read. Raises CorruptJournalError otherwise."""
-    row = connection.execute(_sagas().where(SAGA.c.saga_id == saga_id)).one_or_none()
+    row = connection.execute(select_sagas().where(SAGA.c.saga_id == saga_id)).one_or_none()
     if row is None:
         return None
     events, error = events_of(_payloads_of(connection, [saga_id])[saga_id])
@@ -68,20 +67,8 @@ def find_by_key(connection: Connection, definition_name: str, key: str, now: Ins
     holder = select(START_KEY.c.saga_id).where(
         START_KEY.c.definition_name == definition_name, START_KEY.c.key == key, START_KEY.c.expires_at > now
     )
-    row = connection.execute(_sagas().where(SAGA.c.saga_id == holder.scalar_subquery())).one_or_none()
-    return None if row is None else _with_labels(connection, [row])[0]
-
-
-def list_sagas(connection: Connection, where: SagaFilter, before: tuple[Instant, SagaId] | None, limit: int) -> list[StoredSaga]:
-    """Sagas without events, newest first.
-
-    Several statuses are several queries whose results are merged: each walks an index from its newest end and stops at the limit, where
-    one query for all would sort whatever it finds.
-    """
-    statuses: Sequence[SagaStatus | None] = sorted(where.statuses) or [None]
-    found = [connection.execute(_listing(where, status, before).limit(limit)).all() for status in statuses]
-    merged = heapq.merge(*found, key=lambda row: (row.created_at, row.saga_id), reverse=True)
-    return _with_labels(connection, list(islice(merged, limit)))
+    row = connection.execute(select_sagas().where(SAGA.c.saga_id == holder.scalar_subquery())).one_or_none()
+    return None if row is None else with_labels(connection, [row])[0]
 
 
 def read_events(connection: Connection, saga_id: SagaId, after: int, limit: int) -> list[bytes]:
@@ -115,7 +102,7 @@ def list_participants(connection: Connection) -> list[StoredParticipant]:
     return [stored_participant(row) for row in connection.execute(query)]
 
 
-def _sagas() -> Select[*tuple[Cell, ...]]:
+def select_sagas() -> Select[*tuple[Cell, ...]]:
     """In the order of cells that `stored_saga` expects."""
     return select(
         SAGA.c.saga_id,
@@ -127,34 +114,13 @@ def _sagas() -> Select[*tuple[Cell, ...]]:
         SAGA.c.ended_at,
         SAGA.c.quarantine_code,
         SAGA.c.quarantine_message,
+        SAGA.c.paused,
+        SAGA.c.needs_person,
     )
 
 
-def _listing(where: SagaFilter, status: SagaStatus | None, before: tuple[Instant, SagaId] | None) -> Select[*tuple[Cell, ...]]:
-    query = _sagas()
-    created_at, saga_id = SAGA.c.created_at, SAGA.c.saga_id
-    for place, (key, value) in enumerate(where.labels):
-        label = SAGA_LABEL.alias(f"label_{place}")
-        is_labelled = and_(label.c.saga_id == SAGA.c.saga_id, label.c.key == key, label.c.value == value)
-        if place == 0:  # its index leads: newest first among the sagas that have this label
-            query = query.join(label, is_labelled)
-            created_at, saga_id = label.c.created_at, label.c.saga_id
-        else:
-            query = query.where(exists().where(is_labelled))
-    if status is not None:
-        query = query.where(SAGA.c.status == status)
-    if where.definition_name:
-        query = query.where(SAGA.c.definition_name == where.definition_name)
-    if where.created_from is not None:
-        query = query.where(created_at >= where.created_from)
-    if where.created_before is not None:
-        query = query.where(created_at < where.created_before)
-    if before is not None:
-        query = query.where(tuple_(created_at, saga_id) < tuple_(*before))
-    return query.order_by(created_at.desc(), saga_id.desc())
-
-
-def _with_labels(connection: Connection, rows: Sequence[Row[*tuple[Cell, ...]]]) -> list[StoredSaga]:
+def with_labels(connection: Connection, rows: Sequence[Row[*tuple[Cell, ...]]]) -> list[StoredSaga]:
+    """The sagas of these rows, without events."""
     labels = _labels_of(connection, [row.saga_id for row in rows])
     return [stored_saga(row, labels[row.saga_id]) for row in rows]
 

@@ -1,15 +1,20 @@
 """An append in the form in which it is written."""
 
 from dataclasses import dataclass
-from typing import Final
+from typing import NamedTuple
 
 from coordinator.codec.events import encode_event
-from coordinator.core.transitions import SAGA_TRANSITIONS
-from coordinator.core.values import ENDED, Instant
+from coordinator.core.values import Instant, SagaStatus
 from coordinator.engine.ports import Append
 
-CHANGES_STATUS: Final = frozenset(fact for before, fact in SAGA_TRANSITIONS if before is not None)
-"""The facts after which the row of a saga that is there already is written anew."""
+
+class Standing(NamedTuple):
+    """What the row of a saga tells of its state. The row is written anew when this changes, and not with every event."""
+
+    status: SagaStatus
+    is_unfinished: bool
+    is_paused: bool
+    has_ended: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,6 +24,8 @@ class Record:
     append: Append
     payloads: tuple[bytes, ...]
     """One `saga.v1.Event` for each event of the append."""
+    standing: Standing
+    """What the row of the saga has to tell after this append."""
 
     @property
     def payload_bytes(self) -> int:
@@ -38,13 +45,11 @@ class Record:
     @property
     def ended_at(self) -> Instant | None:
         """When the saga ended; None: it has not."""
-        return self.updated_at if self.append.status in ENDED else None
+        return self.updated_at if self.append.has_ended else None
 
-    @property
-    def changes_row(self) -> bool:
-        """Whether the row of a saga that is there already must be written."""
-        append = self.append
-        return append.wake_at is not None or any(type(event.fact) in CHANGES_STATUS for event in append.events)
+    def changes_row(self, before: Standing | None) -> bool:
+        """Whether the row of a saga that is there already must be written. `before` is what it tells now; None: that is not known."""
+        return self.append.wake_at is not None or before != self.standing
 
 
 def record_of(append: Append) -> Record:
@@ -62,4 +67,5 @@ def record_of(append: Append) -> Record:
         if event.sequence != expected:
             raise ValueError(f"events have no gaps, found {[event.sequence for event in append.events]}")
         payloads.append(encode_event(append.saga_id, event))
-    return Record(append=append, payloads=tuple(payloads))
+    standing = Standing(append.status, append.is_unfinished, append.is_paused, append.has_ended)
+    return Record(append=append, payloads=tuple(payloads), standing=standing)

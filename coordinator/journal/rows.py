@@ -7,8 +7,8 @@ from sqlalchemy import Row
 from coordinator.codec.events import decode_event
 from coordinator.core.errors import CorruptJournalError
 from coordinator.core.events import Event
-from coordinator.core.values import DefinitionKey, Failure, Instant, SagaId, SagaStatus
-from coordinator.engine.ports import StoredDefinition, StoredParticipant, StoredSaga
+from coordinator.core.values import DefinitionKey, Failure, IncidentKind, Instant, SagaId, SagaStatus, StepId
+from coordinator.engine.ports import StoredDefinition, StoredIncident, StoredParticipant, StoredSaga
 from coordinator.journal.statements import Cell
 
 
@@ -34,8 +34,8 @@ def as_bytes(cell: Cell) -> bytes:
 
 
 def stored_saga(row: Row[*tuple[Cell, ...]], labels: Iterable[tuple[str, str]], events: Sequence[Event] = ()) -> StoredSaga:
-    """A saga from its row, in the order of `SAGA_CELLS`."""
-    saga_id, name, version, fingerprint, status, created_at, ended_at, code, message = row
+    """A saga from its row, in the order of `queries.select_sagas`."""
+    saga_id, name, version, fingerprint, status, created_at, ended_at, code, message, paused, needs_person = row
     return StoredSaga(
         saga_id=SagaId(as_text(saga_id)),
         definition=DefinitionKey(as_text(name), as_int(version)),
@@ -43,6 +43,8 @@ def stored_saga(row: Row[*tuple[Cell, ...]], labels: Iterable[tuple[str, str]], 
         status=SagaStatus(as_int(status)),
         created_at=Instant(as_int(created_at)),
         ended_at=None if ended_at is None else Instant(as_int(ended_at)),
+        is_paused=bool(as_int(paused)),
+        needs_person=bool(as_int(needs_person)),
         events=tuple(events),
         labels=tuple(sorted(labels)),
         quarantined=None if code is None else Failure(as_int(code), as_text(message)),
@@ -61,6 +63,22 @@ def events_of(payloads: Iterable[bytes]) -> tuple[list[Event], CorruptJournalErr
             return events, CorruptJournalError(f"event {len(events) + 1} was expected, found {event.sequence}")
         events.append(event)
     return events, None
+
+
+def stored_incident(row: Row[*tuple[Cell, ...]]) -> StoredIncident:
+    """An incident from its row and that of its saga, in the order of `listings.list_incidents`."""
+    saga_id, number, kind, step_id, code, message, opened_at, closed_at, name, version, status = row
+    return StoredIncident(
+        saga_id=SagaId(as_text(saga_id)),
+        definition=DefinitionKey(as_text(name), as_int(version)),
+        status=SagaStatus(as_int(status)),
+        id=as_int(number),
+        kind=IncidentKind(as_int(kind)),
+        step_id=None if step_id is None else StepId(as_text(step_id)),
+        failure=Failure(as_int(code), as_text(message)),
+        opened_at=Instant(as_int(opened_at)),
+        closed_at=None if closed_at is None else Instant(as_int(closed_at)),
+    )
 
 
 def stored_definition(row: Row[*tuple[Cell, ...]]) -> StoredDefinition:

@@ -2,12 +2,13 @@
 
 from typing import Final
 
-from sqlalchemy import Connection, delete, insert, select, update
+from sqlalchemy import Connection, delete, insert, select, text, update
 
 from coordinator.core.values import Failure, IncidentKind, Instant, SagaId
 from coordinator.engine.ports import StoredDefinition, StoredParticipant
 from coordinator.journal.queries import find_definition
-from coordinator.journal.tables import DEFINITION, INCIDENT, PARTICIPANT, QUARANTINE_INCIDENT_ID, SAGA
+from coordinator.journal.rows import as_bytes
+from coordinator.journal.tables import DEFINITION, INCIDENT, PARTICIPANT, QUARANTINE_INCIDENT_ID, SAGA, SECRET
 
 REASON_CHARS_MAX: Final = 2_000
 """Of the words with which a saga is set aside."""
@@ -39,11 +40,20 @@ def put_participant(connection: Connection, participant: StoredParticipant) -> N
     )
 
 
+def keep_secret(connection: Connection, name: str, offered: bytes) -> bytes:
+    """The secret of that name: the offered one if there is none yet. Of two nodes that offer one at the same time, the second waits for
+    the first one's database transaction and is told its secret; asking first and inserting then would fail for one of them."""
+    connection.execute(_OFFER_SECRET, {"name": name, "value": offered})
+    return as_bytes(connection.execute(select(SECRET.c.value).where(SECRET.c.name == name)).scalar_one())
+
+
 def quarantine(connection: Connection, saga_id: SagaId, failure: Failure, now: Instant) -> bool:
     """Sets a saga aside with an open incident; False if there is no such saga. Again, it changes nothing but the reason."""
     reason = written_reason(failure)
     changed = connection.execute(
-        update(SAGA).where(SAGA.c.saga_id == saga_id).values(quarantine_code=reason.code, quarantine_message=reason.message)
+        update(SAGA)
+        .where(SAGA.c.saga_id == saga_id)
+        .values(quarantine_code=reason.code, quarantine_message=reason.message, needs_person=True)
     )
     if changed.rowcount == 0:
         return False
@@ -67,3 +77,7 @@ def written_reason(failure: Failure) -> Failure:
     """The reason as it is stored: short, and text that every database takes. What made a saga unwritable must not make this so too."""
     words = failure.message[:REASON_CHARS_MAX].encode("utf-8", "backslashreplace").decode().replace("\0", "\\0")
     return Failure(failure.code, words)
+
+
+# Plain SQL: SQLAlchemy knows ON CONFLICT only per dialect, and these words are the same in all of them.
+_OFFER_SECRET: Final = text("INSERT INTO secret (name, value) VALUES (:name, :value) ON CONFLICT DO NOTHING")

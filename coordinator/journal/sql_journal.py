@@ -14,14 +14,16 @@ from coordinator.core.values import Code, DefinitionKey, Failure, Instant, SagaI
 from coordinator.engine.ports import (
     Append,
     Clock,
+    IncidentFilter,
     JournalListener,
     JournalUnavailableError,
     SagaFilter,
     StoredDefinition,
+    StoredIncident,
     StoredParticipant,
     StoredSaga,
 )
-from coordinator.journal import queries, side_writes
+from coordinator.journal import listings, queries, side_writes
 from coordinator.journal.commit_loop import CommitLoop
 from coordinator.journal.database_file import DatabaseFile, database_path
 from coordinator.journal.opening import open_writer
@@ -135,13 +137,19 @@ class SqlJournal:
 
     async def list_sagas(self, where: SagaFilter, before: tuple[Instant, SagaId] | None, limit: int, /) -> Sequence[StoredSaga]:
         """Sagas without events, newest first by (created_at, id), strictly before the cursor."""
-        return await self._read(partial(queries.list_sagas, where=where, before=before, limit=limit))
+        return await self._read(partial(listings.list_sagas, where=where, before=before, limit=limit))
+
+    async def list_incidents(
+        self, where: IncidentFilter, after: tuple[Instant, SagaId, int] | None, limit: int, /
+    ) -> Sequence[StoredIncident]:
+        """Incidents, oldest first by (opened_at, saga_id, id), strictly after the cursor. Those of sagas set aside have the id 0."""
+        return await self._read(partial(listings.list_incidents, where=where, after=after, limit=limit))
 
     async def read_events(self, saga_id: SagaId, after: int, limit: int, /) -> Sequence[bytes]:
         """Encoded events after a sequence, in order; empty also for an unknown saga."""
         return await self._read(partial(queries.read_events, saga_id=saga_id, after=after, limit=limit))
 
-    # ── Definitions and participants ────────────────────────────────────────────────────────────────────────────────────────────
+    # ── Definitions, participants and secrets ───────────────────────────────────────────────────────────────────────────────────
 
     async def put_definition(self, definition: StoredDefinition, /) -> StoredDefinition:
         """Stores a definition unless its key is taken; returns what is stored under the key now."""
@@ -162,6 +170,10 @@ class SqlJournal:
     async def list_participants(self) -> Sequence[StoredParticipant]:
         """Every registration, expired ones included."""
         return await self._read(queries.list_participants)
+
+    async def keep_secret(self, name: str, offered: bytes, /) -> bytes:
+        """The secret of that name: stores the offered one if there is none yet."""
+        return await self._commits.write_beside(partial(side_writes.keep_secret, name=name, offered=offered))
 
     async def _read(self, query: Callable[[Connection], ResultT]) -> ResultT:
         lost = self._commits.lost

@@ -20,13 +20,14 @@ from sqlalchemy import (
     and_,
     bindparam,
     column,
+    exists,
     func,
     insert,
     select,
     update,
     values,
 )
-from sqlalchemy.sql.elements import ClauseElement
+from sqlalchemy.sql.elements import ClauseElement, ColumnElement
 
 from coordinator.journal.tables import EVENT, INCIDENT, SAGA, SAGA_LABEL, SHARD, START_KEY
 
@@ -84,7 +85,9 @@ class Statements:
         self.insert_keys = RowsStatement(_insert(START_KEY, list(START_KEY.c)), dialect)
         self.insert_events = RowsStatement(_insert(EVENT, list(EVENT.c)), dialect)
         self.insert_incidents = RowsStatement(_insert(INCIDENT, INCIDENT_COLUMNS), dialect)
+        self.close_incidents = RowsStatement(_close_incidents, dialect)
         self.update_sagas = RowsStatement(_update_sagas, dialect)
+        self.update_needs = RowsStatement(_update_needs, dialect)
         self.find_keys = RowsStatement(_find_keys, dialect)
         self.find_sagas = RowsStatement(_find_sagas, dialect)
         self.count_events = RowsStatement(_count_events, dialect)
@@ -107,6 +110,8 @@ SAGA_COLUMNS: Final = [
     SAGA.c.updated_at,
     SAGA.c.ended_at,
     SAGA.c.wake_at,
+    SAGA.c.unfinished,
+    SAGA.c.paused,
 ]
 INCIDENT_COLUMNS: Final = [
     INCIDENT.c.saga_id,
@@ -117,7 +122,17 @@ INCIDENT_COLUMNS: Final = [
     INCIDENT.c.message,
     INCIDENT.c.opened_at,
 ]
-CHANGE_COLUMNS: Final = [SAGA.c.saga_id, SAGA.c.status, SAGA.c.sequence, SAGA.c.updated_at, SAGA.c.ended_at, SAGA.c.wake_at]
+CLOSING_COLUMNS: Final = [INCIDENT.c.saga_id, INCIDENT.c.id, INCIDENT.c.closed_at]
+CHANGE_COLUMNS: Final = [
+    SAGA.c.saga_id,
+    SAGA.c.status,
+    SAGA.c.sequence,
+    SAGA.c.updated_at,
+    SAGA.c.ended_at,
+    SAGA.c.wake_at,
+    SAGA.c.unfinished,
+    SAGA.c.paused,
+]
 
 
 def _insert(table: Table, columns: Sequence[Column[object]]) -> Callable[[int], Executable]:
@@ -136,8 +151,21 @@ def _given(columns: Sequence[Column[object]], size: int, *, nesting: bool = Fals
 def _update_sagas(size: int) -> Executable:
     # The rows stand within a subquery: of a statement that begins with WITH, SQLite's driver does not say how many rows it changed.
     change = select(_given(CHANGE_COLUMNS, size, nesting=True)).subquery("change")
-    changed = {item.name: change.c[item.name] for item in CHANGE_COLUMNS[1:]}
+    changed: dict[str, ColumnElement[object]] = {item.name: change.c[item.name] for item in CHANGE_COLUMNS[1:]}
+    changed["ended_at"] = func.coalesce(SAGA.c.ended_at, change.c.ended_at)  # an end stays, whatever the hook does after it
     return update(SAGA).where(SAGA.c.saga_id == change.c.saga_id).values(changed)
+
+
+def _close_incidents(size: int) -> Executable:
+    closing = select(_given(CLOSING_COLUMNS, size, nesting=True)).subquery("closing")
+    same = and_(INCIDENT.c.saga_id == closing.c.saga_id, INCIDENT.c.id == closing.c.id)
+    return update(INCIDENT).where(same).values(closed_at=closing.c.closed_at)
+
+
+def _update_needs(size: int) -> Executable:
+    concerned = select(_given([SAGA.c.saga_id], size, nesting=True)).subquery("concerned")
+    is_open = exists().where(INCIDENT.c.saga_id == SAGA.c.saga_id, INCIDENT.c.closed_at.is_(None))
+    return update(SAGA).where(SAGA.c.saga_id == concerned.c.saga_id).values(needs_person=is_open)
 
 
 def _find_keys(size: int) -> Executable:

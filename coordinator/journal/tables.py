@@ -10,6 +10,7 @@ from typing import Final
 
 from sqlalchemy import (
     BigInteger,
+    Boolean,
     Column,
     ForeignKey,
     Index,
@@ -21,6 +22,7 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    false,
     text,
 )
 from sqlalchemy.dialects import postgresql
@@ -39,7 +41,10 @@ QUARANTINE_INCIDENT_ID: Final = 0
 """Incidents in a saga's own events count from 1; the one that the journal opens when it sets a saga aside is this: they never meet."""
 
 # A partial index serves a query only if the planner can prove that the query implies its condition: both must contain this very text.
-IS_UNFINISHED: Final = "status IN (1, 2, 4) AND quarantine_code IS NULL"
+IS_UNFINISHED: Final = "unfinished AND quarantine_code IS NULL"
+IS_PAUSED: Final = "paused"
+NEEDS_PERSON: Final = "needs_person"
+IS_OPEN: Final = "closed_at IS NULL"
 
 METADATA: Final = MetaData(
     naming_convention={
@@ -73,18 +78,25 @@ SAGA: Final = Table(
     Column("definition_name", String(NAME_CHARS_MAX), nullable=False),
     Column("definition_version", Integer, nullable=False),
     Column("fingerprint", LargeBinary, nullable=False),
-    # `saga.v1.SagaStatus`. The row is written when the status changes, not with every event: `status`, `sequence` and `updated_at` tell of
-    # the last event that changed it.
+    # `saga.v1.SagaStatus`. The row is written when the status or one of the columns that follow from the state changes, not with every
+    # event: `status`, `sequence` and `updated_at` tell of the last event that changed it.
     Column("status", SmallInteger, nullable=False),
     Column("sequence", BigInteger, nullable=False),
     Column("created_at", BigInteger, nullable=False),
     Column("updated_at", BigInteger, nullable=False),
+    # When it was COMPLETED, COMPENSATED or terminated; what its hook does later leaves that alone.
     Column("ended_at", BigInteger),
     # Until when the saga was last put to sleep. May be past once the saga has gone on: waking it again decides nothing.
     Column("wake_at", BigInteger),
     # Why the saga is set aside: code and words of a google.rpc.Status. Null: it is not.
     Column("quarantine_code", Integer),
     Column("quarantine_message", Text),
+    # Whether it can move by itself, its hook included: recovery takes these up (R16).
+    Column("unfinished", Boolean, nullable=False, server_default=false()),
+    # Whether a person has stopped it.
+    Column("paused", Boolean, nullable=False, server_default=false()),
+    # Whether an incident of it is open.
+    Column("needs_person", Boolean, nullable=False, server_default=false()),
     Index("ix_saga_unfinished", "shard", "saga_id", sqlite_where=text(IS_UNFINISHED), postgresql_where=text(IS_UNFINISHED)),
     Index(
         "ix_saga_wake_at",
@@ -93,6 +105,9 @@ SAGA: Final = Table(
         sqlite_where=text("wake_at IS NOT NULL"),
         postgresql_where=text("wake_at IS NOT NULL"),
     ),
+    # Few sagas are in these two: a row that is not in them costs them nothing, and they are found whatever else is asked.
+    Index("ix_saga_paused", "created_at", "saga_id", sqlite_where=text(IS_PAUSED), postgresql_where=text(IS_PAUSED)),
+    Index("ix_saga_needs_person", "created_at", "saga_id", sqlite_where=text(NEEDS_PERSON), postgresql_where=text(NEEDS_PERSON)),
     Index(None, "created_at", "saga_id"),
     Index(None, "status", "created_at", "saga_id"),
     Index(None, "definition_name", "created_at", "saga_id"),
@@ -152,9 +167,10 @@ INCIDENT: Final = Table(
         "opened_at",
         "saga_id",
         "id",
-        sqlite_where=text("closed_at IS NULL"),
-        postgresql_where=text("closed_at IS NULL"),
+        sqlite_where=text(IS_OPEN),
+        postgresql_where=text(IS_OPEN),
     ),
+    Index(None, "opened_at", "saga_id", "id"),
 )
 
 SHARD: Final = Table(
@@ -187,4 +203,12 @@ PARTICIPANT: Final = Table(
     Column("target", String(TARGET_CHARS_MAX), primary_key=True),
     Column("description", LargeBinary, nullable=False),
     Column("expires_at", BigInteger, nullable=False),
+)
+
+# What every node on this database must know and nobody else may.
+SECRET: Final = Table(
+    "secret",
+    METADATA,
+    Column("name", String(NAME_CHARS_MAX), primary_key=True),
+    Column("value", LargeBinary, nullable=False),
 )

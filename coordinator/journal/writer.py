@@ -9,16 +9,16 @@ before the database was asked (R26).
 
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
-from typing import Final, TypeVar
+from typing import Final, NamedTuple, TypeVar
 
 from sqlalchemy import Connection, String, and_, bindparam, delete, select
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
-from coordinator.core.events import IncidentOpened
-from coordinator.core.values import UNFINISHED, Instant, SagaId
+from coordinator.core.events import IncidentClosed, IncidentOpened
+from coordinator.core.values import Instant, SagaId
 from coordinator.engine.ports import Appended, SagaStart
 from coordinator.journal.errors import DefectiveAppendError, OwnershipLostError
-from coordinator.journal.records import Record
+from coordinator.journal.records import Record, Standing
 from coordinator.journal.rows import as_bytes, as_int, as_text
 from coordinator.journal.settling import KeyHolder, KeyName, Settled, keys_of, name_of, settle
 from coordinator.journal.statements import Row, Statements
@@ -28,8 +28,9 @@ from coordinator.journal.tables import SHARD, START_KEY
 SHARD_ID: Final = 0
 """The one shard of a journal in SQLite."""
 
-SEQUENCES_MAX: Final = 50_000
-"""Sagas whose last sequence is remembered, about 150 bytes each. That of others is looked up, for 3 µs."""
+SAGAS_REMEMBERED_MAX: Final = 50_000
+"""Sagas of which is remembered what was last written of them, about 300 bytes each. Of others the last event is looked up, for 3 µs, and
+the row is written once more."""
 
 DATABASE_ERRORS: Final = (SQLAlchemyError, OSError, OverflowError, UnicodeError)
 """What a database, its driver and its disk raise. The driver refuses numbers and texts that it cannot represent with errors of Python's."""
@@ -82,6 +83,13 @@ class _InDoubt:
     """Of the shard, if it happened."""
 
 
+class _Remembered(NamedTuple):
+    """What this process last wrote of a saga."""
+
+    sequence: int
+    standing: Standing
+
+
 class Writer:
     """Owns the one connection that writes. Used by one thread at a time; safe to close twice."""
 
@@ -91,7 +99,7 @@ class Writer:
         self._epoch = epoch
         self._position = position
         self._in_doubt: _InDoubt | None = None
-        self._sequences: dict[SagaId, int] = {}
+        self._remembered: dict[SagaId, _Remembered] = {}
         self._statements = Statements(store.engine.dialect)
 
     def write(self, records: Sequence[Record]) -> Outcome:
@@ -172,8 +180,8 @@ class Writer:
             return None
         self._insert_start_rows(connection, starts, holders)
         self._insert_events(connection, settled.kept)
-        self._insert_incidents(connection, settled.kept)
         self._update_sagas(connection, settled.kept)
+        self._write_incidents(connection, settled.kept)
         self._in_doubt = _InDoubt(records=records, settled=settled, position=position)
         transaction.commit()
         self._position = position
@@ -237,46 +245,61 @@ class Writer:
         for record in records:
             append = record.append
             saga_id, expected = append.saga_id, append.expected_sequence
-            if append.start is None and expected not in (written.get(saga_id), self._sequences.get(saga_id)):
-                asked.append((saga_id, expected))
+            if append.start is None and expected != written.get(saga_id):
+                remembered = self._remembered.get(saga_id)
+                if remembered is None or remembered.sequence != expected:
+                    asked.append((saga_id, expected))
             written[saga_id] = record.sequence
         if self._statements.count_events.total(connection, asked) != len(asked):
             raise DefectiveAppendError(f"events that others follow are not in the journal: {asked[:3]}")
 
     def _remember(self, records: Sequence[Record]) -> None:
-        """Keeps the last sequence of sagas that may go on. Those that were written longest ago are forgotten first."""
-        sequences = self._sequences
+        """Keeps what was written of sagas that may go on. Those that were written longest ago are forgotten first."""
+        remembered = self._remembered
         for record in records:
-            sequences.pop(record.append.saga_id, None)
-            if record.append.status in UNFINISHED:
-                sequences[record.append.saga_id] = record.sequence
-        while len(sequences) > SEQUENCES_MAX:
-            del sequences[next(iter(sequences))]
-
-    def _insert_incidents(self, connection: Connection, records: Sequence[Record]) -> None:
-        rows = [
-            (record.append.saga_id, fact.id, fact.kind, fact.step_id, fact.failure.code, fact.failure.message, event.occurred_at)
-            for record in records
-            for event in record.append.events
-            if isinstance(fact := event.fact, IncidentOpened)
-        ]
-        self._statements.insert_incidents.count(connection, rows)
+            append = record.append
+            remembered.pop(append.saga_id, None)
+            if append.is_unfinished:
+                remembered[append.saga_id] = _Remembered(record.sequence, record.standing)
+        while len(remembered) > SAGAS_REMEMBERED_MAX:
+            del remembered[next(iter(remembered))]
 
     def _update_sagas(self, connection: Connection, records: Sequence[Record]) -> None:
-        changes = {
-            record.append.saga_id: (
-                record.append.saga_id,
-                record.append.status,
-                record.sequence,
-                record.updated_at,
-                record.ended_at,
-                record.append.wake_at,
-            )
-            for record in records
-            if record.append.start is None and record.changes_row
-        }  # fmt: skip - of several changes of one saga the last one stays
+        """Writes the rows that tell something else now. Of several changes of one saga the last one counts, but for the first end."""
+        told: dict[SagaId, Standing] = {}
+        ends: dict[SagaId, Instant] = {}
+        changes: dict[SagaId, Row] = {}
+        for record in records:
+            append = record.append
+            saga_id = append.saga_id
+            if append.start is None and record.changes_row(told.get(saga_id) or self._standing_of(saga_id)):
+                if record.ended_at is not None:
+                    ends.setdefault(saga_id, record.ended_at)
+                changes[saga_id] = _change_row(record, ends.get(saga_id))
+            told[saga_id] = record.standing
         if self._statements.update_sagas.count(connection, list(changes.values())) != len(changes):
             raise DefectiveAppendError(f"not all of {len(changes)} sagas that were to change have a row")
+
+    def _standing_of(self, saga_id: SagaId) -> Standing | None:
+        remembered = self._remembered.get(saga_id)
+        return None if remembered is None else remembered.standing
+
+    def _write_incidents(self, connection: Connection, records: Sequence[Record]) -> None:
+        """Opens and closes; then the rows of the sagas concerned are told whether a person is needed, by what is open in the end."""
+        opened: list[Row] = []
+        closed: dict[tuple[SagaId, int], Instant] = {}
+        for record in records:
+            saga_id = record.append.saga_id
+            for _, when, fact, _ in record.append.events:
+                if isinstance(fact, IncidentOpened):
+                    opened.append((saga_id, fact.id, fact.kind, fact.step_id, fact.failure.code, fact.failure.message, when))
+                elif isinstance(fact, IncidentClosed):
+                    closed[saga_id, fact.id] = when
+        self._statements.insert_incidents.count(connection, opened)
+        if self._statements.close_incidents.count(connection, [(*place, when) for place, when in closed.items()]) != len(closed):
+            raise DefectiveAppendError(f"an incident that is to be closed is not in the journal: {list(closed)[:3]}")
+        concerned = dict.fromkeys(row[:1] for row in (*opened, *closed))
+        self._statements.update_needs.count(connection, list(concerned))
 
     # ── Ownership and trouble ───────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -337,7 +360,15 @@ def _saga_row(record: Record, start: SagaStart) -> Row:
     append = record.append
     return (
         append.saga_id, SHARD_ID, start.definition.name, start.definition.version, start.fingerprint, append.status, record.sequence,
-        start.created_at, record.updated_at, record.ended_at, append.wake_at,
+        start.created_at, record.updated_at, record.ended_at, append.wake_at, append.is_unfinished, append.is_paused,
+    )  # fmt: skip
+
+
+def _change_row(record: Record, ended_at: Instant | None) -> Row:
+    append = record.append
+    return (
+        append.saga_id, append.status, record.sequence, record.updated_at, ended_at, append.wake_at, append.is_unfinished,
+        append.is_paused,
     )  # fmt: skip
 
 

@@ -10,7 +10,7 @@ from coordinator.core.events import IncidentOpened, SagaCompensated, SagaComplet
 from coordinator.core.values import IncidentKind, Instant, SagaStatus, StepId, TurnBackCause
 from coordinator.engine.ports import Append, Appended, Committed, Refused
 from tests.builders import at, attempt, failure
-from tests.journals import OpenJournal, StoredIncident, Told, World, first, new_id, new_ids, step_done, then
+from tests.journals import OpenIncident, OpenJournal, Told, World, first, new_id, new_ids, step_done, then
 
 
 async def test_appends_are_committed_in_their_order(journal: OpenJournal, told: Told, world: World) -> None:
@@ -192,7 +192,7 @@ async def test_opened_incident_is_stored_with_its_saga(journal: OpenJournal, tol
     opened = IncidentOpened(id=1, kind=IncidentKind.COMPENSATION_EXHAUSTED, step_id=StepId("b"), failure=failure(14, "gave up"))
     journal.append((first(saga), then(saga, 2, unknown, opened, SagaFailed(), status=SagaStatus.FAILED)))
     await told.until(2)
-    assert world.incidents(saga) == [StoredIncident(1, IncidentKind.COMPENSATION_EXHAUSTED, "b", "gave up")]
+    assert world.incidents(saga) == [OpenIncident(1, IncidentKind.COMPENSATION_EXHAUSTED, "b", "gave up")]
 
 
 async def test_events_are_read_as_the_bytes_of_the_public_message(journal: OpenJournal, told: Told) -> None:  # R30

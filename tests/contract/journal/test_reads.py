@@ -2,14 +2,16 @@
 
 import pytest
 
-from coordinator.core.events import SagaCompleted, SagaFailed
-from coordinator.core.values import DefinitionKey, Instant, SagaId, SagaStatus
+from coordinator.core.events import IncidentClosed, SagaCompleted, SagaFailed, SagaPaused
+from coordinator.core.values import DefinitionKey, IncidentKind, Instant, SagaId, SagaStatus
 from coordinator.engine.ports import SagaFilter, StoredSaga
 from tests.builders import DEFINITION, at
-from tests.journals import OpenJournal, Told, first, new_id, new_ids, then
+from tests.journals import OpenJournal, Told, first, incident, new_id, new_ids, then
 
 CANCEL_ORDER = DefinitionKey("cancel-order", 3)
 RUNNING, COMPLETED, FAILED = SagaStatus.RUNNING, SagaStatus.COMPLETED, SagaStatus.FAILED
+STEP_REJECTED, HOOK_FAILED = IncidentKind.STEP_REJECTED, IncidentKind.HOOK_FAILED
+LATE_OUTCOME, PIVOT_UNKNOWN = IncidentKind.LATE_OUTCOME, IncidentKind.PIVOT_UNKNOWN
 
 
 async def test_unknown_saga_is_none(journal: OpenJournal) -> None:
@@ -29,6 +31,8 @@ async def test_saga_is_found_as_it_was_stored(journal: OpenJournal, told: Told) 
         status=RUNNING,
         created_at=at(3),
         ended_at=None,
+        is_paused=False,
+        needs_person=False,
         events=(*start.events, *then(saga, 2).events),
         labels=(("customer", "7"), ("region", "eu")),
         quarantined=None,
@@ -45,14 +49,23 @@ async def test_text_of_every_script_survives(journal: OpenJournal, told: Told) -
 
 @pytest.fixture
 async def sagas(journal: OpenJournal, told: Told) -> list[SagaId]:
-    """Ten sagas: created at 0 to 9 s; even ones in Europe; every third of another definition; 4 completed, 5 failed."""
+    """Ten sagas: created at 0 to 9 s; even ones in Europe; every third of another definition; 4 completed, 5 failed; 1, 2 and 5 paused;
+    2, 4 and 5 with open incidents, 7 with a closed one."""
     ids = new_ids(10)
     for place, saga in enumerate(ids):
         labels = [("place", str(place)), ("region", "eu" if place % 2 == 0 else "us")]
         definition = CANCEL_ORDER if place % 3 == 0 else DEFINITION
         journal.append((first(saga, labels=labels, created_at=at(place), definition=definition),))
-    journal.append((then(ids[4], 2, SagaCompleted(output=None), status=COMPLETED), then(ids[5], 2, SagaFailed(), status=FAILED)))
-    await told.until(12)
+    journal.append(
+        (
+            then(ids[1], 2, SagaPaused(reason="", actor=""), paused=True),
+            then(ids[2], 2, SagaPaused(reason="", actor=""), incident(1, STEP_REJECTED), paused=True),
+            then(ids[4], 2, SagaCompleted(output=None), incident(1, HOOK_FAILED), status=COMPLETED),
+            then(ids[5], 2, SagaFailed(), incident(1, STEP_REJECTED), incident(2, LATE_OUTCOME), status=FAILED, paused=True),
+            then(ids[7], 2, incident(1, STEP_REJECTED), IncidentClosed(id=1)),
+        )
+    )
+    await told.until(15)
     return ids
 
 
@@ -70,6 +83,22 @@ FILTERS = {
     "from an instant": (SagaFilter(created_from=at(7)), [9, 8, 7]),
     "before an instant": (SagaFilter(created_before=at(2)), [1, 0]),
     "a span": (SagaFilter(created_from=at(3), created_before=at(6)), [5, 4, 3]),
+    "paused": (SagaFilter(is_paused=True), [5, 2, 1]),
+    "not paused": (SagaFilter(is_paused=False), [9, 8, 7, 6, 4, 3, 0]),
+    "needs a person": (SagaFilter(needs_person=True), [5, 4, 2]),
+    "needs nobody": (SagaFilter(needs_person=False), [9, 8, 7, 6, 3, 1, 0]),
+    "an incident": (SagaFilter(incident_kinds=frozenset({STEP_REJECTED})), [5, 2]),
+    "several incidents": (SagaFilter(incident_kinds=frozenset({LATE_OUTCOME, HOOK_FAILED})), [5, 4]),
+    "an incident that nobody has": (SagaFilter(incident_kinds=frozenset({PIVOT_UNKNOWN})), []),
+    "an incident, and needs nobody": (SagaFilter(incident_kinds=frozenset({STEP_REJECTED}), needs_person=False), []),
+    "paused, and needs nobody": (SagaFilter(is_paused=True, needs_person=False), [1]),
+    "needs a person, and not paused": (SagaFilter(is_paused=False, needs_person=True), [4]),
+    "needs a person, in several statuses": (SagaFilter(needs_person=True, statuses=frozenset({FAILED, COMPLETED})), [5, 4]),
+    "needs a person, of a definition": (SagaFilter(needs_person=True, definition_name=DEFINITION.name), [5, 4, 2]),
+    "needs a person, with labels": (SagaFilter(needs_person=True, labels=(("region", "eu"), ("place", "4"))), [4]),
+    "needs a person, in a span": (SagaFilter(needs_person=True, created_from=at(3), created_before=at(5)), [4]),
+    "paused, with a label": (SagaFilter(is_paused=True, labels=(("region", "us"),)), [5, 1]),
+    "not paused, needs nobody, of a label": (SagaFilter(is_paused=False, needs_person=False, labels=(("region", "eu"),)), [8, 6, 0]),
     "everything": (
         SagaFilter(
             statuses=frozenset({RUNNING, FAILED}),
@@ -79,6 +108,19 @@ FILTERS = {
             created_before=at(8),
         ),
         [7, 5],
+    ),
+    "everything, and a person": (
+        SagaFilter(
+            statuses=frozenset({RUNNING, FAILED}),
+            definition_name=DEFINITION.name,
+            labels=(("region", "us"),),
+            created_from=at(2),
+            created_before=at(8),
+            is_paused=True,
+            needs_person=True,
+            incident_kinds=frozenset({LATE_OUTCOME}),
+        ),
+        [5],
     ),
 }
 

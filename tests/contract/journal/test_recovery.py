@@ -7,7 +7,7 @@ from coordinator.core.events import SagaBegan, SagaCompensated, SagaCompleted, S
 from coordinator.core.values import Failure, IncidentKind, SagaId, SagaStatus
 from coordinator.engine.ports import Committed, JournalUnavailableError, SagaFilter
 from tests.builders import at
-from tests.journals import OpenJournal, StoredIncident, Told, World, first, new_id, new_ids, then
+from tests.journals import OpenIncident, OpenJournal, Told, World, first, new_id, new_ids, then
 
 REASON = Failure(13, "cannot be advanced")
 
@@ -105,7 +105,7 @@ async def test_quarantined_saga_is_not_loaded_and_has_an_incident(journal: OpenJ
     assert (stored.quarantined, stored.status) == (REASON, SagaStatus.RUNNING)
     listed = await journal.list_sagas(SagaFilter(), None, 10)
     assert {saga.saga_id: saga.quarantined for saga in listed} == {poison: REASON, sound: None}
-    assert world.incidents(poison) == [StoredIncident(0, IncidentKind.QUARANTINED, None, "cannot be advanced")]
+    assert world.incidents(poison) == [OpenIncident(0, IncidentKind.QUARANTINED, None, "cannot be advanced")]
 
 
 async def test_quarantine_comes_after_what_was_appended_before(journal: OpenJournal, told: Told) -> None:

@@ -1,4 +1,6 @@
-"""Definitions and participants, which are kept beside the sagas."""
+"""Definitions, participants and secrets, which are kept beside the sagas."""
+
+import asyncio
 
 from coordinator.core.values import DefinitionKey
 from tests.journals import OpenJournal, Told, World, definition, participant
@@ -59,3 +61,21 @@ async def test_registries_outlive_the_journal(world: World) -> None:
     async with await world.open(Told()) as journal:
         assert await journal.find_definition("a", 0) == definition("a", 1)
         assert await journal.list_participants() == [participant("pay", "a:1", expires_s=1)]
+
+
+async def test_secret_offered_first_is_kept(journal: OpenJournal) -> None:
+    assert await journal.keep_secret("tokens", b"first") == b"first"
+    assert await journal.keep_secret("tokens", b"second") == b"first"
+    assert await journal.keep_secret("others", b"\x00\xff") == b"\x00\xff"
+
+
+async def test_secrets_offered_at_once_are_one(journal: OpenJournal) -> None:
+    kept = await asyncio.gather(*(journal.keep_secret("tokens", bytes([number])) for number in range(20)))
+    assert len(set(kept)) == 1
+
+
+async def test_secret_outlives_the_journal(world: World) -> None:
+    async with await world.open(Told()) as journal:
+        await journal.keep_secret("tokens", b"first")
+    async with await world.open(Told()) as journal:
+        assert await journal.keep_secret("tokens", b"second") == b"first"

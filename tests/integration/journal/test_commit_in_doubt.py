@@ -7,10 +7,11 @@ from collections.abc import Callable
 
 import pytest
 
+from coordinator.core.events import IncidentClosed
 from coordinator.core.values import SagaId
 from coordinator.engine.ports import Committed, JournalUnavailableError, StartLost
 from coordinator.journal import SqlJournal
-from tests.journals import ImpatientClock, SqlWorld, Told, definition, eventually, first, new_id, new_ids, start_key, then
+from tests.journals import ImpatientClock, SqlWorld, Told, definition, eventually, first, incident, new_id, new_ids, start_key, then
 from tests.sqlite_faults import Faults, broken
 
 IO_ERROR = broken("SQLITE_IOERR")
@@ -50,6 +51,22 @@ async def test_commit_in_doubt_takes_place_once(
     assert world.sequences(saga) == [1, 2, 3]
     assert world.sequences(other) == [1]
     assert commits.commits == len(ways) + (ways[-1] == "fails") + 1
+
+
+@pytest.mark.parametrize("ways", [("happens unseen",), ("fails",), ("fails", "happens unseen")])
+async def test_row_that_changes_in_doubt_is_written_once_and_for_all(
+    journal: SqlJournal, told: Told, world: SqlWorld, faults: Faults, ways: tuple[str, ...]
+) -> None:  # R26
+    saga = new_id()
+    journal.append((first(saga),))
+    await told.until(1)
+    Once(faults, *ways)
+    journal.append((then(saga, 2, incident(1), paused=True),))
+    await told.until(2)
+    assert world.execute("SELECT paused, needs_person, sequence FROM saga") == [(1, 1, 2)]
+    journal.append((then(saga, 3, IncidentClosed(id=1), paused=True),))
+    await told.until(3)
+    assert world.execute("SELECT paused, needs_person, sequence FROM saga") == [(1, 0, 2)]
 
 
 @pytest.mark.parametrize("way", ["happens unseen", "fails"])

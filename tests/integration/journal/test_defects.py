@@ -1,5 +1,7 @@
 """Rows that the database itself refuses are found, and their saga set aside, while the others go on (R28)."""
 
+from dataclasses import replace
+
 import pytest
 
 from coordinator.core.events import SagaCompleted
@@ -14,8 +16,7 @@ from tests.sqlite_faults import CommitGate, Faults
 
 def sleeping_beyond_64_bits(saga: SagaId) -> Append:
     """Passes every check but that of the driver."""
-    append = then(saga, 2)
-    return Append(saga_id=saga, events=append.events, status=append.status, wake_at=Instant(2**70))
+    return replace(then(saga, 2), wake_at=Instant(2**70))
 
 
 @pytest.mark.parametrize("place", [0, 1, 7, 8, 14])

@@ -1,14 +1,15 @@
 """What a question costs must not grow with the sagas that it is not about: every one walks an index. And it sees one state."""
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from sqlalchemy import Connection, create_engine, event
 
-from coordinator.core.values import Instant, SagaId, SagaStatus
-from coordinator.engine.ports import SagaFilter
-from coordinator.journal import queries
+from coordinator.core.values import IncidentKind, Instant, SagaId, SagaStatus
+from coordinator.engine.ports import IncidentFilter, SagaFilter
+from coordinator.journal import listings, queries
 from coordinator.journal.database_file import DatabaseFile
 from coordinator.journal.schema import bring_up_to_date
 from coordinator.journal.sqlite import connect, reading_engine
@@ -48,8 +49,12 @@ def plans_of(connection: Connection, ask: Callable[[Connection], object]) -> lis
     return lines
 
 
+def incidents(where: IncidentFilter, after: tuple[Instant, SagaId, int] | None = None) -> Callable[[Connection], object]:
+    return lambda connection: listings.list_incidents(connection, where, after, 100)
+
+
 def listing(where: SagaFilter, before: tuple[Instant, SagaId] | None) -> Callable[[Connection], object]:
-    return lambda connection: queries.list_sagas(connection, where, before, 100)
+    return lambda connection: listings.list_sagas(connection, where, before, 100)
 
 
 QUESTIONS: dict[str, Callable[[Connection], object]] = {
@@ -67,12 +72,17 @@ QUESTIONS: dict[str, Callable[[Connection], object]] = {
     "a definition's": listing(SagaFilter(definition_name="d"), CURSOR),
     "a label's": listing(SagaFilter(labels=(("a", "b"), ("c", "d"))), CURSOR),
     "a time's": listing(SagaFilter(created_from=at(1), created_before=at(9)), None),
+    "not paused, needs nobody": listing(SagaFilter(is_paused=False, needs_person=False), CURSOR),
+    "not paused, of a status": listing(SagaFilter(is_paused=False, statuses=frozenset({SagaStatus.FAILED})), CURSOR),
+    "needs nobody, of a definition": listing(SagaFilter(needs_person=False, definition_name="d"), CURSOR),
 }
 WRITES: dict[str, Callable[[Statements, Connection], object]] = {
     "keys": lambda statements, connection: statements.find_keys.fetch(connection, [("d", "k"), ("d", "l")]),
     "ids": lambda statements, connection: statements.find_sagas.fetch(connection, [(SAGA,), (SAGA,)]),
     "predecessors": lambda statements, connection: statements.count_events.total(connection, [(SAGA, 1), (SAGA, 2)]),
-    "rows": lambda statements, connection: statements.update_sagas.count(connection, [(SAGA, 1, 1, 1, None, None)] * 2),
+    "rows": lambda statements, connection: statements.update_sagas.count(connection, [(SAGA, 1, 1, 1, None, None, True, False)] * 2),
+    "incidents": lambda statements, connection: statements.close_incidents.count(connection, [(SAGA, 1, 1), (SAGA, 2, 1)]),
+    "needs": lambda statements, connection: statements.update_needs.count(connection, [(SAGA,), (SAGA,)]),
 }
 
 
@@ -87,6 +97,71 @@ def assert_indexed(plans: list[str]) -> None:
 @pytest.mark.parametrize("question", QUESTIONS)
 def test_question_walks_an_index_in_order(connection: Connection, question: str) -> None:
     assert_indexed(plans_of(connection, QUESTIONS[question]))
+
+
+SOMETHING_ELSE = {
+    "nothing": SagaFilter(),
+    "a status": SagaFilter(statuses=frozenset({SagaStatus.COMPLETED})),
+    "several statuses": SagaFilter(statuses=frozenset({SagaStatus.COMPLETED, SagaStatus.RUNNING})),
+    "a definition": SagaFilter(definition_name="d"),
+    "labels": SagaFilter(labels=(("a", "b"), ("c", "d"))),
+    "a time": SagaFilter(created_from=at(1), created_before=at(9)),
+    "all of it": SagaFilter(
+        statuses=frozenset({SagaStatus.FAILED}), definition_name="d", labels=(("a", "b"),), created_from=at(1), created_before=at(9)
+    ),
+}
+PAUSED, NEEDY = "ix_saga_paused", "ix_saga_needs_person"
+FEW: dict[str, tuple[Callable[[SagaFilter], SagaFilter], set[str]]] = {
+    "paused": (lambda also: replace(also, is_paused=True), {PAUSED}),
+    "needs a person": (lambda also: replace(also, needs_person=True), {NEEDY}),
+    "a kind of incident": (lambda also: replace(also, incident_kinds=frozenset({IncidentKind.LATE_OUTCOME})), {NEEDY}),
+    "paused and needs a person": (lambda also: replace(also, is_paused=True, needs_person=True), {PAUSED, NEEDY}),
+    "paused and needs nobody": (lambda also: replace(also, is_paused=True, needs_person=False), {PAUSED}),
+}
+
+
+@pytest.mark.parametrize("also", SOMETHING_ELSE)
+@pytest.mark.parametrize("before", [None, CURSOR], ids=["first page", "next page"])
+@pytest.mark.parametrize("few", FEW)
+def test_index_of_the_few_leads_whatever_else_is_asked(
+    connection: Connection, few: str, also: str, before: tuple[Instant, SagaId] | None
+) -> None:
+    asked_for, indexes = FEW[few]
+    plans = plans_of(connection, listing(asked_for(SOMETHING_ELSE[also]), before))
+    assert_indexed(plans)
+    assert plans[0].split()[1] == "saga"
+    assert indexes & set(plans[0].split()), plans
+
+
+OPEN, BY_AGE = "ix_incident_open", "ix_incident_opened_at_saga_id_id"
+INCIDENTS = {
+    "open": (IncidentFilter(), OPEN),
+    "all": (IncidentFilter(include_closed=True), BY_AGE),
+    "open, of kinds": (IncidentFilter(kinds=frozenset({IncidentKind.KEY_EXPIRED, IncidentKind.QUARANTINED})), OPEN),
+    "all, of a kind": (IncidentFilter(include_closed=True, kinds=frozenset({IncidentKind.KEY_EXPIRED})), BY_AGE),
+    "open, of a definition": (IncidentFilter(definition_name="d"), OPEN),
+    "all, of a definition": (IncidentFilter(include_closed=True, definition_name="d"), BY_AGE),
+}
+
+
+@pytest.mark.parametrize("after", [None, (at(5), SAGA, 2)], ids=["first page", "next page"])
+@pytest.mark.parametrize("question", INCIDENTS)
+def test_list_of_incidents_walks_its_index_in_order(
+    connection: Connection, question: str, after: tuple[Instant, SagaId, int] | None
+) -> None:
+    where, index = INCIDENTS[question]
+    plans = plans_of(connection, incidents(where, after))
+    assert_indexed(plans)
+    assert plans[0].split()[1] == "incident"
+    assert index in plans[0].split(), plans
+
+
+@pytest.mark.parametrize("include_closed", [False, True])
+def test_incidents_of_one_saga_are_found_by_it_alone(connection: Connection, include_closed: bool) -> None:
+    where = IncidentFilter(saga_id=SAGA, include_closed=include_closed, definition_name="d")
+    plans = plans_of(connection, incidents(where, (at(5), SAGA, 2)))
+    assert [line for line in plans if "SCAN" in line] == []
+    assert any(line.startswith("SEARCH incident") and "(saga_id=?)" in line for line in plans), plans
 
 
 @pytest.mark.parametrize("write", WRITES)

@@ -85,7 +85,7 @@ async def test_schema_of_a_newer_version_is_left_alone(world: SqlWorld) -> None:
 async def test_schema_of_two_revisions_is_refused(world: SqlWorld) -> None:
     async with await world.open(Told()):
         pass
-    world.execute("INSERT INTO alembic_version VALUES ('0002')")
+    world.execute("INSERT INTO alembic_version VALUES ('0001')")
     with pytest.raises(JournalOpenError, match="0001, 0002"):
         await world.open(Told())
 
@@ -111,7 +111,7 @@ async def test_view_shows_sagas_to_people(world: SqlWorld) -> None:
         journal.append((first(saga, created_at=created_at), then(saga, 2, opened, SagaFailed(), status=SagaStatus.FAILED, when=failed_at)))
         await told.until(2)
     assert world.execute("SELECT * FROM saga_view") == [
-        (saga, "place-order", 1, "FAILED", "2025-11-24T16:00:00.000007Z", "2025-11-24T16:00:01.500000Z", None, None, 1)
+        (saga, "place-order", 1, "FAILED", "2025-11-24T16:00:00.000007Z", "2025-11-24T16:00:01.500000Z", None, "no", None, 1)
     ]
 
 

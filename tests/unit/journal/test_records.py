@@ -1,20 +1,38 @@
-"""What the journal knows by heart about the core agrees with the core."""
+"""When the row of a saga is written anew."""
 
-from coordinator.core.values import UNFINISHED, SagaStatus
-from coordinator.journal.records import record_of
-from coordinator.journal.tables import IS_UNFINISHED
+import pytest
+
+from coordinator.core.values import SagaStatus
+from coordinator.engine.ports import Append
+from coordinator.journal.records import Standing, record_of
 from tests.builders import at
 from tests.journals import first, new_id, then
 
-
-def test_unfinished_sagas_of_the_index_are_those_of_the_core() -> None:
-    assert f"status IN ({', '.join(str(int(status)) for status in sorted(UNFINISHED))}) AND quarantine_code IS NULL" == IS_UNFINISHED
-
-
-def test_sleeping_saga_has_its_row_written() -> None:
-    append = first(new_id(), wake_at=at(9), status=SagaStatus.PENDING)
-    assert record_of(append).changes_row
+RUNNING = Standing(SagaStatus.RUNNING, is_unfinished=True, is_paused=False, has_ended=False)
+SAGA = new_id()
 
 
 def test_step_that_succeeds_leaves_the_row_alone() -> None:
-    assert not record_of(then(new_id(), 2)).changes_row
+    assert not record_of(then(SAGA, 2)).changes_row(RUNNING)
+
+
+CHANGES = {
+    "another status": then(SAGA, 2, status=SagaStatus.COMPENSATING),
+    "paused": then(SAGA, 2, paused=True),
+    "nothing can move": then(SAGA, 2, unfinished=False),
+    "ended": then(SAGA, 2, ended=True),
+}
+
+
+@pytest.mark.parametrize("append", CHANGES.values(), ids=CHANGES.keys())
+def test_change_of_what_the_row_tells_writes_it(append: Append) -> None:
+    assert record_of(append).changes_row(RUNNING)
+
+
+def test_row_of_which_nothing_is_known_is_written() -> None:
+    assert record_of(then(SAGA, 2)).changes_row(None)
+
+
+def test_sleeping_saga_has_its_row_written() -> None:
+    record = record_of(first(SAGA, wake_at=at(9), status=SagaStatus.PENDING))
+    assert record.changes_row(record.standing)
