@@ -9,21 +9,50 @@ from coordinator.core.events import (
     AttemptFailed,
     Event,
     Fact,
+    IncidentClosed,
     IncidentOpened,
+    LateOutcome,
+    OutputResolved,
+    Reached,
     SagaBegan,
     SagaCompensated,
     SagaCompleted,
     SagaFailed,
+    SagaPaused,
     SagaRecovered,
+    SagaResumed,
     SagaStarted,
+    SagaTerminated,
     SagaTurnedBack,
+    StepAccepted,
     StepCompensated,
     StepCompensationFailed,
+    StepCompletedEarly,
+    StepDue,
+    StepHeartbeat,
+    StepLeftOut,
+    StepPolicyChanged,
     StepRejected,
+    StepResolved,
+    StepRetried,
     StepSucceeded,
+    StepUnfit,
     StepUnknown,
+    TurnBackRequested,
 )
+from coordinator.core.inputs import (
+    PolicyChange,
+    Rejected,
+    Resolution,
+    ResolvedCompensated,
+    ResolvedRejected,
+    ResolvedSkipped,
+    ResolvedSucceeded,
+    Succeeded,
+)
+from coordinator.core.plan import RetryPolicy
 from coordinator.core.values import (
+    MICROS_PER_SECOND,
     AttemptKey,
     AttemptOutcome,
     DefinitionKey,
@@ -37,6 +66,7 @@ from coordinator.core.values import (
     TraceContext,
     TurnBackCause,
 )
+from participant_sdk.definitions.durations import DURATION_SECONDS_MAX
 
 UINT32_MAX: Final = 2**32 - 1
 INT32_MAX: Final = 2**31 - 1
@@ -55,6 +85,28 @@ attempts = st.builds(AttemptKey, step_id=step_ids, direction=st.sampled_from(Dir
 traces = st.builds(TraceContext, traceparent=words, parent_traceparent=words, tracestate=words)
 labels = st.dictionaries(words, words, max_size=4).map(lambda made: tuple(sorted(made.items())))
 sent_at = st.none() | instants
+durations = st.integers(0, DURATION_SECONDS_MAX * MICROS_PER_SECOND)
+"""In microseconds: all that google.protobuf.Duration can say, but for those below zero."""
+retry_policies = st.builds(
+    RetryPolicy,
+    attempts_max=st.integers(0, UINT32_MAX),
+    initial_backoff_us=durations,
+    multiplier=st.floats(1, allow_infinity=False),
+    backoff_max_us=durations,
+    non_retryable_codes=st.frozensets(st.integers(-INT32_MAX, INT32_MAX), max_size=4),
+)
+policy_changes = st.builds(
+    PolicyChange,
+    execute_retry=st.none() | retry_policies,
+    compensate_retry=st.none() | retry_policies,
+    attempt_timeout_us=st.none() | durations,
+    execute_time_limit_us=st.none() | durations,
+    recovery_time_limit_us=st.none() | durations,
+)
+resolutions: st.SearchStrategy[Resolution] = st.one_of(
+    st.builds(ResolvedSucceeded, payloads), st.builds(ResolvedSkipped), st.builds(ResolvedRejected), st.builds(ResolvedCompensated)
+)
+results = st.builds(Succeeded, output=payloads) | st.builds(Rejected, failure=failures, sealed=st.booleans())
 
 FACTS: Final[dict[type[Fact], st.SearchStrategy[Fact]]] = {
     SagaStarted: st.builds(
@@ -74,6 +126,13 @@ FACTS: Final[dict[type[Fact], st.SearchStrategy[Fact]]] = {
     StepSucceeded: st.builds(StepSucceeded, attempt=attempts, sent_at=sent_at, output=payloads),
     StepRejected: st.builds(StepRejected, attempt=attempts, sent_at=sent_at, failure=failures, sealed=st.booleans()),
     StepUnknown: st.builds(StepUnknown, attempt=attempts, sent_at=sent_at, failure=failures),
+    StepAccepted: st.builds(StepAccepted, attempt=attempts, sent_at=sent_at, accepted_until=instants),
+    StepHeartbeat: st.builds(StepHeartbeat, step_id=step_ids, accepted_until=instants, progress=st.none() | payloads),
+    StepCompletedEarly: st.builds(StepCompletedEarly, step_id=step_ids, round=counts, result=results),
+    LateOutcome: st.builds(LateOutcome, attempt=attempts, sent_at=sent_at, outcome=st.none() | payloads | failures),
+    TurnBackRequested: st.builds(
+        TurnBackRequested, cause=st.sampled_from(TurnBackCause), step_id=st.none() | step_ids, failure=failures, actor=words
+    ),
     SagaTurnedBack: st.builds(
         SagaTurnedBack,
         cause=st.sampled_from(TurnBackCause),
@@ -90,9 +149,33 @@ FACTS: Final[dict[type[Fact], st.SearchStrategy[Fact]]] = {
     SagaCompleted: st.builds(SagaCompleted, output=st.none() | payloads),
     SagaCompensated: st.builds(SagaCompensated),
     SagaFailed: st.builds(SagaFailed),
+    SagaPaused: st.builds(SagaPaused, reason=words, actor=words),
+    SagaResumed: st.builds(SagaResumed, reason=words, actor=words),
+    SagaTerminated: st.builds(SagaTerminated, reason=words, actor=words),
+    StepRetried: st.builds(
+        StepRetried,
+        step_id=step_ids,
+        direction=st.sampled_from(Direction),
+        round=counts,
+        input=st.none() | payloads,
+        reason=words,
+        actor=words,
+    ),
+    StepResolved: st.builds(StepResolved, step_id=step_ids, resolution=resolutions, reason=words, actor=words),
+    StepPolicyChanged: st.builds(StepPolicyChanged, step_id=step_ids, change=policy_changes, reason=words, actor=words),
+    OutputResolved: st.builds(OutputResolved, output=payloads, reason=words, actor=words),
+    IncidentClosed: st.builds(IncidentClosed, id=counts),
     SagaRecovered: st.builds(SagaRecovered, in_doubt=st.lists(attempts, max_size=4).map(tuple)),
 }
 """Each kind of fact, so that a test can go through all of them."""
 
 facts: st.SearchStrategy[Fact] = st.one_of(*FACTS.values())
-events: st.SearchStrategy[Event] = st.builds(Event, sequence=st.integers(1, INT64_MAX), occurred_at=instants, fact=facts)
+REACHED: Final[dict[type[Reached], st.SearchStrategy[Reached]]] = {
+    StepDue: st.builds(StepDue, step_id=step_ids, input=st.none() | payloads),
+    StepLeftOut: st.builds(StepLeftOut, step_id=step_ids),
+    StepUnfit: st.builds(StepUnfit, step_id=step_ids, failure=failures),
+}
+"""Each kind of consequence for a step that is reached."""
+
+reached: st.SearchStrategy[tuple[Reached, ...]] = st.lists(st.one_of(*REACHED.values()), max_size=4).map(tuple)
+events: st.SearchStrategy[Event] = st.builds(Event, sequence=st.integers(1, INT64_MAX), occurred_at=instants, fact=facts, reached=reached)

@@ -7,7 +7,7 @@ from saga.v1 import participant_pb2, saga_pb2
 _UNKNOWN = participant_pb2.Unknown()
 
 
-def execute_request(call: CallParticipant, time_left_us: int) -> participant_pb2.ExecuteRequest:
+def execute_request(call: CallParticipant, time_left_us: int, completion_token: str) -> participant_pb2.ExecuteRequest:
     """The message that asks a participant to do a step."""
     return participant_pb2.ExecuteRequest(
         saga_id=call.saga_id,
@@ -19,6 +19,7 @@ def execute_request(call: CallParticipant, time_left_us: int) -> participant_pb2
         first_attempt_at=to_timestamp(call.first_attempt_at),
         input=to_any(call.input),
         time_left=to_duration(time_left_us),
+        completion_token=completion_token,
     )
 
 

@@ -11,6 +11,7 @@ from google.rpc.code_pb2 import Code
 from coordinator.codec.values import payload_of
 from coordinator.core.effects import CallParticipant
 from coordinator.core.inputs import (
+    Accepted,
     Compensated,
     KeyExpired,
     Misconfigured,
@@ -26,6 +27,9 @@ from saga.v1 import participant_pb2
 
 RETRY_DELAY_US_MAX: Final = 3_600 * MICROS_PER_SECOND
 """Longest delay that a participant can ask for; beyond it the coordinator asks again by itself."""
+ACCEPTED_US_MIN: Final = MICROS_PER_SECOND
+ACCEPTED_US_MAX: Final = 366 * 24 * 3_600 * MICROS_PER_SECOND
+"""How long an accepted step may take."""
 FAILURE_MESSAGE_CHARS_MAX: Final = 1_024
 """What is kept of a message of a participant: it is written to the journal with every attempt."""
 FAILURE_DETAILS_MAX: Final = 16
@@ -66,7 +70,7 @@ STATUS_MEANINGS: Final[dict[int, StatusMeaning]] = {
 
 def outcome_of_status(status: status_pb2.Status) -> Outcome:
     """The outcome of a call that ended in a gRPC status instead of an answer."""
-    failure = _failure(status)
+    failure = failure_of_participant(status)
     if error_reason(status) == ErrorReason.KEY_EXPIRED:
         return KeyExpired(failure=failure)  # R21
     retry_info = find_detail(status, error_details_pb2.RetryInfo)
@@ -98,7 +102,7 @@ def _read_execution(call: CallParticipant, response: participant_pb2.ExecuteResp
             problem = call.check_output(output)
             return _unknown(problem) if problem else Succeeded(output=output)
         case "rejected":
-            failure = _failure(response.rejected.status)
+            failure = failure_of_participant(response.rejected.status)
             if error_reason(response.rejected.status) == ErrorReason.KEY_EXPIRED:
                 return KeyExpired(failure=failure)  # R21, however it is said
             if failure.code == Code.OK:
@@ -106,6 +110,8 @@ def _read_execution(call: CallParticipant, response: participant_pb2.ExecuteResp
             return Rejected(failure=failure, sealed=response.rejected.sealed)
         case "retry_later":
             return _retry_later(response.retry_later)
+        case "accepted":
+            return _accepted(response.accepted)
         case _:
             return _unknown("the participant answered OK without an outcome")
 
@@ -121,8 +127,18 @@ def outcome_of_compensation(response: participant_pb2.CompensateResponse) -> Out
             return _unknown("the participant answered OK without an outcome")
 
 
+def _accepted(answer: participant_pb2.Accepted) -> Outcome:
+    """A time out of bounds is not rounded to one inside: participant and coordinator would count on different ones (R24)."""
+    time_limit_us = answer.time_limit.seconds * MICROS_PER_SECOND + answer.time_limit.nanos // 1_000
+    if not ACCEPTED_US_MIN <= time_limit_us <= ACCEPTED_US_MAX:
+        return _unknown(
+            f"the participant answered Accepted; expected a time limit from 1 s to 366 days, found {time_limit_us / MICROS_PER_SECOND:g} s"
+        )
+    return Accepted(time_limit_us=time_limit_us)
+
+
 def _retry_later(answer: participant_pb2.RetryLater) -> RetryLater:
-    failure = _failure(answer.status)
+    failure = failure_of_participant(answer.status)
     if failure.code == Code.OK:
         failure = Failure(Code.UNAVAILABLE, failure.message or "the participant asked to be called again later", failure.details)
     return RetryLater(failure=failure, delay_us=_bounded_us(answer.delay))
@@ -132,7 +148,7 @@ def _unknown(message: str) -> Unknown:
     return Unknown(failure=Failure(Code.INTERNAL, _bounded_text(message)))
 
 
-def _failure(status: status_pb2.Status) -> Failure:
+def failure_of_participant(status: status_pb2.Status) -> Failure:
     """What a participant says of a failure, as much of it as is kept. Details that are garbage change nothing in what the code says."""
     details: list[Payload] = []
     bytes_left = FAILURE_DETAILS_BYTES_MAX

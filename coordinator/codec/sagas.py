@@ -6,27 +6,29 @@ from google.protobuf.any_pb2 import Any
 
 from coordinator.codec.values import fill_any, fill_timestamp, to_status, to_timestamp
 from coordinator.core.events import IncidentOpened
-from coordinator.core.plan import SagaPlan, StepPlan
-from coordinator.core.state import SagaState, StepState
-from coordinator.core.values import Instant, Payload, SagaStatus, StepStatus
-from coordinator.engine.ports import StoredSaga
-from saga.v1 import saga_pb2
+from coordinator.core.plan import SagaPlan
+from coordinator.core.state import IncidentState, PersonAction, SagaState, StepState
+from coordinator.core.values import Failure, IncidentKind, Instant, Payload, StepStatus
+from coordinator.engine.ports import StoredIncident, StoredSaga
+from saga.v1 import operator_pb2, saga_pb2
 
 PAYLOAD_BYTES_SHOWN_MAX: Final = 3 * 1024 * 1024
 """Payloads of one saga in one message, which may be 4 MiB."""
-
-_IN_MOTION = frozenset({StepStatus.EXECUTING, StepStatus.COMPENSATING})
+_NONE: Final = -1
+"""Not even an empty payload fits."""
 
 
 class _Payloads:
     """Adds payloads to a message for as long as they fit into it: a saga may hold more than one message can carry."""
 
-    def __init__(self) -> None:
+    def __init__(self, bytes_max: int) -> None:
         self.omitted = False
-        self._left = PAYLOAD_BYTES_SHOWN_MAX
+        self._left = bytes_max
 
-    def add(self, field: Any, payload: Payload) -> None:
+    def add(self, field: Any, payload: Payload | None) -> None:
         """Writes the payload into an empty field, or leaves the field unset."""
+        if payload is None:
+            return
         self._left -= len(payload.value)
         if self._left < 0:
             self.omitted = True
@@ -34,43 +36,135 @@ class _Payloads:
             fill_any(field, payload)
 
 
+# ── As the journal's events have it ──────────────────────────────────────────────────────────────────────────────────────────────
+
+
 def saga_message(plan: SagaPlan, state: SagaState) -> saga_pb2.Saga:
     """One saga with everything that is known of it."""
-    saga, payloads = saga_summary(plan, state), _Payloads()
-    payloads.add(saga.input, state.input)
-    if state.output is not None:
-        payloads.add(saga.output, state.output)
-    for index, step_plan in enumerate(plan.steps):
-        _fill_step_result(saga.steps.add(), state, step_plan, index, payloads)
+    payloads = _Payloads(PAYLOAD_BYTES_SHOWN_MAX)
+    saga = _whole(plan, state, payloads)
     saga.payloads_omitted = payloads.omitted
-    saga.incidents.extend(incident_message(opened_at, incident) for opened_at, incident in state.incidents)
+    return saga
+
+
+def saga_without_payloads(plan: SagaPlan, state: SagaState) -> saga_pb2.Saga:
+    """One saga with its steps and incidents, but without what it and they were given and returned."""
+    return _whole(plan, state, _Payloads(_NONE))
+
+
+def _whole(plan: SagaPlan, state: SagaState, payloads: _Payloads) -> saga_pb2.Saga:
+    saga = saga_summary(plan, state)
+    payloads.add(saga.input, state.input)
+    payloads.add(saga.output, state.output)
+    for step in state.steps:
+        _fill_step_result(saga.steps.add(), state, step, payloads)
+    if state.hook is not None:
+        _fill_step_result(saga.hook, state, state.hook, payloads)
+    saga.incidents.extend(incident_message(incident) for incident in state.incidents)
     return saga
 
 
 def saga_summary(plan: SagaPlan, state: SagaState) -> saga_pb2.Saga:
     """One saga without steps and payloads."""
     assert state.status is not None, "only a saga that exists is shown"
-    return saga_pb2.Saga(
+    saga = saga_pb2.Saga(
         id=state.saga_id,
         definition=saga_pb2.DefinitionReference(name=plan.key.name, version=plan.key.version),
         status=saga_pb2.SagaStatus.ValueType(state.status),
         error=None if state.failure is None else to_status(state.failure),
         cause=saga_pb2.TurnBackCause.ValueType(state.cause or 0),
         created_at=to_timestamp(state.created_at),
-        started_at=None if state.started_at is None else to_timestamp(state.started_at),
-        ended_at=None if state.ended_at is None else to_timestamp(state.ended_at),
-        deadline=None if state.deadline is None else to_timestamp(state.deadline),
         labels=dict(state.labels),
         sequence=state.sequence,
         traceparent=state.trace.traceparent,
         idempotency_key=state.idempotency_key,
         failed_step_id=state.failed_step or "",
+        paused=None if state.paused is None else person_message(state.paused),
+        terminated=None if state.terminated is None else person_message(state.terminated),
+        needs_person=state.needs_person,
+    )
+    _fill_instants(saga, state)
+    requested = state.turn_back_requested
+    if requested is not None:
+        wish = saga.turn_back_requested
+        wish.cause = saga_pb2.TurnBackCause.ValueType(requested.cause)
+        wish.step_id, wish.actor = requested.step_id or "", requested.actor
+        wish.error.CopyFrom(to_status(requested.failure))
+    return saga
+
+
+def person_message(action: PersonAction) -> saga_pb2.PersonAction:
+    """Who did something, why, and when."""
+    return saga_pb2.PersonAction(actor=action.actor, reason=action.reason, occurred_at=to_timestamp(action.at))
+
+
+def incident_message(incident: IncidentState) -> saga_pb2.Incident:
+    """One incident of a saga."""
+    return _incident(incident.fact, incident.opened_at, incident.closed_at)
+
+
+def _incident(fact: IncidentOpened, opened_at: Instant, closed_at: Instant | None) -> saga_pb2.Incident:
+    return saga_pb2.Incident(
+        id=fact.id,
+        kind=saga_pb2.IncidentKind.ValueType(fact.kind),
+        step_id=fact.step_id or "",
+        error=to_status(fact.failure),
+        opened_at=to_timestamp(opened_at),
+        closed_at=None if closed_at is None else to_timestamp(closed_at),
     )
 
 
+def _fill_instants(saga: saga_pb2.Saga, state: SagaState) -> None:
+    if state.started_at is not None:
+        fill_timestamp(saga.started_at, state.started_at)
+    if state.ended_at is not None:
+        fill_timestamp(saga.ended_at, state.ended_at)
+    if state.deadline is not None:
+        fill_timestamp(saga.deadline, state.deadline)
+    if state.start_at is not None:
+        fill_timestamp(saga.start_at, state.start_at)
+
+
+def _fill_step_result(result: saga_pb2.StepResult, state: SagaState, step: StepState, payloads: _Payloads) -> None:
+    result.id, result.action = step.plan.id, step.plan.action
+    result.kind = saga_pb2.StepKind.ValueType(step.plan.kind)
+    result.status = saga_pb2.StepStatus.ValueType(step.status)
+    if step.execute is not None:
+        result.execute_attempts, result.round = step.execute.number, step.execute.round
+        fill_timestamp(result.started_at, step.execute.due_at)
+    if step.compensate is not None:
+        result.compensate_attempts = step.compensate.number
+    payloads.add(result.input, step.input)
+    payloads.add(result.output, step.output)
+    payloads.add(result.progress, step.progress)
+    if step.ended_at is not None:
+        fill_timestamp(result.ended_at, step.ended_at)
+    if step.accepted_until is not None:
+        fill_timestamp(result.accepted_until, step.accepted_until)
+    if step.resolved is not None:
+        result.resolved.CopyFrom(person_message(step.resolved))
+    _add_last_attempt(result, state, step)
+
+
+def _add_last_attempt(result: saga_pb2.StepResult, state: SagaState, step: StepState) -> None:
+    calls = [call.failure for call in (step.compensate, step.execute) if call is not None]
+    failures = [failure for failure in (*calls, step.failure) if failure is not None]
+    if failures and step.status is not StepStatus.SUCCEEDED:
+        result.error.CopyFrom(to_status(failures[0]))
+    current = {StepStatus.EXECUTING: step.execute, StepStatus.COMPENSATING: step.compensate}.get(step.status)
+    if current is not None and current.retry_at is not None and state.is_unfinished and state.paused is None:
+        fill_timestamp(result.next_attempt_at, current.retry_at)
+
+
+# ── As its rows have it ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
 def stored_summary(saga: StoredSaga) -> saga_pb2.Saga:
-    """One saga as its row has it: for lists."""
-    return saga_pb2.Saga(
+    """One saga as its row has it: for lists.
+
+    Of a paused one the row does not say by whom: `paused` is set, and empty.
+    """
+    summary = saga_pb2.Saga(
         id=saga.saga_id,
         definition=saga_pb2.DefinitionReference(name=saga.definition.name, version=saga.definition.version),
         status=saga_pb2.SagaStatus.ValueType(saga.status),
@@ -78,45 +172,27 @@ def stored_summary(saga: StoredSaga) -> saga_pb2.Saga:
         created_at=to_timestamp(saga.created_at),
         ended_at=None if saga.ended_at is None else to_timestamp(saga.ended_at),
         labels=dict(saga.labels),
+        needs_person=saga.needs_person,
     )
+    if saga.is_paused:
+        summary.paused.SetInParent()
+    return summary
 
 
-def incident_message(opened_at: Instant, incident: IncidentOpened) -> saga_pb2.Incident:
-    """One incident."""
-    return saga_pb2.Incident(
-        id=incident.id,
-        kind=saga_pb2.IncidentKind.ValueType(incident.kind),
-        step_id=incident.step_id or "",
-        error=to_status(incident.failure),
-        opened_at=to_timestamp(opened_at),
+def quarantined_message(saga: StoredSaga, failure: Failure) -> saga_pb2.Saga:
+    """One saga that the journal has set aside: as its row has it, because its events may be what cannot be read."""
+    summary = stored_summary(saga)
+    incident = IncidentOpened(id=0, kind=IncidentKind.QUARANTINED, step_id=None, failure=failure)
+    summary.incidents.append(_incident(incident, saga.created_at, None))
+    return summary
+
+
+def stored_incident_message(incident: StoredIncident) -> operator_pb2.SagaIncident:
+    """One incident as its row has it, with the saga that it belongs to."""
+    fact = IncidentOpened(id=incident.id, kind=incident.kind, step_id=incident.step_id, failure=incident.failure)
+    return operator_pb2.SagaIncident(
+        saga_id=incident.saga_id,
+        definition=saga_pb2.DefinitionReference(name=incident.definition.name, version=incident.definition.version),
+        status=saga_pb2.SagaStatus.ValueType(incident.status),
+        incident=_incident(fact, incident.opened_at, incident.closed_at),
     )
-
-
-def _fill_step_result(result: saga_pb2.StepResult, state: SagaState, plan: StepPlan, index: int, payloads: _Payloads) -> None:
-    step = state.steps[index]
-    execute, compensate = step.execute, step.compensate
-    result.id, result.action = plan.id, plan.action
-    result.kind = saga_pb2.StepKind.ValueType(plan.kind)
-    result.status = saga_pb2.StepStatus.ValueType(step.status)
-    if execute is not None:
-        result.execute_attempts = execute.number
-        payloads.add(result.input, plan.input(state))
-        fill_timestamp(result.started_at, execute.due_at)
-    if compensate is not None:
-        result.compensate_attempts = compensate.number
-    if step.output is not None:
-        payloads.add(result.output, step.output)
-    if step.ended_at is not None:
-        fill_timestamp(result.ended_at, step.ended_at)
-    _add_last_attempt(result, state.status, step)
-
-
-def _add_last_attempt(result: saga_pb2.StepResult, status: SagaStatus | None, step: StepState) -> None:
-    current = step.compensate or step.execute
-    if current is None:
-        return
-    failures = [call.failure for call in (step.compensate, step.execute) if call is not None and call.failure is not None]
-    if failures and step.status is not StepStatus.SUCCEEDED:
-        result.error.CopyFrom(to_status(failures[0]))
-    if step.status in _IN_MOTION and status in (SagaStatus.RUNNING, SagaStatus.COMPENSATING) and current.retry_at is not None:
-        result.next_attempt_at.CopyFrom(to_timestamp(current.retry_at))

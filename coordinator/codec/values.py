@@ -13,17 +13,15 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from google.rpc.status_pb2 import Status
 
 from coordinator.core.values import MICROS_PER_SECOND, Failure, Instant, Payload
+from participant_sdk.definitions.durations import DURATION_SECONDS_MAX, NANOS_MAX
 
 TYPE_URL_PREFIX: Final = "type.googleapis.com/"
 """What google.protobuf.Any puts before the full name of a message."""
 NANOS_PER_MICRO: Final = 1_000
-NANOS_MAX: Final = 999_999_999
 INSTANT_MIN: Final = Instant(-62_135_596_800 * MICROS_PER_SECOND)
 """0001-01-01T00:00Z, the earliest that google.protobuf.Timestamp allows."""
 INSTANT_MAX: Final = Instant(253_402_300_800 * MICROS_PER_SECOND - 1)
 """The last microsecond of the year 9999, the latest that google.protobuf.Timestamp allows."""
-DURATION_SECONDS_MAX: Final = 315_576_000_000
-"""About 10,000 years either way: what google.protobuf.Duration allows."""
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -71,22 +69,22 @@ def instant_of_datetime(moment: datetime) -> Instant:
     return Instant((passed.days * 86_400 + passed.seconds) * MICROS_PER_SECOND + passed.microseconds)
 
 
-def to_duration(micros: int) -> Duration:
-    """Microseconds as a message; seconds and nanos have the same sign, as google.protobuf.Duration wants it."""
+def fill_duration(message: Duration, micros: int) -> None:
+    """Writes microseconds into a message that belongs to another one already; seconds and nanos have the same sign, as
+    google.protobuf.Duration wants it. Raises ValueError beyond 10,000 years."""
     seconds, rest = divmod(abs(micros), MICROS_PER_SECOND)
+    if seconds > DURATION_SECONDS_MAX:
+        raise ValueError(f"a duration of {micros} µs is out of range")
     sign = -1 if micros < 0 else 1
-    return Duration(seconds=sign * seconds, nanos=sign * rest * NANOS_PER_MICRO)
+    message.seconds, message.nanos = sign * seconds, sign * rest * NANOS_PER_MICRO
+    message.SetInParent()  # also no time at all is a duration
 
 
-def micros_of(message: Duration) -> int:
-    """A duration in microseconds, cut towards zero. Raises ValueError beyond 10,000 years, or if seconds and nanos contradict."""
-    seconds, nanos = message.seconds, message.nanos
-    if abs(seconds) > DURATION_SECONDS_MAX or abs(nanos) > NANOS_MAX:
-        raise ValueError(f"a duration of {seconds} s and {nanos} ns is out of range")
-    if seconds * nanos < 0:
-        raise ValueError(f"seconds and nanos of a duration must have the same sign, found {seconds} s and {nanos} ns")
-    magnitude = abs(seconds) * MICROS_PER_SECOND + abs(nanos) // NANOS_PER_MICRO
-    return -magnitude if seconds < 0 or nanos < 0 else magnitude
+def to_duration(micros: int) -> Duration:
+    """Microseconds as a message of its own. Raises ValueError beyond 10,000 years."""
+    message = Duration()
+    fill_duration(message, micros)
+    return message
 
 
 def fill_any(message: AnyMessage, payload: Payload) -> None:

@@ -1,10 +1,12 @@
 """Definitions over the messages of the shop: what a test does not say is plain and right."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 
 from google.protobuf.descriptor_pb2 import FileDescriptorSet
 
 from coordinator.codec.definitions import CompiledDefinition, compile_definition
+from coordinator.core.values import Failure, Payload
 from saga.v1 import saga_pb2
 from tests.unit.codec.message_files import shop_files
 
@@ -28,3 +30,26 @@ def definition(*steps: saga_pb2.StepDefinition, **fields: object) -> saga_pb2.Sa
 
 def compiled(made: saga_pb2.SagaDefinition, files: FileDescriptorSet | None = None) -> CompiledDefinition:
     return compile_definition(made, files or shop_files())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KnownValues:
+    """What a saga knows: implements `Values`."""
+
+    input: Payload
+    outputs: Mapping[int, Payload] = field(default_factory=dict)
+    output: Payload | None = None
+    failure: Failure | None = None
+
+    def output_of(self, index: int) -> Payload | None:
+        return self.outputs.get(index)
+
+
+def known_values(
+    order: bytes = b"",
+    *,
+    outputs: Mapping[int, Payload] | None = None,
+    output: Payload | None = None,
+    failure: Failure | None = None,
+) -> KnownValues:
+    return KnownValues(input=Payload(ORDER, order), outputs=outputs or {}, output=output, failure=failure)

@@ -9,7 +9,6 @@ from google.protobuf.message import DecodeError
 from hypothesis import given
 from hypothesis import strategies as st
 
-from coordinator.codec.definition_rules import PROBLEMS_MAX
 from coordinator.codec.definitions import (
     CompiledDefinition,
     DefinitionInvalidError,
@@ -18,7 +17,8 @@ from coordinator.codec.definitions import (
     compile_definition,
 )
 from coordinator.core.plan import SagaPlan
-from coordinator.core.values import DefinitionKey, Payload
+from coordinator.core.values import DefinitionKey, Payload, StepId
+from participant_sdk.definitions.problems import PROBLEMS_MAX
 from saga.v1 import coordinator_pb2, saga_pb2
 from tests.unit.codec.message_files import INT32, OPTIONAL, REPEATED, REQUIRED, file_with, shop_files
 from tests.unit.codec.plain_definitions import CHARGED, ORDER, RESERVED, compiled, definition, step
@@ -139,6 +139,50 @@ def test_packed_numbers_may_grow_in_their_canonical_form() -> None:
     assert len(definition_.canonical_input(given_input(b"\x0a\x64" + b"\x01" * 100, "shop.v1.Loose")).value) == 200
 
 
+# ── What a person says (canonical, and of the right type) ────────────────────────────────────────────────────────────────────────
+
+
+def with_hook() -> CompiledDefinition:
+    hook = saga_pb2.HookDefinition(action="mail.send", input_type=CHARGED, output_type=ORDER, input="Charged{order_id: input.order_id}")
+    return compiled(definition(step("a"), step("b", output_type=CHARGED), output="b", on_success=hook))
+
+
+def test_persons_payloads_are_brought_into_one_form() -> None:
+    made = with_hook()
+    twice = b"\x0a\x02xx" + ORDER_ID
+    assert made.canonical_step_input(StepId("a"), given_input(twice)) == Payload(ORDER, ORDER_ID)
+    assert made.canonical_output(StepId("a"), given_input(twice, RESERVED)) == Payload(RESERVED, ORDER_ID)
+    assert made.canonical_step_input(StepId("on_success"), given_input(twice, CHARGED)) == Payload(CHARGED, ORDER_ID)
+    assert made.canonical_output(StepId("on_success"), given_input(twice)) == Payload(ORDER, ORDER_ID)
+    assert made.canonical_saga_output(given_input(twice, CHARGED)) == Payload(CHARGED, ORDER_ID)
+
+
+def test_persons_payload_of_another_type_is_refused() -> None:
+    made = with_hook()
+    with pytest.raises(InputInvalidError, match=r"expected a shop\.v1\.PlaceOrder, found shop\.v1\.Charged"):
+        made.canonical_step_input(StepId("a"), given_input(b"", CHARGED))
+    with pytest.raises(InputInvalidError, match=r"expected a shop\.v1\.Reserved, found shop\.v1\.PlaceOrder"):
+        made.canonical_output(StepId("a"), given_input(b""))
+    with pytest.raises(InputInvalidError, match=r"expected a shop\.v1\.Charged, found no type"):
+        made.canonical_saga_output(Any())
+
+
+def test_payload_for_what_is_not_there_is_refused() -> None:
+    with pytest.raises(InputInvalidError, match="has no step 'x'"):
+        with_hook().canonical_output(StepId("x"), given_input(b""))
+    with pytest.raises(InputInvalidError, match="has no step 'on_failure'"):
+        with_hook().canonical_step_input(StepId("on_failure"), given_input(b""))
+    with pytest.raises(InputInvalidError, match="returns nothing"):
+        compiled(definition()).canonical_saga_output(given_input(b""))
+
+
+def test_output_of_the_saga_is_checked_too() -> None:
+    check = with_hook().plan.check_saga_output
+    assert check(Payload(CHARGED, b"")) == ""
+    assert "expected an output of type shop.v1.Charged" in check(Payload(ORDER, b""))
+    assert compiled(definition()).plan.check_saga_output(Payload(ORDER, b"")) == "the saga returns nothing"
+
+
 # ── What is stored ───────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -193,14 +237,40 @@ policies = st.fixed_dictionaries(
         "non_retryable_codes": st.lists(st.integers(-5, 20), max_size=3),
     },
 )
+expressions = ids | st.sampled_from(
+    [
+        "PlaceOrder{order_id: a.order_id}",
+        "Reserved{}",
+        "ran.a",
+        "ran.b && true",
+        "input.order_id == ''",
+        "output",
+        "error",
+        "1 +",
+        "a.nothing",
+    ]
+)
+hooks = st.fixed_dictionaries(
+    {},
+    optional={
+        "action": st.sampled_from(["mail.send", "x"]),
+        "input": expressions,
+        "input_type": types,
+        "output_type": types,
+        "execute_retry": policies,
+        "time_limit": durations,
+    },
+)
 steps = st.fixed_dictionaries(
     {},
     optional={
         "id": ids,
         "action": st.sampled_from(["inventory.reserve", "", "x", "a.b.c"]),
         "after": st.fixed_dictionaries({}, optional={"step_ids": st.lists(ids, max_size=3)}),
-        "input": ids,
+        "input": expressions,
+        "when": expressions,
         "kind": st.integers(-1, 7),
+        "without_compensation": st.booleans(),
         "execute_retry": policies,
         "compensate_retry": policies,
         "attempt_timeout": durations,
@@ -215,7 +285,10 @@ definitions = st.fixed_dictionaries(
         "version": st.integers(0, 2**32 - 1),
         "input_type": types,
         "steps": st.lists(steps, max_size=4),
-        "output": ids,
+        "output": expressions,
+        "output_type": types,
+        "on_success": hooks,
+        "on_failure": hooks,
         "time_limit": durations,
         "defaults": st.fixed_dictionaries({}, optional={"execute_retry": policies, "execute_time_limit": durations}),
         "labels": st.dictionaries(st.text(max_size=3), st.text(max_size=3), max_size=2),
@@ -267,4 +340,5 @@ def test_garbage_in_a_descriptor_is_refused_but_never_breaks(garbage: bytes) -> 
         file.MergeFromString(garbage)
     except DecodeError:
         return
-    checked(definition(), FileDescriptorSet(file=[file, shop_files().file[1]]))
+    mapped = step("reserve", input="PlaceOrder{order_id: input.order_id, prices: input.prices}", when="input.order_id != ''")
+    checked(definition(mapped), FileDescriptorSet(file=[file, shop_files().file[1]]))

@@ -8,16 +8,17 @@ from datetime import timedelta
 import pytest
 from google.protobuf.descriptor_pb2 import FileDescriptorSet
 
-from coordinator.codec.definition_rules import PROBLEMS_MAX, STEPS_MAX
 from coordinator.codec.definitions import (
     DefinitionInvalidError,
 )
 from coordinator.core.plan import RetryPolicy, SagaPlan
 from coordinator.core.values import Payload, StepKind
+from participant_sdk.definitions.graph import STEPS_MAX
+from participant_sdk.definitions.problems import PROBLEMS_MAX
 from saga.v1 import saga_pb2
 from tests.builders import seconds
 from tests.unit.codec.message_files import file_with
-from tests.unit.codec.plain_definitions import CHARGED, ORDER, RESERVED, compiled, definition, step
+from tests.unit.codec.plain_definitions import CHARGED, ORDER, RESERVED, compiled, definition, known_values, step
 
 COMPILE_S_MAX = 2.0
 """What a definition of the largest size may take at most, on a machine that does other things too."""
@@ -31,6 +32,14 @@ def problems_of(made: saga_pb2.SagaDefinition) -> dict[str, str]:
 
 def after_of(plan: SagaPlan) -> dict[str, set[str]]:
     return {one.id: {plan.steps[index].id for index in before} for one, before in zip(plan.steps, plan.predecessors, strict=True)}
+
+
+RESERVED_NAMES = ("output", "error", "on_success", "on_failure", "true", "in", "namespace")
+
+
+def hook(**fields: object) -> saga_pb2.HookDefinition:
+    plain = {"action": "mail.send", "input_type": ORDER, "output_type": RESERVED}
+    return saga_pb2.HookDefinition(**{**plain, **fields})  # type: ignore[arg-type]
 
 
 # ── Rules ────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -80,7 +89,11 @@ def changed(change: Change) -> saga_pb2.SagaDefinition:
         (lambda d: setattr(d.steps[1], "action", "payments"), "definition.steps[1].action", "participant.action"),
         (lambda d: setattr(d.steps[1], "action", "Payments.charge"), "definition.steps[1].action", "participant.action"),
         (lambda d: setattr(d.steps[1], "action", "payments.charge.it"), "definition.steps[1].action", "participant.action"),
-        (lambda d: setattr(d.steps[1], "kind", 77), "definition.steps[1].kind", "COMPENSATABLE, READ_ONLY, found 77"),
+        (
+            lambda d: setattr(d.steps[1], "kind", 77),
+            "definition.steps[1].kind",
+            "COMPENSATABLE, READ_ONLY, PIVOT, RETRIABLE, BEST_EFFORT, found 77",
+        ),
         (lambda d: setattr(d.steps[1], "input_type", ""), "definition.steps[1].input_type", "found nothing"),
         (lambda d: setattr(d.steps[1], "output_type", ""), "definition.steps[1].output_type", "found nothing"),
         (lambda d: setattr(d.steps[1], "output_type", "x" * 999), "definition.steps[1].output_type", "not in the descriptors"),
@@ -110,14 +123,40 @@ def changed(change: Change) -> saga_pb2.SagaDefinition:
         (lambda d: d.steps[1].after.step_ids.append("ship"), "definition.steps[1].after.step_ids[0]", "no step 'ship'"),
         (lambda d: d.steps[1].after.step_ids.extend(["reserve"] * 2), "definition.steps[1].after.step_ids[1]", "named twice"),
         (lambda d: d.steps[1].after.step_ids.extend([""] * 257), "definition.steps[1].after.step_ids", "at most 256 ids, found 257"),
-        (lambda d: d.steps[1].after.step_ids.append("charge"), "definition.steps", "wait for each other or behind such: charge"),
-        (lambda d: d.steps[0].after.step_ids.append("charge"), "definition.steps", "wait for each other or behind such: reserve, charge"),
-        (lambda d: setattr(d.steps[1], "input", "ship"), "definition.steps[1].input", "one of input, reserve"),
-        (lambda d: setattr(d.steps[0], "input", "charge"), "definition.steps[0].input", "one of input (the saga's input"),
-        (lambda d: setattr(d.steps[1], "input", "charge"), "definition.steps[1].input", "one of input, reserve"),
-        (lambda d: setattr(d.steps[1], "input", "reserve"), "definition.steps[1].input", "'reserve' is a shop.v1.Reserved"),
-        (lambda d: setattr(d.steps[1], "input_type", CHARGED), "definition.steps[1].input", "'input' is a shop.v1.PlaceOrder"),
-        (lambda d: setattr(d, "output", "ship"), "definition.output", "the id of a step, found 'ship'"),
+        (lambda d: d.steps[1].after.step_ids.append("charge"), "definition.steps", "without cycles, found: charge before charge"),
+        (lambda d: d.steps[0].after.step_ids.append("charge"), "definition.steps", "without cycles, found: "),
+        (lambda d: setattr(d.steps[1], "input", "ship"), "definition.steps[1].input", 'no variable "ship" here; there is: input'),
+        (lambda d: setattr(d.steps[0], "input", "charge"), "definition.steps[0].input", '"charge" comes after "reserve"'),
+        (lambda d: setattr(d.steps[1], "input", "charge"), "definition.steps[1].input", '"charge" is this step itself'),
+        (lambda d: setattr(d.steps[1], "input", "reserve"), "definition.steps[1].input", '"reserve" is a shop.v1.Reserved'),
+        (lambda d: setattr(d.steps[1], "input_type", CHARGED), "definition.steps[1].input", '"input" is a shop.v1.PlaceOrder'),
+        (lambda d: setattr(d, "output", "ship"), "definition.output", 'no variable "ship" here; there is: charge, input'),
+        (lambda d: setattr(d, "output_type", RESERVED), "definition.output_type", "expected an output too"),
+        (
+            lambda d: d.MergeFrom(saga_pb2.SagaDefinition(output="input", output_type="x.Y")),
+            "definition.output_type",
+            "not in the descriptors",
+        ),
+        (
+            lambda d: setattr(d.steps[1], "without_compensation", True),
+            "definition.steps[1].without_compensation",
+            "only a BEST_EFFORT step",
+        ),
+        (lambda d: d.on_success.CopyFrom(hook(action="x")), "definition.on_success.action", "participant.action"),
+        (lambda d: d.on_failure.CopyFrom(hook(input_type="")), "definition.on_failure.input_type", "found nothing"),
+        (lambda d: d.on_failure.CopyFrom(hook(output_type="x.Y")), "definition.on_failure.output_type", "not in the descriptors"),
+        (lambda d: d.on_success.CopyFrom(hook(time_limit={"seconds": 0})), "definition.on_success.time_limit", "1 ms to 366 days"),
+        (
+            lambda d: d.on_success.CopyFrom(hook(attempt_timeout={"seconds": -1})),
+            "definition.on_success.attempt_timeout",
+            "1 ms to 366 days",
+        ),
+        (
+            lambda d: d.on_success.CopyFrom(hook(execute_retry={"multiplier": 0.5})),
+            "definition.on_success.execute_retry.multiplier",
+            "found 0.5",
+        ),
+        *((lambda d, name=name: setattr(d.steps[1], "id", name), "definition.steps[1].id", "reserved") for name in RESERVED_NAMES),
     ],
 )
 def test_broken_rule_is_told_with_its_field(change: Change, field: str, told: str) -> None:
@@ -158,7 +197,8 @@ def test_unusable_descriptors_are_told_as_a_problem() -> None:
 
 def test_step_that_is_not_an_ancestor_has_no_output_yet() -> None:
     side_by_side = definition(step("a"), step("b", after=[], input="a", input_type=RESERVED))
-    assert "a step before this one" in problems_of(side_by_side)["definition.steps[1].input"]
+    told = problems_of(side_by_side)["definition.steps[1].input"]
+    assert told == '"a" is not there yet: it does not come before "b"; add "a" to its `after`; there is: input'
 
 
 def test_output_of_any_ancestor_can_be_used() -> None:
@@ -205,21 +245,14 @@ def test_unset_order_means_the_step_before_and_an_empty_one_means_none() -> None
     assert plan.predecessors[3] == (0, 2)
 
 
-class Known:
-    """What expressions may read."""
-
-    input = Payload(ORDER, b"the order")
-
-    def output_of(self, index: int) -> Payload:
-        return Payload(RESERVED, f"output of {index}".encode())
-
-
 def test_expressions_read_the_input_or_the_output_of_a_step() -> None:
     made = definition(step("a"), step("b", input="a", input_type=RESERVED), step("c", input="input"), output="b")
     plan = compiled(made).plan
-    assert [one.input(Known()) for one in plan.steps] == [Known.input, Payload(RESERVED, b"output of 0"), Known.input]
+    known = known_values(outputs={0: Payload(RESERVED, b"of a"), 1: Payload(RESERVED, b"of b")})
+    assert [one.input(known) for one in plan.steps] == [known.input, Payload(RESERVED, b"of a"), known.input]
+    assert all(one.copies_input for one in plan.steps)
     assert plan.output is not None
-    assert plan.output(Known()) == Payload(RESERVED, b"output of 1")
+    assert plan.output(known) == Payload(RESERVED, b"of b")
 
 
 def test_without_an_output_the_saga_returns_nothing() -> None:
@@ -231,11 +264,29 @@ def test_kind_that_is_not_said_is_compensatable() -> None:  # R9
     assert [one.kind for one in plan.steps] == [StepKind.COMPENSATABLE, StepKind.READ_ONLY]
 
 
+def test_only_what_can_be_undone_is_compensated() -> None:  # R9, R12
+    made = definition(
+        step("reserve"),
+        step("look", kind=saga_pb2.STEP_KIND_READ_ONLY),
+        step("tell", kind=saga_pb2.STEP_KIND_BEST_EFFORT),
+        step("log", kind=saga_pb2.STEP_KIND_BEST_EFFORT, without_compensation=True),
+        step("charge", kind=saga_pb2.STEP_KIND_PIVOT),
+        step("ship", kind=saga_pb2.STEP_KIND_RETRIABLE),
+    )
+    compensated = {one.id: one.is_compensated for one in compiled(made).plan.steps}
+    assert compensated == {"reserve": True, "look": False, "tell": True, "log": False, "charge": False, "ship": False}
+
+
+def test_step_knows_the_types_of_its_messages() -> None:
+    (one,) = compiled(definition()).plan.steps
+    assert (one.input_type, one.output_type) == (ORDER, RESERVED)
+
+
 def test_coordinators_defaults_are_those_of_the_protocol() -> None:
     (plain,) = compiled(definition()).plan.steps
     expected = RetryPolicy(attempts_max=0, initial_backoff_us=seconds(0.2), multiplier=2.0, backoff_max_us=seconds(30))
     assert (plain.execute_retry, plain.compensate_retry) == (expected, expected)
-    assert (plain.attempt_timeout_us, plain.execute_time_limit_us, plain.compensate_time_limit_us) == (
+    assert (plain.attempt_timeout_us, plain.execute_time_limit_us, plain.recovery_time_limit_us) == (
         seconds(10),
         seconds(300),
         seconds(86_400),
@@ -258,7 +309,7 @@ def test_step_overrides_the_defaults_of_its_definition_field_by_field() -> None:
     assert plan.time_limit_us == seconds(100)
     assert (first.attempt_timeout_us, second.attempt_timeout_us) == (seconds(7), seconds(1))
     assert first.execute_time_limit_us == second.execute_time_limit_us == seconds(70)
-    assert first.compensate_time_limit_us == second.compensate_time_limit_us == seconds(700)
+    assert first.recovery_time_limit_us == second.recovery_time_limit_us == seconds(700)
     assert first.execute_retry == second.execute_retry == RetryPolicy(attempts_max=3)
     assert first.compensate_retry == RetryPolicy(multiplier=1.5)
     assert second.compensate_retry == RetryPolicy(attempts_max=9)  # a policy is taken as a whole
@@ -275,3 +326,23 @@ def test_whole_retry_policy_is_read() -> None:
         attempts_max=5, initial_backoff_us=10_000, multiplier=3.0, backoff_max_us=2_000_000, non_retryable_codes=frozenset({3, 9})
     )
     assert compiled(made).plan.steps[0].execute_retry == expected
+
+
+def test_hook_is_a_step_that_is_repeated_until_a_person_is_asked() -> None:  # R16
+    made = definition(step("a"), on_success=hook(time_limit={"seconds": 60}), on_failure=hook(attempt_timeout={"seconds": 3}))
+    made.defaults.attempt_timeout.FromSeconds(7)
+    made.defaults.execute_retry.max_attempts = 3
+    plan = compiled(made).plan
+    assert plan.on_success is not None
+    assert plan.on_failure is not None
+    assert (plan.on_success.id, plan.on_failure.id) == ("on_success", "on_failure")
+    assert (plan.on_success.attempt_timeout_us, plan.on_failure.attempt_timeout_us) == (seconds(7), seconds(3))
+    assert (plan.on_success.recovery_time_limit_us, plan.on_failure.recovery_time_limit_us) == (seconds(60), seconds(86_400))
+    assert plan.on_success.execute_retry == RetryPolicy(attempts_max=3)
+    assert not plan.on_success.is_compensated
+    assert plan.on_success.check_output(Payload(CHARGED, b"")) != ""
+
+
+def test_without_hooks_there_are_none() -> None:
+    plan = compiled(definition()).plan
+    assert (plan.on_success, plan.on_failure) == (None, None)

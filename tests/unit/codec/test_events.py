@@ -12,7 +12,28 @@ from coordinator.codec import events
 from coordinator.codec.events import decode_event, encode_event
 from coordinator.codec.values import INSTANT_MAX
 from coordinator.core.errors import CorruptJournalError
-from coordinator.core.events import Event, Fact, IncidentOpened, SagaBegan, SagaCompleted, SagaStarted, StepSucceeded
+from coordinator.core.events import (
+    Event,
+    Fact,
+    IncidentClosed,
+    IncidentOpened,
+    LateOutcome,
+    SagaBegan,
+    SagaCompleted,
+    SagaPaused,
+    SagaStarted,
+    StepCompletedEarly,
+    StepDue,
+    StepHeartbeat,
+    StepLeftOut,
+    StepPolicyChanged,
+    StepResolved,
+    StepRetried,
+    StepSucceeded,
+    StepUnfit,
+)
+from coordinator.core.inputs import PolicyChange, Rejected, ResolvedSkipped, Succeeded
+from coordinator.core.plan import RetryPolicy
 from coordinator.core.values import (
     AttemptKey,
     AttemptOutcome,
@@ -77,10 +98,51 @@ def test_incident_carries_the_instant_of_its_event() -> None:
 
 
 D1 = DefinitionKey("d", 1)
+A, NOBODY = StepId("a"), StepId("")
 
 
 def started(*, definition: DefinitionKey = D1, labels: tuple[tuple[str, str], ...] = ()) -> SagaStarted:
     return SagaStarted(definition=definition, input=INPUT, labels=labels, idempotency_key="", start_at=None, deadline=None, trace=TRACE)
+
+
+def test_steps_that_are_reached_are_told_with_what_follows() -> None:  # R3
+    reached = (
+        StepDue(StepId("a"), INPUT),
+        StepDue(StepId("b"), None),
+        StepLeftOut(StepId("c")),
+        StepUnfit(StepId("d"), failure(11, "division by zero")),
+    )
+    message = saga_pb2.Event.FromString(encode_event(SAGA, Event(2, at(1), SagaBegan(), reached)))
+    assert [(one.step_id, one.WhichOneof("consequence")) for one in message.reached] == [
+        ("a", "input"),
+        ("b", "input_copied"),
+        ("c", "left_out"),
+        ("d", "error"),
+    ]
+    assert (message.reached[0].input.value, message.reached[3].error.message) == (INPUT.value, "division by zero")
+
+
+def test_event_that_reaches_nothing_is_as_short_as_before() -> None:
+    message = saga_pb2.Event.FromString(encode_event(SAGA, Event(2, at(1), SagaBegan())))
+    assert not message.reached
+    assert decode_event(message.SerializeToString()).reached == ()
+
+
+def test_command_without_words_is_told_too() -> None:
+    event = Event(2, at(1), SagaPaused(reason="", actor=""))
+    assert decode_event(encode_event(SAGA, event)) == event
+
+
+def test_changed_policy_keeps_its_defaults_when_those_change() -> None:
+    change = PolicyChange(execute_retry=RetryPolicy(attempts_max=3))
+    message = saga_pb2.Event.FromString(encode_event(SAGA, Event(2, at(1), policy_changed(change))))
+    written = message.step_policy_changed.policy.execute_retry
+    assert (written.max_attempts, written.initial_backoff.nanos, written.multiplier, written.max_backoff.seconds) == (3, 200_000_000, 2, 30)
+    assert not message.step_policy_changed.policy.HasField("compensate_retry")
+
+
+def policy_changed(change: PolicyChange) -> StepPolicyChanged:
+    return StepPolicyChanged(step_id=A, change=change, reason="it is slow today", actor="ann")
 
 
 def test_labels_come_back_sorted() -> None:
@@ -100,6 +162,21 @@ UNSTORABLE = {
     "round beyond 32 bits": Event(
         1, at(0), StepSucceeded(attempt=AttemptKey(StepId("a"), Direction.EXECUTE, 2**32, 1), sent_at=None, output=INPUT)
     ),
+    "reached without a step": Event(1, at(0), SagaBegan(), (StepLeftOut(NOBODY),)),
+    "heartbeat without a step": Event(1, at(0), StepHeartbeat(step_id=NOBODY, accepted_until=at(1), progress=None)),
+    "completion of round zero": Event(1, at(0), StepCompletedEarly(step_id=A, round=0, result=Succeeded(output=INPUT))),
+    "late outcome without a step": Event(1, at(0), LateOutcome(attempt=attempt("", 1), sent_at=None, outcome=None)),
+    "retry without a step": Event(
+        1, at(0), StepRetried(step_id=NOBODY, direction=Direction.EXECUTE, round=1, input=None, reason="", actor="")
+    ),
+    "retry of round zero": Event(1, at(0), StepRetried(step_id=A, direction=Direction.EXECUTE, round=0, input=None, reason="", actor="")),
+    "resolution without a step": Event(1, at(0), StepResolved(step_id=NOBODY, resolution=ResolvedSkipped(), reason="", actor="")),
+    "negative backoff": Event(1, at(0), policy_changed(PolicyChange(execute_retry=RetryPolicy(initial_backoff_us=-1)))),
+    "backoff that shrinks": Event(1, at(0), policy_changed(PolicyChange(compensate_retry=RetryPolicy(multiplier=0.5)))),
+    "backoff beyond all bounds": Event(1, at(0), policy_changed(PolicyChange(execute_retry=RetryPolicy(multiplier=float("inf"))))),
+    "negative timeout": Event(1, at(0), policy_changed(PolicyChange(attempt_timeout_us=-1))),
+    "time limit of ages": Event(1, at(0), policy_changed(PolicyChange(recovery_time_limit_us=2**62))),
+    "closed incident without an id": Event(1, at(0), IncidentClosed(id=0)),
     "incident without an id": Event(1, at(0), IncidentOpened(id=0, kind=IncidentKind.KEY_EXPIRED, step_id=None, failure=failure())),
 }
 
@@ -112,6 +189,10 @@ def test_event_that_could_not_be_read_again_is_not_encoded(event: Event) -> None
 
 def wire(**fact: object) -> saga_pb2.Event:
     return saga_pb2.Event(saga_id=SAGA, sequence=1, occurred_at=Timestamp(seconds=1), **fact)  # type: ignore[arg-type]
+
+
+def reaching(*reached: saga_pb2.StepReached) -> saga_pb2.Event:
+    return saga_pb2.Event(sequence=1, occurred_at=Timestamp(seconds=1), saga_began=saga_pb2.SagaBegan(), reached=reached)
 
 
 ATTEMPT = saga_pb2.Attempt(step_id="a", direction=saga_pb2.DIRECTION_EXECUTE, round=1, number=1)
@@ -129,6 +210,33 @@ INCOMPLETE = {
     "attempt of round zero": wire(saga_recovered=saga_pb2.SagaRecovered(in_doubt=[saga_pb2.Attempt(step_id="a", number=1)])),
     "no direction": wire(saga_recovered=saga_pb2.SagaRecovered(in_doubt=[saga_pb2.Attempt(step_id="a", round=1, number=1)])),
     "no incident": wire(incident_opened=saga_pb2.IncidentOpened()),
+    "no closed incident": wire(incident_closed=saga_pb2.IncidentClosed()),
+    "accepted for ever": wire(step_accepted=saga_pb2.StepAccepted(attempt=ATTEMPT)),
+    "accepted by nobody": wire(step_accepted=saga_pb2.StepAccepted(accepted_until=Timestamp())),
+    "heartbeat for ever": wire(step_heartbeat=saga_pb2.StepHeartbeat(step_id="a")),
+    "heartbeat of no step": wire(step_heartbeat=saga_pb2.StepHeartbeat(accepted_until=Timestamp())),
+    "completion without a result": wire(step_completed_early=saga_pb2.StepCompletedEarly(step_id="a", round=1)),
+    "completion without a round": wire(
+        step_completed_early=saga_pb2.StepCompletedEarly(step_id="a", rejected=saga_pb2.CompletionRejected(error={}))
+    ),
+    "rejected completion without an error": wire(
+        step_completed_early=saga_pb2.StepCompletedEarly(step_id="a", round=1, rejected=saga_pb2.CompletionRejected(sealed=True))
+    ),
+    "late outcome that says nothing": wire(late_outcome=saga_pb2.LateOutcome(attempt=ATTEMPT)),
+    "late outcome of no attempt": wire(late_outcome=saga_pb2.LateOutcome(compensated=saga_pb2.LateCompensation())),
+    "request to turn back without a cause": wire(turn_back_requested=saga_pb2.TurnBackRequested(error={})),
+    "request to turn back without an error": wire(turn_back_requested=saga_pb2.TurnBackRequested(cause=saga_pb2.TURN_BACK_CAUSE_CANCELLED)),
+    "retry of no step": wire(step_retried=saga_pb2.StepRetried(direction=saga_pb2.DIRECTION_EXECUTE, round=1)),
+    "retry without a direction": wire(step_retried=saga_pb2.StepRetried(step_id="a", round=1)),
+    "retry without a round": wire(step_retried=saga_pb2.StepRetried(step_id="a", direction=saga_pb2.DIRECTION_EXECUTE)),
+    "resolution that says nothing": wire(step_resolved=saga_pb2.StepResolved(step_id="a")),
+    "resolution of no step": wire(step_resolved=saga_pb2.StepResolved(skipped=saga_pb2.ResolvedSkipped())),
+    "policy that is missing": wire(step_policy_changed=saga_pb2.StepPolicyChanged(step_id="a")),
+    "policy of no step": wire(step_policy_changed=saga_pb2.StepPolicyChanged(policy=saga_pb2.StepPolicy())),
+    "output that is missing": wire(output_resolved=saga_pb2.OutputResolved(actor="ann")),
+    "reached without a consequence": reaching(saga_pb2.StepReached(step_id="a")),
+    "reached without a step": reaching(saga_pb2.StepReached(left_out=saga_pb2.StepLeftOut())),
+    "reached with an input of no type": reaching(saga_pb2.StepReached(step_id="a", input=AnyMessage(type_url="x"))),
 }
 
 
@@ -142,6 +250,26 @@ def test_fact_of_a_newer_version_is_corrupt() -> None:
     field_of_tomorrow = b"\xf2\x0c\x00"  # field 206, an empty message
     with pytest.raises(CorruptJournalError, match="newer"):
         decode_event(wire().SerializeToString() + field_of_tomorrow)
+
+
+def test_consequence_of_a_newer_version_is_corrupt() -> None:
+    field_of_tomorrow = b"\xa2\x06\x00"  # field 100, an empty message
+    reached = saga_pb2.StepReached.FromString(saga_pb2.StepReached(step_id="a").SerializeToString() + field_of_tomorrow)
+    with pytest.raises(CorruptJournalError, match="newer"):
+        decode_event(reaching(reached).SerializeToString())
+
+
+COMPLETIONS = {
+    "succeeded": Succeeded(output=INPUT),
+    "rejected": Rejected(failure=failure()),
+    "sealed": Rejected(failure=failure(), sealed=True),
+}
+
+
+@pytest.mark.parametrize("result", COMPLETIONS.values(), ids=COMPLETIONS.keys())
+def test_early_completion_keeps_its_result(result: Succeeded | Rejected) -> None:  # R24
+    event = Event(4, at(3), StepCompletedEarly(step_id=A, round=2, result=result))
+    assert decode_event(encode_event(SAGA, event)) == event
 
 
 def test_output_without_a_value_is_an_empty_payload() -> None:

@@ -19,7 +19,7 @@ from coordinator.codec.outcomes import (
     outcome_of_status,
 )
 from coordinator.core.effects import CallParticipant
-from coordinator.core.inputs import Compensated, KeyExpired, Misconfigured, Outcome, Rejected, RetryLater, Succeeded, Unknown
+from coordinator.core.inputs import Accepted, Compensated, KeyExpired, Misconfigured, Outcome, Rejected, RetryLater, Succeeded, Unknown
 from coordinator.core.plan import OutputCheck, accept_any_output
 from coordinator.core.values import Failure, Payload
 from participant_sdk.rpc_errors import ErrorReason, error_details, status_with
@@ -75,7 +75,7 @@ def retry_info(delay: Duration) -> error_details_pb2.RetryInfo:
 
 
 def failure_in(outcome: Outcome) -> Failure:
-    assert not isinstance(outcome, Succeeded | Compensated)
+    assert not isinstance(outcome, Succeeded | Compensated | Accepted)
     return outcome.failure
 
 
@@ -171,6 +171,40 @@ def test_rejection_without_a_status_is_a_rejection_with_a_code() -> None:
 def test_sealed_rejection_with_garbage_details_is_still_sealed() -> None:  # R5
     rejected = participant_pb2.Rejected(status=status_pb2.Status(code=Code.NOT_FOUND, message="no", details=[TYPELESS]), sealed=True)
     assert executed(participant_pb2.ExecuteResponse(rejected=rejected)) == Rejected(failure=Failure(Code.NOT_FOUND, "no"), sealed=True)
+
+
+# ── Accepted ─────────────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    ("time_limit", "expected_us"),
+    [
+        (Duration(seconds=1), 1_000_000),
+        (Duration(seconds=90, nanos=500_000_000), 90_500_000),
+        (Duration(seconds=366 * 86_400), 366 * 86_400_000_000),
+    ],
+)
+def test_accepted_says_how_long_it_may_take(time_limit: Duration, expected_us: int) -> None:  # R24
+    accepted = participant_pb2.ExecuteResponse(accepted=participant_pb2.Accepted(time_limit=time_limit))
+    assert executed(accepted) == Accepted(time_limit_us=expected_us)
+
+
+@pytest.mark.parametrize(
+    "time_limit",
+    [
+        None,
+        Duration(),
+        Duration(nanos=999_999_999),
+        Duration(seconds=-1),
+        Duration(seconds=366 * 86_400, nanos=1_000),
+        Duration(seconds=2**63 - 1, nanos=2**31 - 1),
+        Duration(seconds=-(2**63), nanos=-(2**31)),
+    ],
+)
+def test_accepted_for_no_time_that_was_agreed_is_unknown_and_says_why(time_limit: Duration | None) -> None:  # R6, R24
+    outcome = executed(participant_pb2.ExecuteResponse(accepted=participant_pb2.Accepted(time_limit=time_limit)))
+    assert isinstance(outcome, Unknown)
+    assert "expected a time limit from 1 s to 366 days, found" in outcome.failure.message
 
 
 # ── Retry later ──────────────────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -2,8 +2,8 @@
 
 import pytest
 
-from coordinator.codec.definition_rules import Problem
-from coordinator.codec.participants import Descriptions, find_mismatches
+from coordinator.codec.participants import Descriptions, find_mismatches, find_type_mismatch
+from participant_sdk.definitions.problems import Problem
 from saga.v1 import participant_pb2, saga_pb2
 
 ORDER, DONE = "shop.v1.PlaceOrder", "shop.v1.Done"
@@ -55,8 +55,50 @@ def test_compensatable_step_needs_an_action_with_a_compensation(kind: saga_pb2.S
     assert "has no compensation" in problem.description
 
 
-def test_step_that_only_reads_needs_none() -> None:  # R9
-    assert mismatches(definition("inventory.count", kind=saga_pb2.STEP_KIND_READ_ONLY), described()) == []
+@pytest.mark.parametrize("kind", [saga_pb2.STEP_KIND_READ_ONLY, saga_pb2.STEP_KIND_PIVOT, saga_pb2.STEP_KIND_RETRIABLE])
+def test_step_that_is_never_undone_needs_none(kind: saga_pb2.StepKind.ValueType) -> None:  # R9
+    assert mismatches(definition("inventory.count", kind=kind), described()) == []
+
+
+def test_best_effort_step_needs_one_unless_it_says_otherwise() -> None:  # R9, R12
+    best_effort = saga_pb2.STEP_KIND_BEST_EFFORT
+    (problem,) = mismatches(definition("inventory.count", kind=best_effort), described())
+    assert problem.field == "definition.steps[0].kind"
+    assert "say without_compensation if what it did may stay" in problem.description
+    assert mismatches(definition("inventory.count", kind=best_effort, without_compensation=True), described()) == []
+    assert mismatches(definition(kind=best_effort, without_compensation=True), described()) == []
+
+
+@pytest.mark.parametrize("name", ["on_success", "on_failure"])
+def test_hook_is_looked_at_and_needs_no_compensation(name: str) -> None:  # R16
+    fitting = saga_pb2.HookDefinition(action="inventory.count", input_type=ORDER, output_type=DONE)
+    assert mismatches(saga_pb2.SagaDefinition(**{name: fitting}), described()) == []  # type: ignore[arg-type]
+    wrong = saga_pb2.HookDefinition(action="inventory.count", input_type="other.v1.In", output_type=DONE)
+    (problem,) = mismatches(saga_pb2.SagaDefinition(**{name: wrong}), described())  # type: ignore[arg-type]
+    assert problem == Problem(f"definition.{name}.input_type", "inventory.count takes a shop.v1.PlaceOrder, found other.v1.In")
+    missing = saga_pb2.HookDefinition(action="inventory.mail", input_type=ORDER, output_type=DONE)
+    (problem,) = mismatches(saga_pb2.SagaDefinition(**{name: missing}), described())  # type: ignore[arg-type]
+    assert problem.field == f"definition.{name}.action"
+
+
+@pytest.mark.parametrize(
+    ("action", "input_type", "output_type", "told"),
+    [
+        ("inventory.reserve", ORDER, DONE, ""),
+        ("inventory.reserve", "a.B", DONE, "inventory.reserve takes a shop.v1.PlaceOrder, the definition says a.B"),
+        ("inventory.reserve", ORDER, "a.B", "inventory.reserve returns a shop.v1.Done, the definition says a.B"),
+        (
+            *("inventory.reserve", "a.B", "a.C"),
+            "inventory.reserve takes a shop.v1.PlaceOrder, the definition says a.B; "
+            "inventory.reserve returns a shop.v1.Done, the definition says a.C",
+        ),
+        ("inventory.unknown", "a.B", "a.C", ""),
+    ],
+)
+def test_types_are_compared_before_a_call(action: str, input_type: str, output_type: str, told: str) -> None:
+    description = described()["inventory"]
+    assert description is not None
+    assert find_type_mismatch(action, input_type, output_type, description) == told
 
 
 def test_every_step_is_looked_at() -> None:

@@ -1,13 +1,25 @@
 """Sagas as the API shows them: how far they have come, and nothing that is not so."""
 
+from dataclasses import replace
+
 from google.protobuf.timestamp_pb2 import Timestamp
 from google.rpc import status_pb2
 
-from coordinator.codec.sagas import saga_message, saga_summary, stored_summary
+from coordinator.codec.sagas import (
+    PAYLOAD_BYTES_SHOWN_MAX,
+    quarantined_message,
+    saga_message,
+    saga_summary,
+    saga_without_payloads,
+    stored_incident_message,
+    stored_summary,
+)
 from coordinator.codec.values import to_any, to_timestamp
-from coordinator.core.values import Code, Failure, Instant, Payload, SagaStatus
-from coordinator.engine.ports import StoredSaga
-from saga.v1 import saga_pb2
+from coordinator.core.inputs import Accepted, CompleteStep, Heartbeat, Pause, ResolvedSucceeded, ResolveStep, Resume, RetryStep, Terminate
+from coordinator.core.plan import ON_SUCCESS, RetryPolicy
+from coordinator.core.values import Code, Failure, IncidentKind, Instant, Payload, SagaStatus, StepId, StepKind
+from coordinator.engine.ports import StoredIncident, StoredSaga
+from saga.v1 import operator_pb2, saga_pb2
 from tests.builders import (
     DEFINITION,
     FAILED_PRECONDITION,
@@ -17,8 +29,13 @@ from tests.builders import (
     Story,
     at,
     compensated,
+    fails,
+    hook,
+    never,
     output_of,
+    parallel,
     rejected,
+    seconds,
     sequence,
     started,
     step,
@@ -115,7 +132,7 @@ def test_summary_is_the_same_without_steps_and_payloads() -> None:
     story = started(sequence("reserve", output=output_of(0)))
     story.reply("reserve", succeeded(), 1)
     whole, summary = shown(story), saga_summary(story.plan, story.state)
-    for field in ("input", "output", "steps", "incidents"):
+    for field in ("input", "output", "steps", "incidents", "hook"):
         whole.ClearField(field)
     assert summary == whole
 
@@ -126,7 +143,14 @@ def test_every_status_is_shown_under_its_own_name() -> None:
         assert saga_pb2.SagaStatus.Name(stored.status) == f"SAGA_STATUS_{status.name}"
 
 
-def row(status: SagaStatus, *, ended_at: Instant | None = None, quarantined: Failure | None = None) -> StoredSaga:
+def row(
+    status: SagaStatus,
+    *,
+    ended_at: Instant | None = None,
+    quarantined: Failure | None = None,
+    is_paused: bool = False,
+    needs_person: bool = False,
+) -> StoredSaga:
     return StoredSaga(
         saga_id=SAGA,
         definition=DEFINITION,
@@ -134,6 +158,8 @@ def row(status: SagaStatus, *, ended_at: Instant | None = None, quarantined: Fai
         status=status,
         created_at=at(100),
         ended_at=ended_at,
+        is_paused=is_paused,
+        needs_person=needs_person or quarantined is not None,
         events=(),
         labels=(("team", "shop"),),
         quarantined=quarantined,
@@ -154,4 +180,151 @@ def test_row_of_a_list_shows_what_the_row_holds() -> None:
 
 def test_row_of_a_saga_that_is_set_aside_says_why() -> None:
     saga = stored_summary(row(SagaStatus.RUNNING, quarantined=Failure(Code.INTERNAL, "cannot be read")))
-    assert (saga.error.code, saga.error.message) == (Code.INTERNAL, "cannot be read")
+    assert (saga.error.code, saga.error.message, saga.needs_person) == (Code.INTERNAL, "cannot be read", True)
+
+
+def test_saga_that_is_set_aside_shows_an_incident() -> None:
+    failure = Failure(Code.INTERNAL, "cannot be read")
+    (incident,) = quarantined_message(row(SagaStatus.RUNNING, quarantined=failure), failure).incidents
+    assert (incident.id, incident.kind, incident.error.message) == (0, saga_pb2.INCIDENT_KIND_QUARANTINED, "cannot be read")
+
+
+def test_row_of_a_paused_saga_shows_that_it_is() -> None:
+    assert stored_summary(row(SagaStatus.RUNNING, is_paused=True)).HasField("paused")
+    assert not stored_summary(row(SagaStatus.RUNNING)).HasField("paused")
+
+
+def test_row_says_whether_a_person_is_needed() -> None:
+    assert stored_summary(row(SagaStatus.RUNNING, needs_person=True)).needs_person
+    assert not stored_summary(row(SagaStatus.FAILED, ended_at=at(3))).needs_person
+
+
+# ── What persons and participants do ─────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_paused_saga_shows_who_paused_it_and_promises_no_attempt() -> None:
+    story = started(sequence("reserve"))
+    story.reply("reserve", unknown(), 1)
+    story.feed(Pause(actor="ann", reason="audit"), 1.01)
+    saga = shown(story)
+    assert saga.paused == saga_pb2.PersonAction(actor="ann", reason="audit", occurred_at=when(1.01))
+    assert not saga.steps[0].HasField("next_attempt_at")
+    story.feed(Resume(), 2)
+    assert not shown(story).HasField("paused")
+
+
+def test_accepted_step_shows_its_time_and_its_progress() -> None:
+    story = started(sequence("approve"))
+    story.reply("approve", Accepted(time_limit_us=seconds(60)), 1)
+    progress = Payload("shop.v1.Progress", b"half")
+    story.feed(Heartbeat(step_id=StepId("approve"), round=1, time_limit_us=seconds(90), progress=progress), 2)
+    (one,) = shown(story).steps
+    assert (one.status, one.accepted_until, one.progress, one.round) == (saga_pb2.STEP_STATUS_ACCEPTED, when(92), to_any(progress), 1)
+    story.feed(CompleteStep(step_id=StepId("approve"), round=1, result=succeeded()), 3)
+    (one,) = shown(story).steps
+    assert (one.status, one.HasField("accepted_until")) == (saga_pb2.STEP_STATUS_SUCCEEDED, False)
+
+
+def test_resolved_step_shows_who_said_how_it_ended() -> None:
+    story = started(sequence(step("charge", kind=StepKind.PIVOT, retry=RetryPolicy(attempts_max=1))))
+    story.reply("charge", unknown(), 1)
+    before = shown(story)
+    assert (before.status, before.needs_person) == (saga_pb2.SAGA_STATUS_FAILED, True)
+    assert not before.incidents[0].HasField("closed_at")
+    resolution = ResolvedSucceeded(Payload("shop.v1.Done", b"by hand"))
+    story.feed(ResolveStep(step_id=StepId("charge"), resolution=resolution, reason="seen in the books", actor="ann"), 2)
+    after = shown(story)
+    assert (after.status, after.needs_person) == (saga_pb2.SAGA_STATUS_COMPLETED, False)
+    assert after.steps[0].resolved == saga_pb2.PersonAction(actor="ann", reason="seen in the books", occurred_at=when(2))
+    assert after.steps[0].output.value == b"by hand"
+    assert after.incidents[0].closed_at == when(2)
+
+
+def test_step_that_was_tried_again_under_another_key_shows_its_round() -> None:
+    story = started(sequence(step("charge", kind=StepKind.PIVOT), step("ship", kind=StepKind.RETRIABLE)))
+    story.reply("charge", succeeded(), 1)
+    story.reply("ship", rejected(sealed=True), 2)
+    other = Payload("shop.v1.ShipTo", b"another street")
+    story.feed(RetryStep(step_id=StepId("ship"), input=other), 3)
+    ship = shown(story).steps[1]
+    assert (ship.round, ship.execute_attempts, ship.input) == (2, 1, to_any(other))
+
+
+def test_terminated_saga_shows_who_ended_it() -> None:
+    story = started(sequence("reserve"))
+    story.feed(Terminate(actor="bob", reason="written off"), 1)
+    saga = shown(story)
+    assert (saga.status, saga.ended_at) == (saga_pb2.SAGA_STATUS_FAILED, when(1))
+    assert saga.terminated == saga_pb2.PersonAction(actor="bob", reason="written off", occurred_at=when(1))
+
+
+def test_wish_to_turn_back_is_shown_while_the_pivot_is_in_doubt() -> None:  # R10
+    story = started(sequence(step("charge", kind=StepKind.PIVOT)))
+    story.reply("charge", unknown(), 1)
+    story.cancel(1.01)
+    wish = shown(story).turn_back_requested
+    assert (wish.cause, wish.error.message, wish.actor) == (saga_pb2.TURN_BACK_CAUSE_CANCELLED, "changed my mind", "alice")
+    story.reply("charge", succeeded(), 2)
+    assert shown(story).status == saga_pb2.SAGA_STATUS_COMPLETED
+
+
+def test_hook_is_shown_apart_from_the_steps() -> None:
+    story = started(replace(sequence("reserve"), on_success=hook(ON_SUCCESS)))
+    assert not shown(story).HasField("hook")
+    story.reply("reserve", succeeded(), 1)
+    saga = shown(story)
+    assert (saga.hook.id, saga.hook.status, saga.hook.input) == ("on_success", saga_pb2.STEP_STATUS_EXECUTING, to_any(INPUT))
+    assert [one.id for one in saga.steps] == ["reserve"]
+
+
+def test_step_that_was_left_out_or_unfit_shows_why_without_an_attempt() -> None:
+    plan = parallel(step("gift", when=never, kind=StepKind.READ_ONLY), step("wrap", input=fails, copies_input=False))
+    gift, wrap = shown(started(plan)).steps
+    assert (gift.status, gift.round, gift.HasField("error")) == (saga_pb2.STEP_STATUS_SKIPPED, 0, False)
+    assert (wrap.status, wrap.execute_attempts, wrap.error.message) == (saga_pb2.STEP_STATUS_REJECTED, 0, "division by zero")
+
+
+def test_explained_saga_shows_everything_but_payloads() -> None:
+    story = started(sequence("reserve", output=output_of(0)))
+    story.reply("reserve", succeeded(), 1)
+    whole, bare = shown(story), saga_without_payloads(story.plan, story.state)
+    assert not bare.payloads_omitted
+    for message in (whole, *whole.steps):
+        message.ClearField("input")
+        message.ClearField("output")
+    assert bare == whole
+
+
+def test_payloads_that_do_not_fit_are_left_out_and_that_is_said() -> None:
+    story = started(sequence("reserve"))
+    story.reply("reserve", succeeded(b"x" * (PAYLOAD_BYTES_SHOWN_MAX + 1)), 1)
+    saga = shown(story)
+    assert (saga.payloads_omitted, saga.steps[0].HasField("output"), saga.steps[0].HasField("input")) == (True, False, True)
+    assert saga.ByteSize() < 4 * 1024 * 1024
+
+
+def test_incident_of_a_list_shows_its_saga() -> None:
+    stored = StoredIncident(
+        saga_id=SAGA,
+        definition=DEFINITION,
+        status=SagaStatus.FAILED,
+        id=2,
+        kind=IncidentKind.STEP_REJECTED,
+        step_id=StepId("ship"),
+        failure=Failure(FAILED_PRECONDITION, "no van"),
+        opened_at=at(5),
+        closed_at=None,
+    )
+    expected = operator_pb2.SagaIncident(
+        saga_id=SAGA,
+        definition=saga_pb2.DefinitionReference(name=DEFINITION.name, version=DEFINITION.version),
+        status=saga_pb2.SAGA_STATUS_FAILED,
+        incident=saga_pb2.Incident(
+            id=2,
+            kind=saga_pb2.INCIDENT_KIND_STEP_REJECTED,
+            step_id="ship",
+            error=status_pb2.Status(code=FAILED_PRECONDITION, message="no van"),
+            opened_at=when(5),
+        ),
+    )
+    assert stored_incident_message(stored) == expected

@@ -14,9 +14,9 @@ from coordinator.codec.values import (
     INSTANT_MAX,
     INSTANT_MIN,
     failure_of,
+    fill_duration,
     instant_of,
     instant_of_datetime,
-    micros_of,
     payload_of,
     to_any,
     to_datetime,
@@ -25,6 +25,8 @@ from coordinator.codec.values import (
     to_timestamp,
 )
 from coordinator.core.values import Failure, Instant, Payload
+from participant_sdk.definitions.durations import micros_of
+from saga.v1.saga_pb2 import RetryPolicy
 from tests.strategies import failures, instants, payloads
 
 
@@ -77,6 +79,18 @@ def test_duration_survives_both_forms(micros: int) -> None:
 )
 def test_duration_is_cut_towards_zero(message: Duration, micros: int) -> None:
     assert micros_of(message) == micros
+
+
+@pytest.mark.parametrize("micros", [10**18, -(10**18)])
+def test_duration_that_nobody_could_read_is_not_written(micros: int) -> None:
+    with pytest.raises(ValueError, match="out of range"):
+        to_duration(micros)
+
+
+def test_no_time_at_all_is_a_duration_that_is_set() -> None:
+    message = RetryPolicy()
+    fill_duration(message.initial_backoff, 0)
+    assert message.HasField("initial_backoff")
 
 
 @pytest.mark.parametrize(
