@@ -6,20 +6,16 @@ import click
 from rich.table import Table
 
 from coordinator.cli.calling import ExitCode, client_command
-from coordinator.cli.definition_file import DefinitionFileError, read_definitions
+from coordinator.cli.checking import descriptors_option
+from coordinator.cli.definition_file import DefinitionFileError, at_line, read_definitions
 from coordinator.cli.output import Output
 from coordinator.cli.payloads import PayloadTypes
-from participant_sdk.client import SagaClient
+from participant_sdk.client import InvalidRequest, SagaClient
 
 
 @click.command()
 @click.argument("file")
-@click.option(
-    "--descriptors",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    metavar="FILE.binpb",
-    help="Message types for a JSON file that holds a definition alone, as `buf build -o FILE.binpb` writes them.",
-)
+@descriptors_option
 @client_command
 async def register(client: SagaClient, output: Output, file: str, descriptors: Path | None) -> ExitCode | None:
     """Stores the saga definitions of FILE.
@@ -27,17 +23,24 @@ async def register(client: SagaClient, output: Output, file: str, descriptors: P
     \b
       place_order.py                every Saga at the top of the file
       place_order.py:place_order    that one
-      place_order.json              a RegisterDefinitionRequest in protobuf's JSON
-      place_order.json --descriptors shop.binpb    a SagaDefinition alone
+      place_order.yaml              every definition of the file, as docs/definitions.md has it; .json likewise
+      sagas.yaml:place-order        the definition of that name
+      place_order.json              also a RegisterDefinitionRequest in protobuf's JSON
 
-    Registering the same again changes nothing; other content needs another version.
+    Registering the same again changes nothing; other content needs another version. `saga check` says what is wrong
+    without a coordinator, `saga diff` what a new version would change.
     """  # noqa: D301 - click reads \b
     try:
         found = read_definitions(file, descriptors)
     except DefinitionFileError as error:
         raise click.BadParameter(str(error), param_hint="FILE") from error
     for each in found:
-        is_new = await client.register_definition(each.definition, each.descriptors)
+        try:
+            is_new = await client.register_definition(each.definition, each.descriptors)
+        except InvalidRequest as error:
+            problems = [each.place(violation.field, violation.description) for violation in error.violations]
+            output.failure(error, details=[at_line(each.file, problem) for problem in problems])
+            return ExitCode.REFUSED
         name, version = each.definition.name, each.definition.version
         if output.is_json:
             output.line({"name": name, "version": version, "created": is_new})

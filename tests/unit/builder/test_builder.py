@@ -5,6 +5,7 @@ from datetime import timedelta
 import grpc
 import pytest
 from google.protobuf.duration_pb2 import Duration
+from google.rpc.status_pb2 import Status
 
 from participant_sdk.actions import action
 from participant_sdk.builder import DefinitionError, Saga
@@ -102,31 +103,140 @@ def _problems(saga: Saga[PlaceOrder]) -> tuple[str, ...]:
     return caught.value.problems
 
 
-def test_saga_without_steps_is_refused() -> None:
-    (problem,) = _problems(Saga("place-order", input=PlaceOrder))
-    assert problem.startswith("steps: expected 1 to 256, found 0")
+def _places(saga: Saga[PlaceOrder]) -> list[str]:
+    return [problem.partition(":")[0] for problem in _problems(saga)]
 
 
-def test_duplicate_id_is_refused() -> None:
+# ── Kinds, conditions, expressions ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_expressions_and_kinds_are_on_the_wire() -> None:  # R9, A6, A9, A10
     saga = Saga("place-order", input=PlaceOrder)
-    saga.step(Inventory.reserve)
-    saga.step(Inventory.reserve)
-    assert _problems(saga) == ("step reserve: the id is used twice; give one of them another with id=...",)
+    saga.step(Inventory.reserve, "PlaceOrder{sku: input.sku}")
+    charged = saga.step("payments.charge", "input", request=PlaceOrder, response=PaymentCharged, kind=StepKind.PIVOT)
+    saga.step("shipping.book", request=PlaceOrder, response=CourierBooked, kind=StepKind.RETRIABLE, when="input.quantity > 0u")
+    saga.step(Inventory.count, kind=StepKind.BEST_EFFORT, after=[charged])
+    saga.returns("CourierBooked{tracking_number: book.tracking_number}", CourierBooked)
+    definition = saga.definition()
+    reserve, charge, book, count = definition.steps
+    assert (reserve.input, charge.input, book.input) == ("PlaceOrder{sku: input.sku}", "input", "input")
+    assert (reserve.kind, charge.kind, book.kind, count.kind) == (1, 3, 4, 5)
+    assert (reserve.when, book.when) == ("", "input.quantity > 0u")
+    assert (definition.output, definition.output_type) == (
+        "CourierBooked{tracking_number: book.tracking_number}",
+        "shop.v1.CourierBooked",
+    )
+
+
+def test_best_effort_says_by_itself_that_its_action_has_no_compensation() -> None:  # R9, R12
+    saga = Saga("place-order", input=PlaceOrder)
+    saga.step(Inventory.reserve, kind=StepKind.BEST_EFFORT)
+    saga.step(Inventory.count, kind=StepKind.BEST_EFFORT)
+    saga.step("mail.thank", request=PlaceOrder, response=StockReserved, kind=StepKind.BEST_EFFORT, without_compensation=True)
+    saga.step("mail.greet", request=PlaceOrder, response=StockReserved, kind=StepKind.BEST_EFFORT)
+    assert [step.without_compensation for step in saga.definition().steps] == [False, True, True, False]
+
+
+@pytest.mark.parametrize("kind", [StepKind.PIVOT, StepKind.RETRIABLE, StepKind.READ_ONLY])
+def test_action_without_compensation_may_be_what_is_never_undone(kind: StepKind) -> None:  # R9
+    saga = Saga("place-order", input=PlaceOrder)
+    saga.step(Inventory.count, kind=kind)
+    (step,) = saga.definition().steps
+    assert not step.without_compensation
 
 
 def test_compensatable_step_without_compensation_is_refused() -> None:  # R9
     saga = Saga("place-order", input=PlaceOrder)
     saga.step(Inventory.count)
     (problem,) = _problems(saga)
-    assert problem.startswith("step count: kind: inventory.count has no compensation")
+    assert problem.startswith("step count, kind: inventory.count has no compensation")
 
 
-@pytest.mark.parametrize("step_id", ["", "input", "2nd", "re-serve", "x" * 65])
-def test_step_id_that_is_no_identifier_is_refused(step_id: str) -> None:
+def test_output_as_text_without_its_type_raises() -> None:
+    saga = Saga("place-order", input=PlaceOrder)
+    with pytest.raises(TypeError, match="needs the message type"):
+        saga.returns("reserve")  # type: ignore[call-overload]
+
+
+# ── Hooks ────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_hooks_are_on_the_wire() -> None:  # R16, A11
+    saga = Saga("place-order", input=PlaceOrder)
+    reserved = saga.step(Inventory.reserve)
+    saga.on_success("mail.thank", reserved, request=StockReserved, response=CourierBooked, time_limit=timedelta(hours=1))
+    saga.on_failure(Inventory.count, attempt_timeout=timedelta(seconds=1), execute_retry=RetryPolicy(max_attempts=2))
+    definition = saga.definition()
+    assert definition.on_success == saga_pb2.HookDefinition(
+        action="mail.thank",
+        input="reserve",
+        input_type="shop.v1.StockReserved",
+        output_type="shop.v1.CourierBooked",
+        time_limit=Duration(seconds=3600),
+    )
+    assert definition.on_failure.input == "input"
+    assert definition.on_failure.execute_retry.max_attempts == 2
+    assert definition.on_failure.attempt_timeout == Duration(seconds=1)
+
+
+def test_saga_without_hooks_has_none() -> None:
+    saga = Saga("place-order", input=PlaceOrder)
+    saga.step(Inventory.reserve)
+    definition = saga.definition()
+    assert not definition.HasField("on_success")
+    assert not definition.HasField("on_failure")
+
+
+def test_hook_said_twice_and_hook_that_reads_another_saga_are_refused() -> None:
+    other = Saga("other", input=PlaceOrder)
+    saga = Saga("place-order", input=PlaceOrder)
+    saga.step(Inventory.reserve)
+    saga.on_success(Inventory.count)
+    saga.on_success(Inventory.count, saga.input)
+    saga.on_failure(Inventory.count, other.input)
+    assert _problems(saga) == (
+        "on_success: expected one action, found 2; call on_success(...) once",
+        "on_failure, input: 'input' belongs to another saga",
+    )
+
+
+def test_hook_by_text_without_types_raises() -> None:
+    saga = Saga("place-order", input=PlaceOrder)
+    with pytest.raises(TypeError, match="needs request"):
+        saga.on_failure("mail.sorry")  # type: ignore[call-overload]
+
+
+def test_descriptors_hold_types_that_only_hooks_and_output_name() -> None:
+    saga = Saga("place-order", input=Duration)
+    saga.on_success("mail.thank", "error", request=Status, response=Duration)
+    saga.returns("shop.v1.CourierBooked{}", CourierBooked)
+    assert {file.name for file in saga.descriptors().file} == {"google/rpc/status.proto", "shop/v1/shop.proto"}
+
+
+# ── What is wrong, and where ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_saga_without_steps_is_refused() -> None:
+    (problem,) = _problems(Saga("place-order", input=PlaceOrder))
+    assert problem.startswith("steps: expected 1 to 256")
+
+
+def test_duplicate_id_is_refused_by_its_place() -> None:
+    saga = Saga("place-order", input=PlaceOrder)
+    saga.step(Inventory.reserve)
+    saga.step(Inventory.reserve)
+    (problem,) = _problems(saga)
+    assert problem.startswith("step number 2 (reserve), id: 'reserve'")
+
+
+@pytest.mark.parametrize(
+    ("step_id", "place"),
+    [("", "step number 1"), ("input", "step input"), ("2nd", "step 2nd"), ("re-serve", "step re-serve"), ("on_success", "step on_success")],
+)
+def test_step_id_that_is_no_identifier_is_refused(step_id: str, place: str) -> None:
     saga = Saga("place-order", input=PlaceOrder)
     saga.step(Inventory.reserve, id=step_id)
-    (problem,) = _problems(saga)
-    assert "id: expected a letter or underscore" in problem
+    assert _places(saga) == [f"{place}, id"]
 
 
 def test_step_and_source_of_another_saga_are_refused() -> None:
@@ -137,16 +247,25 @@ def test_step_and_source_of_another_saga_are_refused() -> None:
     saga.returns(foreign)
     assert _problems(saga) == (
         "output: 'reserve' belongs to another saga",
-        "step reserve: after: 'reserve' is a step of another saga",
-        "step reserve: input: 'input' belongs to another saga",
+        "step reserve, after: 'reserve' is a step of another saga",
+        "step reserve, input: 'input' belongs to another saga",
     )
+
+
+def test_source_of_another_saga_is_told_once() -> None:
+    foreign = Saga("other", input=PlaceOrder).step(Inventory.count, id="elsewhere")
+    saga = Saga("place-order", input=PlaceOrder)
+    saga.step("shipping.book", foreign, request=StockReserved, response=CourierBooked)
+    assert _problems(saga) == ("step book, input: 'elsewhere' belongs to another saga",)
 
 
 def test_input_from_a_parallel_step_is_refused() -> None:
     saga = Saga("place-order", input=PlaceOrder)
     reserved = saga.step(Inventory.reserve)
     saga.step("shipping.book", reserved, request=StockReserved, response=CourierBooked, after=[])
-    assert _problems(saga) == ("step book: input: step 'reserve' does not come before it; add it to after=[...]",)
+    (problem,) = _problems(saga)
+    assert problem.startswith("step book, input: ")
+    assert "reserve" in problem
 
 
 def test_input_from_an_earlier_step_through_others_is_accepted() -> None:
@@ -162,14 +281,51 @@ def test_input_of_another_type_is_refused_for_untyped_callers() -> None:
     reserved = saga.step(Inventory.reserve)
     saga.step(Inventory.reserve, reserved, id="again")  # type: ignore[misc]
     (problem,) = _problems(saga)
-    assert problem == "step again: input: inventory.reserve takes shop.v1.PlaceOrder, but 'reserve' is a shop.v1.StockReserved"
+    assert problem.startswith("step again, input: ")
+    assert "shop.v1.PlaceOrder" in problem
+    assert "shop.v1.StockReserved" in problem
 
 
-def test_all_problems_are_said_at_once() -> None:
+def test_input_that_is_neither_source_nor_text_is_refused_for_untyped_callers() -> None:
+    saga = Saga("place-order", input=PlaceOrder)
+    saga.step(Inventory.reserve, PlaceOrder())  # type: ignore[call-overload]
+    assert _problems(saga) == (
+        "step reserve, input: expected the input or a step of this saga, or an expression as text, found PlaceOrder",
+    )
+
+
+def test_step_named_twice_in_after_is_named_once() -> None:
+    saga = Saga("place-order", input=PlaceOrder)
+    reserved = saga.step(Inventory.reserve)
+    saga.step("shipping.book", request=PlaceOrder, response=CourierBooked, after=[reserved, reserved])
+    assert list(saga.definition().steps[1].after.step_ids) == ["reserve"]
+
+
+def test_all_problems_are_said_at_once_as_the_definition_is_read() -> None:
+    other = Saga("other", input=PlaceOrder)
     saga = Saga("place order", input=PlaceOrder, version=0, time_limit=timedelta(0), labels={"": "x"})
     saga.step("Inventory", request=PlaceOrder, response=StockReserved, attempt_timeout=timedelta(days=9999))
-    fields = [problem.split(":")[0].split(" must")[0] for problem in _problems(saga)]
-    assert fields == ["name", "version", "labels", "time_limit", "step Inventory", "step Inventory"]
+    saga.step(Inventory.reserve, other.input)
+    saga.on_success("mail", request=PlaceOrder, response=StockReserved)
+    assert _places(saga) == [
+        "name",
+        "version",
+        "time_limit",
+        "labels['']",
+        "step Inventory, action",
+        "step Inventory, attempt_timeout",
+        "step reserve, input",
+        "on_success, action",
+    ]
+
+
+def test_what_does_not_fit_on_the_wire_is_said_without_what_follows_from_it() -> None:
+    saga = Saga("place-order", input=PlaceOrder, version=-1)
+    saga.step(Inventory.reserve)
+    saga.step(Inventory.reserve, when="\ud800")
+    problems = _problems(saga)
+    assert [problem.partition(":")[0] for problem in problems] == ["definition", "step number 2"]
+    assert all("does not fit into a definition" in problem for problem in problems)
 
 
 def test_action_by_text_without_types_raises() -> None:
@@ -186,7 +342,9 @@ def test_action_by_text_without_types_raises() -> None:
         {"multiplier": float("nan")},
         {"initial_backoff": timedelta(0)},
         {"initial_backoff": timedelta(minutes=1)},
-        {"max_backoff": timedelta(days=9999)},
+        {"max_backoff": timedelta(days=367)},
+        {"multiplier": 101},
+        {"initial_backoff": timedelta(microseconds=999)},
     ],
 )
 def test_retry_policy_out_of_range_raises(fields: dict[str, float]) -> None:
