@@ -6,6 +6,7 @@ from typing import Any, Generic, Literal, Protocol, Self, TypeAlias, TypeVar, ov
 
 from google.protobuf.message import Message
 
+from participant_sdk.accepted import Accepted
 from participant_sdk.effects import Effect
 from participant_sdk.errors import ParticipantDefinitionError
 from participant_sdk.signatures import ActionSignature
@@ -69,6 +70,11 @@ class Action(Generic[RequestT, ResponseT]):
     def is_compensatable(self) -> bool:
         """Whether it has a compensation."""
         return self._compensation is not None
+
+    @property
+    def accepts(self) -> bool:
+        """Whether it may return Accepted, and be finished later."""
+        return self.signature.accepts
 
     @property
     def effect(self) -> Effect:
@@ -143,8 +149,8 @@ class DatabaseAction(_CallableAction[RequestT, ResponseT, CalledT]):
         return handler
 
 
-class ExternalAction(_CallableAction[RequestT, ResponseT, CalledT]):
-    """An action whose effect lies outside of the barrier's database transaction."""
+class _DoubtfulAction(_CallableAction[RequestT, ResponseT, CalledT]):
+    """An action of which a compensation may have to undo a beginning without an output (R19)."""
 
     __slots__ = ()
 
@@ -153,41 +159,83 @@ class ExternalAction(_CallableAction[RequestT, ResponseT, CalledT]):
     ) -> Callable[[OwnerT, RequestT, ResponseT | None, StepContext], UndoneT]:
         """Declares what undoes this action: `(self, request, output, step) -> None`.
 
-        Called also when nobody knows whether the action took effect; then the output is None, and `step.execute_key` is
-        what to look for outside (R19).
+        Called also when nobody knows whether the action took effect, and when it was accepted and never completed; then the output
+        is None, and `step.execute_key` is what to look for (R19).
         """
         self._take_compensation(handler)
         return handler
 
 
+class ExternalAction(_DoubtfulAction[RequestT, ResponseT, CalledT]):
+    """An action whose effect lies outside of the barrier's database transaction."""
+
+    __slots__ = ()
+
+
+class AcceptingAction(_DoubtfulAction[RequestT, ResponseT, CalledT]):
+    """An action that may return Accepted and be finished later (R24)."""
+
+    __slots__ = ()
+
+
+# Below, a handler that never returns Accepted fits the overload for those that may as well; the first one that fits counts, and that
+# is what the ignored errors are about.
+
+
 class _DatabaseDecorator(Protocol):
     @overload
-    def __call__(
+    def __call__(  # type: ignore[overload-overlap]
         self, handler: Callable[[OwnerT, RequestT, StepContext], Coroutine[Any, Any, ResponseT]], /
     ) -> DatabaseAction[RequestT, ResponseT, Coroutine[Any, Any, ResponseT]]: ...
     @overload
     def __call__(
+        self, handler: Callable[[OwnerT, RequestT, StepContext], Coroutine[Any, Any, ResponseT | Accepted]], /
+    ) -> AcceptingAction[RequestT, ResponseT, Coroutine[Any, Any, ResponseT | Accepted]]: ...
+    @overload
+    def __call__(  # type: ignore[overload-overlap]
         self, handler: Callable[[OwnerT, RequestT, StepContext], ResponseT], /
     ) -> DatabaseAction[RequestT, ResponseT, ResponseT]: ...
+    @overload
+    def __call__(
+        self, handler: Callable[[OwnerT, RequestT, StepContext], ResponseT | Accepted], /
+    ) -> AcceptingAction[RequestT, ResponseT, ResponseT | Accepted]: ...
 
 
 class _ExternalDecorator(Protocol):
     @overload
-    def __call__(
+    def __call__(  # type: ignore[overload-overlap]
         self, handler: Callable[[OwnerT, RequestT, StepContext], Coroutine[Any, Any, ResponseT]], /
     ) -> ExternalAction[RequestT, ResponseT, Coroutine[Any, Any, ResponseT]]: ...
     @overload
     def __call__(
+        self, handler: Callable[[OwnerT, RequestT, StepContext], Coroutine[Any, Any, ResponseT | Accepted]], /
+    ) -> AcceptingAction[RequestT, ResponseT, Coroutine[Any, Any, ResponseT | Accepted]]: ...
+    @overload
+    def __call__(  # type: ignore[overload-overlap]
         self, handler: Callable[[OwnerT, RequestT, StepContext], ResponseT], /
     ) -> ExternalAction[RequestT, ResponseT, ResponseT]: ...
+    @overload
+    def __call__(
+        self, handler: Callable[[OwnerT, RequestT, StepContext], ResponseT | Accepted], /
+    ) -> AcceptingAction[RequestT, ResponseT, ResponseT | Accepted]: ...
 
 
 @overload
-def action(
+def action(  # type: ignore[overload-overlap]
     handler: Callable[[OwnerT, RequestT, StepContext], Coroutine[Any, Any, ResponseT]], /
 ) -> DatabaseAction[RequestT, ResponseT, Coroutine[Any, Any, ResponseT]]: ...
 @overload
-def action(handler: Callable[[OwnerT, RequestT, StepContext], ResponseT], /) -> DatabaseAction[RequestT, ResponseT, ResponseT]: ...
+def action(
+    handler: Callable[[OwnerT, RequestT, StepContext], Coroutine[Any, Any, ResponseT | Accepted]], /
+) -> AcceptingAction[RequestT, ResponseT, Coroutine[Any, Any, ResponseT | Accepted]]: ...
+@overload
+def action(  # type: ignore[overload-overlap]
+    handler: Callable[[OwnerT, RequestT, StepContext], ResponseT], /
+) -> DatabaseAction[RequestT, ResponseT, ResponseT]: ...
+@overload
+def action(
+    handler: Callable[[OwnerT, RequestT, StepContext], ResponseT | Accepted], /
+) -> AcceptingAction[RequestT, ResponseT, ResponseT | Accepted]: ...
 @overload
 def action(*, name: str | None = None, effect: Literal[Effect.DATABASE] = Effect.DATABASE) -> _DatabaseDecorator: ...
 @overload
@@ -197,8 +245,9 @@ def action(
 ) -> Action[Any, Any] | Callable[[Handler], Action[Any, Any]]:
     """Declares a method `(self, request, step) -> response` as an action of its participant.
 
-    The types come from the annotations; both are protobuf messages. `async def` handlers share the barrier's database
-    transaction through `step.session`; plain `def` handlers run in threads and have no session.
+    The types come from the annotations; both are protobuf messages. Annotated `-> response | Accepted`, a step may be finished later
+    (R24). `async def` handlers share the barrier's database transaction through `step.session`; plain `def` handlers run in threads
+    and have no session.
 
     `name` is the part after the dot; the method's name unless given. `effect` says where the effect takes place.
     """

@@ -43,4 +43,5 @@ def _describe_action(action: Action[Any, Any]) -> participant_pb2.ActionDescript
         output_type=action.signature.response.name,
         compensatable=action.is_compensatable,
         effect=_EFFECTS[action.effect],
+        accepts=action.signature.accepts,
     )

@@ -8,6 +8,10 @@ from collections.abc import Mapping
 from datetime import timedelta
 
 import grpc
+from google.protobuf.message import Message
+from google.rpc import status_pb2
+
+from participant_sdk.rpc_errors import error_details, status_with
 
 
 class Rejected(Exception):  # noqa: N818 - an answer of the business, not a fault
@@ -37,6 +41,11 @@ class Rejected(Exception):  # noqa: N818 - an answer of the business, not a faul
     def __str__(self) -> str:
         return f"{self.reason}: {self.message}"
 
+    def to_status(self) -> status_pb2.Status:
+        """What travels: programs read its ErrorInfo, with the reason and the metadata."""
+        details = error_details(self.reason, **{key: str(value) for key, value in self.metadata.items()})
+        return status_with(self.code, self.message, details)
+
 
 class RetryLater(Exception):  # noqa: N818 - an answer of the business, not a fault
     """Raised by a handler that cannot do its work now: it had no effect, and is called again after `after`.
@@ -52,6 +61,56 @@ class RetryLater(Exception):  # noqa: N818 - an answer of the business, not a fa
 
     def __str__(self) -> str:
         return f"{self.message} (in {self.after.total_seconds():g} s)"
+
+
+class CompletionError(Exception):
+    """A step that was accepted could not be completed as asked. Its subclasses say what to do about it (R24)."""
+
+    def __init__(self, message: str, *, saga_id: str, step_id: str) -> None:
+        super().__init__(message)
+        self.saga_id = saga_id
+        """The saga, as the token says."""
+        self.step_id = step_id
+        """The step, as the token says."""
+
+
+class CompletionRefusedError(CompletionError):
+    """The step cannot be completed any more, and was not: its compensation came first, or the token is not the one that it waits for.
+
+    Nothing was stored, and repeating it gives the same. Tell whoever asked that it is too late.
+    """
+
+
+class AlreadyCompletedError(CompletionError):
+    """The step was completed before. Nothing ran; what was stored then has been sent to the coordinator again.
+
+    The one to catch where a message may come twice, or two people may answer: `output` and `rejection` say what counts.
+    """
+
+    def __init__(self, message: str, *, saga_id: str, step_id: str, output: Message | None, rejection: status_pb2.Status | None) -> None:
+        super().__init__(message, saga_id=saga_id, step_id=step_id)
+        self.output = output
+        """What it was completed with; None if it was rejected."""
+        self.rejection = rejection
+        """Why it was rejected; None if it was not."""
+
+
+class CompletionPostponedError(CompletionError):
+    """The step cannot be completed now: its acceptance is not committed yet, or the database is busy or away.
+
+    Call `completing` again with the same token. Whatever became of this call, that tells, and nothing happens twice.
+    """
+
+
+class CompletionUndeliveredError(CompletionError):
+    """The result is stored, so that nothing can undo it unseen, but the coordinator could not be told.
+
+    Call `completing` again with the same token before the step's time is over: that sends what is stored and runs nothing.
+    """
+
+
+class CompletionMisusedError(RuntimeError):
+    """A completion was left without a result, or was given two, or one of another type. Nothing was stored; fix the source."""
 
 
 class ParticipantDefinitionError(TypeError):

@@ -22,6 +22,8 @@ from saga.v1 import participant_pb2
 
 KEY_CHARS_MAX: Final = 255
 """Longest idempotency key."""
+COMPLETION_TOKEN_CHARS_MAX: Final = 255
+"""Longest completion token."""
 STEP_ID_CHARS_MAX: Final = 64
 """Longest step id."""
 TIME_LEFT_DEFAULT_S: Final = 10.0
@@ -76,6 +78,7 @@ class CallReader:
             effect=read.bound.action.effect,
             first_attempt_at_us=request.first_attempt_at.ToMicroseconds(),
             deadline_us=read.deadline_us,
+            completion_token=request.completion_token,
         )
         return IncomingCall(bound=read.bound, call=call, request=read.request, step=read.step, cancellation=read.cancellation)
 
@@ -123,6 +126,7 @@ class CallReader:
             attempt=request.attempt,
             first_attempt_at=instant_of(request.first_attempt_at.ToMicroseconds()),
             deadline=instant_of(deadline_us),
+            completion_token=request.completion_token if isinstance(request, participant_pb2.ExecuteRequest) else "",
             sessions=_NOT_RUNNING,
             cancellation=cancellation,
             now=lambda: instant_of(self._clock()),
@@ -165,6 +169,8 @@ def _violations(request: CallRequest) -> dict[str, str]:
     keys = {"key": request.key}
     if isinstance(request, participant_pb2.CompensateRequest):
         keys["execute_key"] = request.execute_key
+    elif request.completion_token and not _is_text(request.completion_token, COMPLETION_TOKEN_CHARS_MAX):
+        found["completion_token"] = f"expected at most {COMPLETION_TOKEN_CHARS_MAX} printable characters"
     for field, key in keys.items():
         if not _is_text(key, KEY_CHARS_MAX):
             found[field] = f"expected 1 to {KEY_CHARS_MAX} printable characters"

@@ -12,10 +12,12 @@ import grpc
 from google.protobuf.any_pb2 import Any as PackedAny
 from google.protobuf.message import EncodeError, Message
 
+from participant_sdk.accepted import Accepted
 from participant_sdk.actions import Action, Handler
 from participant_sdk.barrier.outcomes import (
     CompensateOutcome,
     ExecuteOutcome,
+    HandlerAccepted,
     HandlerFailed,
     HandlerPostponed,
     HandlerRejected,
@@ -91,10 +93,11 @@ class BoundAction:
         )
         match ended:
             case HandlerFailed(error=Rejected() as rejected):
-                details = error_details(rejected.reason, **{key: str(each) for key, each in rejected.metadata.items()})
-                return HandlerRejected(status=status_with(rejected.code, rejected.message, details))
+                return HandlerRejected(status=rejected.to_status())
             case HandlerFailed() | HandlerPostponed():
                 return ended
+            case Accepted() if self.signature.accepts:
+                return self._accepted(ended, step)
             case _:
                 return self._checked(ended)
 
@@ -139,13 +142,27 @@ class BoundAction:
                 return HandlerFailed(status=status_with(grpc.StatusCode.DEADLINE_EXCEEDED, message), error=error)
             return HandlerFailed(status=status_with(grpc.StatusCode.UNKNOWN, _described(error)), error=error)
 
+    def _accepted(self, accepted: Accepted, step: StepContext) -> HandlerAccepted | HandlerFailed:
+        """What could never be completed is refused before anything is committed."""
+        name, retention = self.action.qualified_name, self.barrier.retention
+        if not step.completion_token:
+            return _unfit(ErrorReason.ACCEPTANCE_INVALID, f"{name} returned Accepted, but was called without a completion token")
+        if retention is not None and accepted.time_limit > retention:
+            return _unfit(
+                ErrorReason.ACCEPTANCE_INVALID,
+                f"{name} was accepted for {accepted.time_limit}, but its barrier forgets keys after {retention}; give it a longer one",
+            )
+        response = participant_pb2.ExecuteResponse()
+        response.accepted.time_limit.FromTimedelta(accepted.time_limit)
+        return HandlerAccepted(response=response)
+
     def _checked(self, returned: object) -> HandlerSucceeded | HandlerFailed:
         """R6: type and size are checked before anything is committed."""
         expected = self.signature.response
         if type(returned) is not expected.python_type or not isinstance(returned, Message):
             return _unfit(
                 ErrorReason.REPLY_TYPE_MISMATCH,
-                f"{self.action.qualified_name} must return {expected.name}, found {type(returned).__qualname__}",
+                f"{self.action.qualified_name} must return {expected.name}, found {type(returned).__qualname__}{_advice(returned)}",
             )
         try:
             output = expected.pack(returned)
@@ -178,6 +195,10 @@ class BoundAction:
             f"nobody knows the output of {self.action.qualified_name}, and its compensation does not accept None: annotate it as "
             f"{expected.python_type.__name__} | None",
         )
+
+
+def _advice(returned: object) -> str:
+    return "; annotate it as `-> … | Accepted` to finish it later" if isinstance(returned, Accepted) else ""
 
 
 def _unfit(reason: ErrorReason, message: str) -> HandlerFailed:

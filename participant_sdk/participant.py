@@ -1,13 +1,21 @@
 """The base class of participants: a service's actions, with what they are and how they are guarded."""
 
 import re
-from typing import Any, ClassVar, Final
+from contextlib import AbstractAsyncContextManager
+from datetime import timedelta
+from typing import Any, ClassVar, Final, TypeVar, overload
+
+from google.protobuf.message import Message
 
 from participant_sdk.actions import Action
 from participant_sdk.barrier.barrier import Barrier
+from participant_sdk.client.completion import StepCompleter
+from participant_sdk.completing import COMPLETING_TIME_LIMIT_DEFAULT, Completion, CompletionOrder, completing
 from participant_sdk.effects import Effect
 from participant_sdk.errors import ParticipantDefinitionError, ParticipantSetupError
 from participant_sdk.signatures import SignatureError, read_signature
+
+ResponseT = TypeVar("ResponseT", bound=Message)
 
 _NAME: Final = re.compile(r"[a-z][a-z0-9_-]{0,63}")
 _ACTION_NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
@@ -31,6 +39,8 @@ class Participant:
     """The part of its actions before the dot; empty for an abstract class."""
     actions: ClassVar[dict[str, Action[Any, Any]]] = {}
     """Its actions by the part after the dot."""
+    _completer: StepCompleter | None = None
+    """What the server has lent; None: it is not served, or its server knows no coordinator."""
 
     def __init_subclass__(cls, *, name: str | None = None, **rest: object) -> None:
         super().__init_subclass__(**rest)
@@ -66,6 +76,76 @@ class Participant:
             raise ParticipantSetupError(
                 f"{type(self).__qualname__}.__init__ did not call super().__init__(barrier=…); do it before serving"
             ) from None
+
+    @overload
+    def completing(
+        self,
+        token: str,
+        action: Action[Any, ResponseT],
+        /,
+        *,
+        client: StepCompleter | None = None,
+        time_limit: timedelta = COMPLETING_TIME_LIMIT_DEFAULT,
+    ) -> AbstractAsyncContextManager[Completion[ResponseT]]: ...
+    @overload
+    def completing(
+        self,
+        token: str,
+        /,
+        *,
+        client: StepCompleter | None = None,
+        time_limit: timedelta = COMPLETING_TIME_LIMIT_DEFAULT,
+    ) -> AbstractAsyncContextManager[Completion[Any]]: ...
+    def completing(
+        self,
+        token: str,
+        action: Action[Any, Any] | None = None,
+        /,
+        *,
+        client: StepCompleter | None = None,
+        time_limit: timedelta = COMPLETING_TIME_LIMIT_DEFAULT,
+    ) -> AbstractAsyncContextManager[Completion[Any]]:
+        """Finishes a step that a handler answered with Accepted, in one database transaction with its effect (R24):
+
+            async with approvals.completing(token, Approvals.ask) as completion:
+                completion.session.add(Approval(key=completion.key, by="ann"))
+                completion.succeed(Approved(by="ann"))
+
+        While the body runs, the step's row in the barrier is locked: the approval comes before the undo, and is undone by it, or after
+        it, and is refused. At the end of the body the result is committed together with what was written through the session, and
+        then the coordinator is told; an Execute that is repeated later is answered with it. An exception in the body rolls back and
+        goes on: the step waits as before.
+
+        `token`: `step.completion_token` of the handler. `action`: which action it must be of; lets type checkers check `succeed`.
+        `client`: a SagaClient; default: the coordinator that the server of this participant registers with. `time_limit`: for waiting
+        and body together; an acceptance that is about to be committed is waited for half of it.
+
+        Raises CompletionTokenInvalidError; CompletionRefusedError if it is too late; AlreadyCompletedError if it was done before, after
+        it has told the coordinator again, without running the body; CompletionPostponedError if it must be asked again, as when the
+        acceptance is not committed yet; TimeoutError if the body takes too long; CompletionMisusedError if it gives no result. After
+        the commit: CompletionUndeliveredError if the coordinator cannot be reached; StepNotWaitingError if the saga has turned back
+        already, and then Compensate comes and finds the output; any other CoordinatorError.
+        """
+        completer = client if client is not None else self._completer
+        if completer is None:
+            raise ParticipantSetupError(
+                f"{self.participant_name} knows no coordinator to tell: pass client=SagaClient(…), or serve it with "
+                "ParticipantServer(…, coordinator=…)"
+            )
+        order = CompletionOrder(
+            token=token,
+            participant=self.participant_name,
+            barrier=self.barrier,
+            actions=self.actions,
+            action=action,
+            completer=completer,
+            time_limit=time_limit,
+        )
+        return completing(order)
+
+    def tell_completions_to(self, completer: StepCompleter | None) -> None:
+        """What `completing` tells the coordinator through, unless it is given a client; for servers."""
+        self._completer = completer
 
 
 def _bind_actions(owner: type[Participant]) -> dict[str, Action[Any, Any]]:

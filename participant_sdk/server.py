@@ -16,6 +16,8 @@ from opentelemetry.trace import TracerProvider
 from participant_sdk.barrier.barrier import Barrier
 from participant_sdk.barrier.store import StoreBusyError, StoreUnavailableError
 from participant_sdk.client.channel import MESSAGE_BYTES_MAX
+from participant_sdk.client.saga_client import SagaClient
+from participant_sdk.completing import LentClient
 from participant_sdk.errors import ParticipantSetupError
 from participant_sdk.participant import Participant
 from participant_sdk.registration import TTL_DEFAULT, Registration
@@ -81,6 +83,8 @@ class ParticipantServer:
         self._server: grpc.aio.Server | None = None
         self._health = health.aio.HealthServicer()
         self._registration: Registration | None = None
+        self._client: LentClient | None = None
+        """What the participants' `completing` tells the coordinator through. Dialled when it is first used."""
         self._background: list[asyncio.Task[None]] = []
         self._address = ""
 
@@ -122,6 +126,8 @@ class ParticipantServer:
             if barrier.retention is not None:
                 self._run_in_background(forget_expired_keys(barrier), "retention")
         if self._coordinator is not None:
+            self._client = LentClient(SagaClient(self._coordinator))
+            self._lend(self._client)
             self._registration = Registration(
                 coordinator=self._coordinator,
                 target=self._advertise or self._address,
@@ -147,6 +153,10 @@ class ParticipantServer:
             await self._health.enter_graceful_shutdown()
             await self._server.stop(self._drain_time_limit.total_seconds())
             await self._wait_for_those_cut_short()
+        client, self._client = self._client, None
+        if client is not None:
+            self._lend(None)
+            await client.close(self._drain_time_limit)
         self._servicer.close()
 
     async def __aenter__(self) -> Self:
@@ -163,6 +173,10 @@ class ParticipantServer:
                 await self._servicer.wait_idle()
         except TimeoutError:
             logger.warning("calls that were cut short did not end in time; their outcome is unknown")
+
+    def _lend(self, client: LentClient | None) -> None:
+        for participant in self._servicer.participants:
+            participant.tell_completions_to(client)
 
     def _run_in_background(self, work: Coroutine[None, None, None], name: str) -> None:
         """Runs until `stop`, which awaits it. A bug that ends it early is told at once, not at the end."""

@@ -4,10 +4,11 @@ import inspect
 import types
 import typing
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from google.protobuf.message import Message
 
+from participant_sdk.accepted import Accepted
 from participant_sdk.payloads import PayloadType, payload_type
 from participant_sdk.step_context import StepContext
 
@@ -20,6 +21,8 @@ class ActionSignature:
     """The message that it takes."""
     response: PayloadType[Message]
     """The message that it returns."""
+    accepts: bool
+    """Whether it may return Accepted instead, and be finished later."""
     is_async: bool
     """Whether the handler is `async def`; otherwise it runs in a thread."""
     is_compensation_async: bool
@@ -40,9 +43,11 @@ def read_signature(handler: Callable[..., object], compensation: Callable[..., o
     """Reads the types of an action and its compensation. Raises SignatureError if they are missing or do not fit."""
     request, step, returned = _annotations(handler, arguments=2, shape=_ACTION_SHAPE)
     _check_step(handler, step)
+    response, accepts = _returned(handler, returned)
     signature = ActionSignature(
         request=_payload(handler, "request", request),
-        response=_payload(handler, "return", returned),
+        response=response,
+        accepts=accepts,
         is_async=inspect.iscoroutinefunction(handler),
         is_compensation_async=True,
         may_output_be_missing=True,
@@ -65,21 +70,16 @@ def _with_compensation(signature: ActionSignature, compensation: Callable[..., o
             f"{compensation.__name__}: its output must be what the action returns, {expected_output.__name__}; found {_shown(output)}"
         )
     may_be_missing = _accepts(output, type(None))
-    if is_external and not may_be_missing:
+    if (is_external or signature.accepts) and not may_be_missing:  # R19
+        doubt = "after a crash nobody may know the output of an EXTERNAL action"
+        why = "a step that was accepted and never completed has no output" if signature.accepts else doubt
         raise SignatureError(
-            f"{compensation.__name__}: after a crash nobody may know the output of an EXTERNAL action, so annotate it as "
-            f"`{expected_output.__name__} | None`; found {_shown(output)}"  # R19
+            f"{compensation.__name__}: {why}, so annotate it as `{expected_output.__name__} | None`; found {_shown(output)}"
         )
     if returned not in {None, type(None)}:
         raise SignatureError(f"{compensation.__name__}: a compensation returns nothing, annotate `-> None`; "
                              f"found {_shown(returned)}")  # fmt: skip
-    return ActionSignature(
-        request=signature.request,
-        response=signature.response,
-        is_async=signature.is_async,
-        is_compensation_async=inspect.iscoroutinefunction(compensation),
-        may_output_be_missing=may_be_missing,
-    )
+    return replace(signature, is_compensation_async=inspect.iscoroutinefunction(compensation), may_output_be_missing=may_be_missing)
 
 
 def _annotations(handler: Callable[..., object], *, arguments: int, shape: str) -> list[object]:
@@ -109,6 +109,19 @@ def _check_step(handler: Callable[..., object], annotation: object) -> None:
         raise SignatureError(f"{handler.__name__}: its last argument must be a StepContext, found {_shown(annotation)}")
 
 
+def _returned(handler: Callable[..., object], annotation: object) -> tuple[PayloadType[Message], bool]:
+    """The message that it returns, and whether it may return Accepted instead: `-> Approved | Accepted`."""
+    members = typing.get_args(annotation) if _is_union(annotation) else (annotation,)
+    messages = [member for member in members if member is not Accepted]
+    if len(messages) == len(members):
+        return _payload(handler, "return", annotation), False
+    if len(messages) != 1:
+        raise SignatureError(
+            f"{handler.__name__}: return: expected one message beside Accepted, as in `-> Approved | Accepted`; found {_shown(annotation)}"
+        )
+    return _payload(handler, "return", messages[0]), True
+
+
 def _payload(handler: Callable[..., object], what: str, annotation: object) -> PayloadType[Message]:
     try:
         return payload_type(annotation)
@@ -118,9 +131,13 @@ def _payload(handler: Callable[..., object], what: str, annotation: object) -> P
 
 def _accepts(annotation: object, expected: type) -> bool:
     """Whether a parameter of that annotation takes a value of type `expected`."""
-    if typing.get_origin(annotation) in {typing.Union, types.UnionType}:
+    if _is_union(annotation):
         return any(_accepts(member, expected) for member in typing.get_args(annotation))
     return isinstance(annotation, type) and issubclass(expected, annotation)
+
+
+def _is_union(annotation: object) -> bool:
+    return typing.get_origin(annotation) in {typing.Union, types.UnionType}
 
 
 def _shown(annotation: object) -> str:

@@ -68,6 +68,10 @@ class StepContext:
     """When the first attempt to execute was due, by the coordinator's clock. Aware, UTC."""
     deadline: datetime
     """When this attempt ends, by the clock of this machine. Aware, UTC."""
+    completion_token: str = field(default="", repr=False)
+    """What an action that answers Accepted is completed with later (R24); equal for all attempts. Whoever has it can finish the
+    step, so it is shown nowhere. Empty in a compensation.
+    """
     sessions: SessionSource = field(
         default=NoSession("this StepContext was made without a database session: pass one to step_context(session=...)"),
         repr=False,

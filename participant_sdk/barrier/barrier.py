@@ -1,13 +1,15 @@
 """What guards a participant's actions."""
 
 from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
 from datetime import timedelta
 from typing import Protocol, TypeAlias
 
 from google.protobuf.any_pb2 import Any as PackedAny
 
+from participant_sdk.barrier.completions import OpenCompletion, StoredResult
 from participant_sdk.barrier.outcomes import CompensateAnswer, CompensateOutcome, ExecuteAnswer, ExecuteOutcome
-from participant_sdk.barrier.verdict import CompensateCall, ExecuteCall
+from participant_sdk.barrier.verdict import CompensateCall, CompletionCall, ExecuteCall
 from participant_sdk.step_context import SessionSource
 
 RunExecute: TypeAlias = Callable[[SessionSource], Awaitable[ExecuteOutcome]]
@@ -33,6 +35,12 @@ class Barrier(Protocol):
 
     async def compensate(self, call: CompensateCall, claimed: PackedAny | None, run: RunCompensate) -> CompensateAnswer:
         """Answers a call to compensate; `claimed` is the output that the coordinator knows, None if it knows of none."""
+
+    def completing(self, call: CompletionCall) -> AbstractAsyncContextManager[OpenCompletion | StoredResult]:
+        """The row of an accepted step, locked while it is completed; or the result that was stored before (R24).
+
+        Entering raises CompletionRefusedError, CompletionPostponedError; ParticipantSetupError if there is no barrier.
+        """
 
     async def check(self) -> None:
         """Proves before serving that the barrier can keep its promise. Raises ParticipantSetupError if it never could."""

@@ -8,6 +8,7 @@ from participant_sdk.barrier.barrier import RunCompensate, RunExecute
 from participant_sdk.barrier.guard import Guard, OwnAnswer
 from participant_sdk.barrier.outcomes import (
     ExecuteOutcome,
+    HandlerAccepted,
     HandlerFailed,
     HandlerPostponed,
     HandlerRejected,
@@ -42,10 +43,9 @@ async def execute_in_database(guard: Guard, call: ExecuteCall, run: RunExecute) 
         if not isinstance(verdict, Run):
             return guard.refuse_execute(call, verdict)
         outcome = await run(unit)
-        if isinstance(outcome, HandlerSucceeded):
-            reply = outcome.response.SerializeToString(deterministic=True)
+        if isinstance(outcome, (HandlerSucceeded, HandlerAccepted)):
             # THE REPLY IS STORED IN THE SAME DATABASE TRANSACTION AS THE EFFECT.
-            await unit.put_row(transitions.succeeded(row or fresh, reply, guard.clock()))
+            await unit.put_row(transitions.answered(row or fresh, outcome.response, call.completion_token, guard.clock()))
             await unit.commit()
             return outcome.response
         _raise_if_busy(unit, outcome)
@@ -65,9 +65,8 @@ async def _seal_rejection(guard: Guard, call: ExecuteCall, status: status_pb2.St
     """R5: locks and judges again, since another process may have been faster, and stores the rejection if it was not."""
     response = answers.rejection(status, sealed=True)
     now_us = guard.clock()
-    reply = response.SerializeToString(deterministic=True)
     async with guard.store.unit(call.step) as unit:
-        fresh = transitions.rejected(transitions.fresh_execution(call, now_us), reply, now_us)
+        fresh = transitions.answered(transitions.fresh_execution(call, now_us), response, call.completion_token, now_us)
         row = await guard.lock(unit, fresh, call)
         if row is None:
             await unit.commit()

@@ -18,6 +18,7 @@ from participant_sdk.barrier.barrier import RunCompensate, RunExecute
 from participant_sdk.barrier.database_flow import output_to_undo, settle_without_handler
 from participant_sdk.barrier.guard import Guard, LockWaitError, OwnAnswer
 from participant_sdk.barrier.outcomes import (
+    HandlerAccepted,
     HandlerFailed,
     HandlerPostponed,
     HandlerRejected,
@@ -190,10 +191,10 @@ class ExternalExecution(_ExternalRun):
         stored = None
         async with self._guard.store.unit(self._call.step) as unit:
             outcome = await self._run(unit)
-            if isinstance(outcome, HandlerSucceeded) and unit.has_session:
+            if isinstance(outcome, (HandlerSucceeded, HandlerAccepted)) and unit.has_session:
                 stored = await finish(self._store_with(unit, self._conclusion(claim, outcome.response)))
         match outcome:
-            case HandlerSucceeded(response=response):
+            case HandlerSucceeded(response=response) | HandlerAccepted(response=response):
                 return await finish(self._settle(claim, stored, self._conclusion(claim, response)))
             case HandlerRejected(status=status):
                 return await finish(self._reject(claim, status))
@@ -215,16 +216,12 @@ class ExternalExecution(_ExternalRun):
     def _conclusion(
         self, claim: _Claim, response: participant_pb2.ExecuteResponse
     ) -> Callable[[BarrierUnit], Awaitable[participant_pb2.ExecuteResponse | OwnAnswer]]:
-        is_success = response.HasField("succeeded")
-        reply = response.SerializeToString(deterministic=True)
-
         async def conclude(unit: BarrierUnit) -> participant_pb2.ExecuteResponse | OwnAnswer:
             now_us = self._guard.clock()
             foreign = await self._own_row(unit, claim)
             if foreign is not None:
                 return self._overtaken(foreign)
-            become = transitions.succeeded if is_success else transitions.rejected
-            await unit.put_row(become(claim.row, reply, now_us))
+            await unit.put_row(transitions.answered(claim.row, response, self._execute.completion_token, now_us))
             await unit.commit()
             return response
 

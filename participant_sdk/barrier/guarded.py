@@ -1,5 +1,6 @@
 """The barrier on any store: one flight per key, then the way that the action's effect asks for."""
 
+from contextlib import AbstractAsyncContextManager
 from datetime import timedelta
 from typing import Final
 
@@ -8,13 +9,15 @@ from google.rpc import status_pb2
 
 from participant_sdk.barrier import answers
 from participant_sdk.barrier.barrier import RunCompensate, RunExecute
+from participant_sdk.barrier.completion_flow import complete_in_database
+from participant_sdk.barrier.completions import OpenCompletion, StoredResult
 from participant_sdk.barrier.database_flow import compensate_in_database, execute_in_database
 from participant_sdk.barrier.external_flow import ExternalCompensation, ExternalExecution
 from participant_sdk.barrier.flights import Flights
 from participant_sdk.barrier.guard import BUSY_DELAY, Guard
 from participant_sdk.barrier.outcomes import CompensateAnswer, ExecuteAnswer
 from participant_sdk.barrier.store import BarrierStore
-from participant_sdk.barrier.verdict import CompensateCall, ExecuteCall
+from participant_sdk.barrier.verdict import CompensateCall, CompletionCall, ExecuteCall
 from participant_sdk.clock import Clock, micros_of, wall_clock_us
 from participant_sdk.effects import Effect
 from saga.v1 import participant_pb2
@@ -57,6 +60,9 @@ class GuardedBarrier:
         request = (call.action, call.fingerprint, call.knowledge, None if claimed is None else claimed.value)
         answer = await self._compensations.join(call.key, request, wait_s=self._guard.wait_s(call), start=start)
         return answer if answer is not None else _compensate_answer(answers.locked(call, BUSY_DELAY))
+
+    def completing(self, call: CompletionCall) -> AbstractAsyncContextManager[OpenCompletion | StoredResult]:
+        return complete_in_database(self._guard, call)
 
     async def check(self) -> None:
         await self._guard.store.check()

@@ -1,6 +1,7 @@
 """No guard, for participants without a database: handlers may run again, and must be idempotent by key (R23)."""
 
 from datetime import timedelta
+from typing import NoReturn
 
 from google.protobuf.any_pb2 import Any as PackedAny
 
@@ -9,13 +10,15 @@ from participant_sdk.barrier.barrier import RunCompensate, RunExecute
 from participant_sdk.barrier.outcomes import (
     CompensateAnswer,
     ExecuteAnswer,
+    HandlerAccepted,
     HandlerFailed,
     HandlerPostponed,
     HandlerRejected,
     HandlerSucceeded,
     HandlerUndid,
 )
-from participant_sdk.barrier.verdict import CompensateCall, ExecuteCall
+from participant_sdk.barrier.verdict import CompensateCall, CompletionCall, ExecuteCall
+from participant_sdk.errors import ParticipantSetupError
 from participant_sdk.step_context import NoSession
 from saga.v1 import participant_pb2
 
@@ -42,7 +45,7 @@ class NoBarrier:
 
     async def execute(self, call: ExecuteCall, run: RunExecute) -> ExecuteAnswer:
         match await run(_NO_SESSION):
-            case HandlerSucceeded(response=response):
+            case HandlerSucceeded(response=response) | HandlerAccepted(response=response):
                 return response
             case HandlerRejected(status=status):
                 return answers.rejection(status, sealed=False)  # Nothing was stored: R5 decides how far to believe it.
@@ -59,6 +62,12 @@ class NoBarrier:
                 return participant_pb2.CompensateResponse(retry_later=answers.retry_later(after, status))
             case HandlerFailed(status=status):
                 return status
+
+    def completing(self, call: CompletionCall) -> NoReturn:
+        raise ParticipantSetupError(
+            "completing() needs a barrier, which remembers what was accepted: give the participant barrier=SqlBarrier(engine), or use "
+            "SagaClient.complete_step(token, output) and reject_step(token, Rejected(…))"
+        )
 
     async def check(self) -> None:
         """There is nothing to prove."""

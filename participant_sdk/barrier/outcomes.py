@@ -16,6 +16,13 @@ class HandlerSucceeded:
     response: participant_pb2.ExecuteResponse
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HandlerAccepted:
+    """It has begun, and is finished later; what it wrote is committed like that of a success (R24)."""
+
+    response: participant_pb2.ExecuteResponse
+
+
 @dataclass(frozen=True, slots=True)
 class HandlerUndid:
     """A compensation returned."""
@@ -45,7 +52,7 @@ class HandlerFailed:
     """What it raised; None if it returned something unfit."""
 
 
-ExecuteOutcome: TypeAlias = HandlerSucceeded | HandlerRejected | HandlerPostponed | HandlerFailed
+ExecuteOutcome: TypeAlias = HandlerSucceeded | HandlerAccepted | HandlerRejected | HandlerPostponed | HandlerFailed
 CompensateOutcome: TypeAlias = HandlerUndid | HandlerPostponed | HandlerFailed
 
 ExecuteAnswer: TypeAlias = participant_pb2.ExecuteResponse | status_pb2.Status

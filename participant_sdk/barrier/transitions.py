@@ -9,7 +9,9 @@ from participant_sdk.barrier.verdict import (
     ExecuteCall,
     ExecutionState,
     Knowledge,
+    token_digest,
 )
+from saga.v1 import participant_pb2
 
 
 def fresh_execution(call: ExecuteCall, now_us: int) -> BarrierRow:
@@ -62,10 +64,31 @@ def undoing(row: BarrierRow, call: CompensateCall, now_us: int) -> BarrierRow:
     )
 
 
+def answered(row: BarrierRow, response: participant_pb2.ExecuteResponse, token: str, now_us: int) -> BarrierRow:
+    """The row with that answer stored, to be replayed. `token` is what an accepted step is completed with."""
+    reply = response.SerializeToString(deterministic=True)
+    match response.WhichOneof("outcome"):
+        case "succeeded":
+            return succeeded(row, reply, now_us)
+        case "accepted":
+            return accepted(row, reply, token, now_us)
+        case "rejected":
+            return rejected(row, reply, now_us)
+        case other:
+            raise ValueError(f"expected an answer that is stored, found {other}")
+
+
 def succeeded(row: BarrierRow, reply: bytes, now_us: int) -> BarrierRow:
     """The execution took effect."""
     return replace(
         row, execution=ExecutionState.SUCCEEDED, reply=reply, locked_until_us=0, updated_at_us=now_us
+    )  # fmt: skip
+
+
+def accepted(row: BarrierRow, reply: bytes, token: str, now_us: int) -> BarrierRow:
+    """The execution is begun, and is finished later with that token (R24)."""
+    return replace(
+        row, execution=ExecutionState.ACCEPTED, reply=token_digest(token) + reply, locked_until_us=0, updated_at_us=now_us
     )  # fmt: skip
 
 

@@ -4,11 +4,16 @@ One row per key of an execution holds both of its directions, so that the row's 
 microseconds since 1970-01-01T00:00Z. Source of the idea: the sub-transaction barrier of dtm.
 """
 
-from dataclasses import dataclass
+import hashlib
+import hmac
+from dataclasses import dataclass, field
 from enum import Enum, StrEnum, auto
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 from participant_sdk.effects import Effect
+
+TOKEN_DIGEST_BYTES: Final = 32
+"""SHA-256 of the completion token, before the reply of an ACCEPTED row."""
 
 
 class ExecutionState(StrEnum):
@@ -16,6 +21,8 @@ class ExecutionState(StrEnum):
 
     STARTED = "STARTED"
     """A handler is or was running; whether it took effect is not known. Only an EXTERNAL effect is ever seen like this."""
+    ACCEPTED = "ACCEPTED"
+    """It is begun and finished later; the reply that says so is stored, behind the digest of the completion token (R24)."""
     SUCCEEDED = "SUCCEEDED"
     """It took effect; the reply is stored."""
     REJECTED = "REJECTED"
@@ -52,7 +59,7 @@ class BarrierRow:
     execution: ExecutionState
     """How far executing has come."""
     reply: bytes | None = None
-    """The encoded ExecuteResponse to replay; None unless SUCCEEDED or REJECTED."""
+    """The encoded ExecuteResponse to replay; ACCEPTED has 32 bytes before it. None unless ACCEPTED, SUCCEEDED or REJECTED."""
     locked_until_us: int = 0
     """Until when the attempt that STARTED may still run. Grows with every attempt that takes over, so it names the attempt."""
     compensation: CompensationState = CompensationState.NONE
@@ -91,6 +98,8 @@ class ExecuteCall:
     """When the first attempt was due, by the coordinator's clock (R21)."""
     deadline_us: int
     """When this attempt ends."""
+    completion_token: str = field(default="", repr=False)
+    """What the coordinator will believe if the handler accepts; empty if it sent none."""
 
 
 class Knowledge(Enum):
@@ -117,6 +126,19 @@ class CompensateCall:
     deadline_us: int
     """When this attempt ends."""
     knowledge: Knowledge
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CompletionCall:
+    """A wish to complete an accepted step, as far as the barrier cares (R24)."""
+
+    key: str
+    """Key of the execution."""
+    step: StepIdentity
+    token: str = field(repr=False)
+    """The completion token, as its bearer has it."""
+    wait_s: float
+    """How long it may wait for others on its key, and for an acceptance that is about to be committed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -192,6 +214,19 @@ class Undone:
 CompensateVerdict: TypeAlias = Undo | NothingToUndo | Undone | Locked | Expired | Mismatch
 
 
+@dataclass(frozen=True, slots=True)
+class Complete:
+    """Store the result: the step waits for it."""
+
+
+@dataclass(frozen=True, slots=True)
+class NotAccepted:
+    """Wait: nothing is known of an acceptance, which may be about to be committed."""
+
+
+CompletionVerdict: TypeAlias = Complete | Replay | NotAccepted | Sealed | Mismatch
+
+
 def judge_execute(row: BarrierRow | None, call: ExecuteCall, *, now_us: int, retention_us: int) -> ExecuteVerdict:
     """Decides about a call to execute; `row` is None if the key has never been seen or was forgotten (R18, R19, R21, R22)."""
     if row is None:
@@ -205,6 +240,9 @@ def judge_execute(row: BarrierRow | None, call: ExecuteCall, *, now_us: int, ret
             return Sealed()
         case ExecutionState.SUCCEEDED | ExecutionState.REJECTED:
             return Replay(reply=_stored(row))
+        case ExecutionState.ACCEPTED:
+            # The same limit again, not what is left of it: it counts from when the coordinator hears of it first.
+            return Replay(reply=_stored(row)[TOKEN_DIGEST_BYTES:])
         case ExecutionState.STARTED:
             locked = now_us < row.locked_until_us
             return Locked(until_us=row.locked_until_us) if locked else Run(is_first=False)
@@ -228,6 +266,33 @@ def judge_compensate(row: BarrierRow | None, call: CompensateCall, *, now_us: in
     return _judge_undoing(row, call)
 
 
+def judge_completion(row: BarrierRow | None, call: CompletionCall) -> CompletionVerdict:
+    """Decides about completing an accepted step; `row` is None if its key is not known, or not yet (R24).
+
+    Mismatch: the token is not the one that came with the call that was accepted. Its signature only the coordinator can check, and only
+    afterwards; so a forged one must not get as far as this row.
+    """
+    if row is None:
+        return NotAccepted()
+    if row.compensation is not CompensationState.NONE:
+        return Sealed()
+    match row.execution:
+        case ExecutionState.SEALED:
+            return Sealed()
+        case ExecutionState.SUCCEEDED | ExecutionState.REJECTED:
+            return Replay(reply=_stored(row))
+        case ExecutionState.STARTED:
+            return NotAccepted()
+        case ExecutionState.ACCEPTED:
+            is_genuine = hmac.compare_digest(_stored(row)[:TOKEN_DIGEST_BYTES], token_digest(call.token))
+            return Complete() if is_genuine else Mismatch()
+
+
+def token_digest(token: str) -> bytes:
+    """What is kept of a completion token: enough to know it again, and of no use to who reads the table."""
+    return hashlib.sha256(token.encode()).digest()
+
+
 def is_still_mine(row: BarrierRow | None, mine: BarrierRow) -> bool:
     """Whether nobody has written the row since the attempt that asks wrote `mine`.
 
@@ -242,8 +307,8 @@ def _judge_undoing(row: BarrierRow, call: CompensateCall) -> Undo | NothingToUnd
         return Undo(source=OutputSource.STORED)
     if call.knowledge is Knowledge.SUCCEEDED:
         return Undo(source=OutputSource.CLAIMED)  # A person said so (R17), or the row is from a restored database (R20).
-    if row.execution is ExecutionState.STARTED or row.compensation is CompensationState.STARTED:
-        return Undo(source=OutputSource.MISSING)  # R19: only "no row at all" is a null compensation.
+    if row.execution in {ExecutionState.STARTED, ExecutionState.ACCEPTED} or row.compensation is CompensationState.STARTED:
+        return Undo(source=OutputSource.MISSING)  # R19: only "no row at all" is a null compensation; an acceptance is a beginning.
     return NothingToUndo()
 
 

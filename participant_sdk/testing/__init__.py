@@ -1,6 +1,6 @@
 """What tests of participants are written with."""
 
-from participant_sdk.testing.contexts import step_context
+from participant_sdk.testing.contexts import completion_token, step_context
 from participant_sdk.testing.memory_barrier import MemoryBarrier, MemoryDatabase
 
-__all__ = ["MemoryBarrier", "MemoryDatabase", "step_context"]
+__all__ = ["MemoryBarrier", "MemoryDatabase", "completion_token", "step_context"]

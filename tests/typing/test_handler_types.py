@@ -14,7 +14,7 @@ ROOT = HERE.parent.parent
 ACCEPTED = sorted((HERE / "accepted").glob("*.py"))
 REJECTED = sorted((HERE / "rejected").glob("*.py"))
 MARK = re.compile(r"#\s*E:")
-PATHS = (ROOT, ROOT / "protos", ROOT / "examples" / "shop" / "protos")
+PATHS = (ROOT, ROOT / "protos", ROOT / "examples" / "shop" / "protos", ROOT / "examples" / "travel" / "protos")
 TIME_LIMIT_S = 110
 
 pytestmark = pytest.mark.timeout(240)

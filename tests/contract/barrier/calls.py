@@ -12,13 +12,14 @@ from google.protobuf.wrappers_pb2 import StringValue
 from participant_sdk.barrier.outcomes import (
     CompensateOutcome,
     ExecuteOutcome,
+    HandlerAccepted,
     HandlerFailed,
     HandlerPostponed,
     HandlerRejected,
     HandlerSucceeded,
     HandlerUndid,
 )
-from participant_sdk.barrier.verdict import CompensateCall, ExecuteCall, Knowledge, StepIdentity
+from participant_sdk.barrier.verdict import CompensateCall, CompletionCall, ExecuteCall, Knowledge, StepIdentity
 from participant_sdk.effects import Effect
 from participant_sdk.rpc_errors import error_details, status_with
 from participant_sdk.step_context import SessionSource
@@ -28,6 +29,7 @@ START_US = 1_780_000_000_000_000
 SECOND_US = 1_000_000
 DAY_US = 86_400 * SECOND_US
 KEY = "0197c8a4-5f0e-7c31-9a52-3f1d6b0e8a77/reserve/execute/1"
+TOKEN = "the token of that key"
 STEP = StepIdentity(saga_id="0197c8a4-5f0e-7c31-9a52-3f1d6b0e8a77", step_id="reserve")
 
 Write = Callable[[SessionSource, str], Awaitable[None]]
@@ -58,7 +60,12 @@ def execute_call(
         effect=effect,
         first_attempt_at_us=clock() - int(age_s * SECOND_US),
         deadline_us=clock() + int(time_left_s * SECOND_US),
+        completion_token=TOKEN,
     )
+
+
+def completion_call(*, token: str = TOKEN, wait_s: float = 5) -> CompletionCall:
+    return CompletionCall(key=KEY, step=STEP, token=token, wait_s=wait_s)
 
 
 def compensate_call(
@@ -90,6 +97,20 @@ def packed(text: str) -> PackedAny:
 
 def reply(text: str) -> participant_pb2.ExecuteResponse:
     return participant_pb2.ExecuteResponse(succeeded=participant_pb2.Succeeded(output=packed(text)))
+
+
+def acceptance(seconds: int = 3_600) -> participant_pb2.ExecuteResponse:
+    response = participant_pb2.ExecuteResponse()
+    response.accepted.time_limit.seconds = seconds
+    return response
+
+
+def accepted(seconds: int = 3_600) -> HandlerAccepted:
+    return HandlerAccepted(response=acceptance(seconds))
+
+
+def refusal() -> participant_pb2.ExecuteResponse:
+    return participant_pb2.ExecuteResponse(rejected=participant_pb2.Rejected(status=rejected().status, sealed=True))
 
 
 def rejected() -> HandlerRejected:

@@ -1,11 +1,23 @@
 """What a team writes: accepted by type checkers as it stands."""
 
 from collections.abc import Awaitable
+from datetime import timedelta
 from typing import assert_type
 
 from google.protobuf.wrappers_pb2 import BytesValue, Int64Value, StringValue
 
-from participant_sdk import DATABASE, EXTERNAL, Action, NoBarrier, Participant, StepContext, action
+from participant_sdk import (
+    DATABASE,
+    EXTERNAL,
+    Accepted,
+    Action,
+    NoBarrier,
+    Participant,
+    SagaClient,
+    StepContext,
+    action,
+    beating,
+)
 from participant_sdk.testing import step_context
 
 
@@ -43,6 +55,25 @@ class Inventory(Participant, name="inventory"):
     async def uncount(self, request: StringValue, counted: Int64Value | None, step: StepContext) -> None:
         """Accepts more than it is given."""
 
+    @action
+    async def ask(self, request: StringValue, step: StepContext) -> Int64Value | Accepted:
+        assert_type(step.completion_token, str)
+        return Accepted(timedelta(days=3))
+
+    @ask.compensation
+    async def withdraw(self, request: StringValue, answered: Int64Value | None, step: StepContext) -> None: ...
+
+    @action(effect=EXTERNAL)
+    async def print_it(self, request: StringValue, step: StepContext) -> Int64Value | Accepted:
+        return Int64Value()
+
+    @print_it.compensation
+    async def shred(self, request: StringValue, printed: Int64Value | None, step: StepContext) -> None: ...
+
+    @action(name="plainly")
+    def ask_plainly(self, request: BytesValue, step: StepContext) -> Int64Value | Accepted:
+        return Accepted(timedelta(hours=1))
+
 
 def takes(described: Action[StringValue, Int64Value]) -> str:
     return described.qualified_name
@@ -60,3 +91,16 @@ async def use() -> None:
     assert_type(inventory.weigh(BytesValue(), step), Int64Value)
     await inventory.release(StringValue(), Int64Value(), step)
     await inventory.refund(StringValue(), None, step)
+
+
+async def complete(inventory: Inventory, client: SagaClient, token: str) -> None:
+    takes(Inventory.ask)
+    assert_type(Inventory.ask.response_type, type[Int64Value])
+    assert_type(await inventory.ask(StringValue(), step_context()), Int64Value | Accepted)
+    assert_type(inventory.ask_plainly(BytesValue(), step_context()), Int64Value | Accepted)
+    async with inventory.completing(token, Inventory.ask, client=client) as completion:
+        completion.succeed(Int64Value())
+    async with inventory.completing(token) as completion:
+        completion.reject("DENIED", "not this year")
+    async with beating(client, token) as beat:
+        beat.report(StringValue(value="half of it"))

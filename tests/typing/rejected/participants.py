@@ -1,8 +1,10 @@
 """What a team must not write: refused by type checkers at each marked line, and nowhere else."""
 
+from datetime import timedelta
+
 from google.protobuf.wrappers_pb2 import BytesValue, Int64Value, StringValue
 
-from participant_sdk import EXTERNAL, Action, NoBarrier, Participant, Rejected, StepContext, action
+from participant_sdk import EXTERNAL, Accepted, Action, NoBarrier, Participant, Rejected, StepContext, action
 from participant_sdk.testing import step_context
 
 
@@ -31,6 +33,17 @@ class Inventory(Participant, name="inventory"):
     @charge.compensation  # E: must accept None
     async def refund(self, request: StringValue, charged: Int64Value, step: StepContext) -> None: ...
 
+    @action
+    async def ask(self, request: StringValue, step: StepContext) -> Int64Value | Accepted:
+        return Accepted(timedelta(days=3))
+
+    @ask.compensation  # E: must accept None
+    async def withdraw(self, request: StringValue, answered: Int64Value, step: StepContext) -> None: ...
+
+    @action
+    async def no_union(self, request: StringValue, step: StepContext) -> Int64Value:
+        return Accepted(timedelta(days=3))  # E: not annotated so
+
     @action  # E: not a message
     async def number(self, request: int, step: StepContext) -> Int64Value:
         return Int64Value()
@@ -53,4 +66,6 @@ async def use() -> None:
     takes(Inventory.reserve)  # E: other request
     await inventory.reserve(BytesValue(), step_context())  # E: other request
     await inventory.reserve(StringValue())  # E: no step
+    async with inventory.completing("token", Inventory.ask) as completion:
+        completion.succeed(StringValue())  # E: other output
     raise Rejected("NO", "no", code=5)  # E: no status code
