@@ -7,10 +7,12 @@ another, empty database while everything looks well.
 import re
 import tomllib
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Final, Literal, TypeAlias, cast, get_args
+
+from coordinator.limits import ParticipantLimits
 
 ENVIRONMENT_PREFIX: Final = "SAGA_"
 SETTINGS_FILE_VARIABLE: Final = "SAGA_CONFIG"
@@ -19,10 +21,35 @@ SETTINGS_FILE_BYTES_MAX: Final = 1024 * 1024
 
 LogLevel: TypeAlias = Literal["debug", "info", "warning", "error"]
 LogFormat: TypeAlias = Literal["json", "text"]
-SettingValue: TypeAlias = str | int | float | Mapping[str, str]
+_LIMITS: Final = ParticipantLimits()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ParticipantSettings:
+    """What is said of one participant. None: as for all."""
+
+    target: str | None = None
+    """gRPC target, e.g. "dns:///payments:50051"; None: it registers itself."""
+    concurrency: int | None = None
+    """Instead of `participant_concurrency`."""
+    rate_per_second: float | None = None
+    """Instead of `participant_rate_per_second`."""
+    circuit_failures: int | None = None
+    """Instead of `participant_circuit_failures`."""
+    circuit_open_s: float | None = None
+    """Instead of `participant_circuit_open_s`."""
+    circuit_open_s_max: float | None = None
+    """Instead of `participant_circuit_open_s_max`."""
+
+    def said(self) -> dict[str, object]:
+        """What is said at all, by name."""
+        return {name: value for name, value in asdict(self).items() if value is not None}
+
+
+SettingValue: TypeAlias = str | int | float | Mapping[str, ParticipantSettings]
 """What a key can hold once it has been read."""
 
-_NO_PARTICIPANTS: Final[Mapping[str, str]] = MappingProxyType({})
+_NO_PARTICIPANTS: Final[Mapping[str, ParticipantSettings]] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,9 +63,9 @@ class Settings:
     database: str = "sqlite+aiosqlite:///saga.db"
     """Where the journal is, as an SQLAlchemy URL. A plain path is accepted and means an SQLite file there."""
 
-    participants: Mapping[str, str] = field(default_factory=lambda: _NO_PARTICIPANTS)
-    """gRPC target by participant name, e.g. payments → "dns:///payments:50051". Participants that register themselves at
-    their start need no entry."""
+    participants: Mapping[str, ParticipantSettings] = field(default_factory=lambda: _NO_PARTICIPANTS)
+    """By name: where a participant can be called, and what holds for it instead of the limits for all. Participants that register
+    themselves at their start need no entry. A later source adds to an earlier one, participant by participant."""
 
     log_level: LogLevel = "info"
     """Least severe lines that are written."""
@@ -46,9 +73,24 @@ class Settings:
     log_format: LogFormat = "json"
     """"json": one object per line, for machines; "text" for eyes."""
 
-    participant_concurrency: int = 64
+    participant_concurrency: int = _LIMITS.concurrency
     """Calls in flight per participant at most, 1 to 10,000, unless the participant asks for less. Raise it for slow
     participants that cope with it."""
+
+    participant_rate_per_second: float = _LIMITS.rate_per_second
+    """Calls per second and participant at most, repetitions included, 0.001 to 1,000,000, unless the participant asks for less;
+    0: no limit. Each coordinator counts for itself."""
+
+    participant_circuit_failures: int = _LIMITS.circuit_failures
+    """Calls in a row that find a participant away, too slow or without room before it is left alone for a while, 1 to 1,000,000;
+    0: it never is."""
+
+    participant_circuit_open_s: float = _LIMITS.circuit_open_s
+    """Seconds that such a participant is left alone at first, 0.001 to 3,600; twice as long after each try that fails."""
+
+    participant_circuit_open_s_max: float = _LIMITS.circuit_open_s_max
+    """Seconds that it is left alone at most, 0.001 to 3,600. Calls that wait for it longer than an attempt may take, go back to their
+    sagas, which try again later."""
 
     drain_time_limit_s: float = 10.0
     """Seconds that calls in flight are given after SIGTERM, 0 to 3,600. What is not finished then is left to recovery."""
@@ -58,6 +100,28 @@ class Settings:
 
     trace_sample_ratio: float = 1.0
     """Share of sagas that are traced, 0.0 to 1.0, where the caller has not decided it."""
+
+    @property
+    def participant_targets(self) -> Mapping[str, str]:
+        """Target by name, of the participants for which one is configured."""
+        return {name: said.target for name, said in self.participants.items() if said.target is not None}
+
+    def limits_of(self, participant: str) -> ParticipantLimits:
+        """What holds for the calls to one participant."""
+        for_all = ParticipantLimits(
+            concurrency=self.participant_concurrency,
+            rate_per_second=self.participant_rate_per_second,
+            circuit_failures=self.participant_circuit_failures,
+            circuit_open_s=self.participant_circuit_open_s,
+            circuit_open_s_max=self.participant_circuit_open_s_max,
+        )
+        said = self.participants.get(participant)
+        if said is None:
+            return for_all
+        own = said.said()
+        own.pop("target", None)
+        # The fields of both have the same names and types.
+        return replace(for_all, **own)  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,8 +155,9 @@ def load_settings(
 ) -> Settings:
     """Reads the three sources in order; the later one wins, key by key.
 
-    `file` is TOML with the keys of `Settings` (participants as a table). In `environment` only SAGA_… is looked at;
-    `flags` are by key. Texts of the last two are read like the file's values, participants as "name=target,name=target".
+    `file` is TOML with the keys of `Settings` (participants as a table of targets, or of tables). In `environment` only SAGA_… is
+    looked at; `flags` are by key. Texts of the last two are read like the file's values, participants as "name=target,name=target".
+    Participants of several sources are put together: naming a target in the environment takes away no limit that the file set.
 
     Raises SettingsError with every problem of every source at once.
     """
@@ -104,13 +169,24 @@ def load_settings(
             problems.append(SettingsProblem(key=key, source=source, expected=f"one of {_KEYS}", found="an unknown key"))
             continue
         try:
-            values[key] = read(found)
+            values[key] = _joined(values.get(key), read(found))
+        except _ParticipantsError as error:
+            problems += [SettingsProblem(key=key, source=source, expected=expected, found=shown) for key, expected, shown in error.found]
         except ValueError as error:
             problems.append(SettingsProblem(key=key, source=source, expected=str(error), found=_shown(found)))
     if problems:
         raise SettingsError(problems=tuple(problems))
     # One reader per field, and each returns the type of its field.
     return Settings(**cast("dict[str, object]", values))  # type: ignore[arg-type]
+
+
+def _joined(earlier: SettingValue | None, later: SettingValue) -> SettingValue:
+    if not isinstance(earlier, Mapping) or not isinstance(later, Mapping):
+        return later
+    joined = dict(earlier)
+    for name, said in later.items():
+        joined[name] = replace(joined.get(name, said), **said.said())  # type: ignore[arg-type]
+    return MappingProxyType(joined)
 
 
 def _given(
@@ -181,19 +257,55 @@ def _database(found: object) -> str:
 _PARTICIPANT_NAME: Final = re.compile(r"[a-z][a-z0-9_-]{0,63}")
 
 
-def _participants(found: object) -> Mapping[str, str]:
-    expected = 'a table of name = "target", or "name=target,name=target"; names are lower-case letters, digits, dashes, underscores'
+class _ParticipantsError(ValueError):
+    """What is wrong with participants: for each the key, what was expected, and what was found."""
+
+    def __init__(self, found: list[tuple[str, str, str]]) -> None:
+        super().__init__(found)
+        self.found = found
+
+
+def _participants(found: object) -> Mapping[str, ParticipantSettings]:
+    expected = 'a table of name = "target" or name = { target = "…", concurrency = … }, or the text "name=target,name=target"'
     if isinstance(found, str):
         entries = [entry.partition("=") for entry in found.split(",") if entry.strip()]
         pairs: list[tuple[str, object]] = [(name.strip(), target.strip()) for name, _, target in entries]
+    elif isinstance(found, Mapping):
+        pairs = list(found.items())
     else:
-        pairs = list(found.items()) if isinstance(found, Mapping) else [("", found)]
-    targets: dict[str, str] = {}
-    for name, given in pairs:
-        if not _PARTICIPANT_NAME.fullmatch(name) or not isinstance(given, str) or not given or name in targets:
-            raise ValueError(expected)
-        targets[name] = given
-    return MappingProxyType(targets)
+        raise ValueError(expected)  # noqa: TRY004 - the one exception of all readers
+    participants: dict[str, ParticipantSettings] = {}
+    problems: list[tuple[str, str, str]] = []
+    for name, said in pairs:
+        if not _PARTICIPANT_NAME.fullmatch(name) or not said or name in participants:
+            again = " again" if name in participants else ""
+            rule = "; names are lower-case letters, digits, dashes, underscores, each once"
+            problems.append(("participants", expected + rule, f"{_shown(name)}{again} = {_shown(said)}"))
+            continue
+        participants[name] = _participant(name, said, problems)
+    if problems:
+        raise _ParticipantsError(problems)
+    return MappingProxyType(participants)
+
+
+def _participant(name: str, found: object, problems: list[tuple[str, str, str]]) -> ParticipantSettings:
+    """Short form: its target; long form: a table. What is wrong is added to the problems."""
+    values: dict[str, SettingValue] = {}
+    for key, value in found.items() if isinstance(found, Mapping) else [("target", found)]:
+        read = _PARTICIPANT_READERS.get(key)
+        if read is None:
+            problems.append((f"participants.{name}.{key}", f"one of {', '.join(_PARTICIPANT_READERS)}", "an unknown key"))
+            continue
+        try:
+            values[key] = read(value)
+        except ValueError as error:
+            problems.append((f"participants.{name}.{key}", str(error), _shown(value)))
+    # One reader per field, and each returns the type of its field.
+    return ParticipantSettings(**cast("dict[str, object]", values))  # type: ignore[arg-type]
+
+
+def _target(found: object) -> str:
+    return _text(found, 'a gRPC target like "dns:///payments:50051", "payments:50051" or "unix:/run/payments.sock"')
 
 
 def _text(found: object, expected: str) -> str:
@@ -226,6 +338,22 @@ def _whole_number(least: int, most: int) -> Callable[[object], int]:
     return read
 
 
+def _number_or_zero(least: float, most: float) -> Callable[[object], float]:
+    expected = f"0 for none, or a number from {least:g} to {most:,.0f}"
+    read_number = _number(0, most)
+
+    def read(found: object) -> float:
+        try:
+            number = read_number(found)
+        except ValueError as error:
+            raise ValueError(expected) from error
+        if 0 < number < least:
+            raise ValueError(expected)
+        return number
+
+    return read
+
+
 def _number(least: float, most: float) -> Callable[[object], float]:
     expected = f"a number from {least:g} to {most:g}"
 
@@ -240,16 +368,34 @@ def _number(least: float, most: float) -> Callable[[object], float]:
     return read
 
 
+_concurrency: Final = _whole_number(1, 10_000)
+_rate: Final = _number_or_zero(0.001, 1_000_000)
+_circuit_failures: Final = _whole_number(0, 1_000_000)
+_circuit_open_s: Final = _number(0.001, 3_600)
+
+_PARTICIPANT_READERS: Final[Mapping[str, Callable[[object], SettingValue]]] = {
+    "target": _target,
+    "concurrency": _concurrency,
+    "rate_per_second": _rate,
+    "circuit_failures": _circuit_failures,
+    "circuit_open_s": _circuit_open_s,
+    "circuit_open_s_max": _circuit_open_s,
+}
 _READERS: Final[Mapping[str, Callable[[object], SettingValue]]] = {
     "address": _address,
     "database": _database,
     "participants": _participants,
     "log_level": _one_of(get_args(LogLevel)),
     "log_format": _one_of(get_args(LogFormat)),
-    "participant_concurrency": _whole_number(1, 10_000),
+    "participant_concurrency": _concurrency,
+    "participant_rate_per_second": _rate,
+    "participant_circuit_failures": _circuit_failures,
+    "participant_circuit_open_s": _circuit_open_s,
+    "participant_circuit_open_s_max": _circuit_open_s,
     "drain_time_limit_s": _number(0, 3_600),
     "payload_bytes_max": _whole_number(1024, 4 * 1024 * 1024),
     "trace_sample_ratio": _number(0, 1),
 }
 _KEYS: Final = ", ".join(_READERS)
 assert list(_READERS) == [entry.name for entry in fields(Settings)], "every setting has its reader, in the same order"
+assert list(_PARTICIPANT_READERS) == [entry.name for entry in fields(ParticipantSettings)], "every setting has its reader"

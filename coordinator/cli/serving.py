@@ -27,6 +27,19 @@ Each setting is taken from the file, then the environment, then the flags; the l
   environment   SAGA_DATABASE=/var/lib/saga/saga.db   SAGA_PARTICIPANTS=payments=dns:///payments:50051
   flag          --database /var/lib/saga/saga.db      --participants payments=dns:///payments:50051
 
+Participants are protected: only so many calls are under way to each, only so many per second are sent if a rate is set, and one
+that is away or too slow several times in a row is left alone for a while, then tried with one call. A participant can ask for less
+by itself; in the file each can be given limits of its own, also one that announces itself and needs no target:
+
+\b
+  [participants.payments]
+  target = "dns:///payments:50051"
+  concurrency = 16            # calls under way
+  rate_per_second = 50        # 0: no limit
+  circuit_failures = 5        # in a row; 0: never left alone
+  circuit_open_s = 1          # left alone at first; doubles up to …
+  circuit_open_s_max = 30
+
 SIGTERM or Ctrl-C drains: no new call is begun, calls in flight may finish, and the next run takes up the rest. A killed
 coordinator loses nothing either.
 
@@ -45,6 +58,22 @@ Exit codes: 0 stopped; 1 the database or its ownership was lost; 2 it could not 
 @click.option("--log-format", metavar="FORMAT", help=f"json or text.  [default: {_DEFAULTS.log_format}]")
 @click.option(
     "--participant-concurrency", metavar="CALLS", help=f"In flight per participant at most.  [default: {_DEFAULTS.participant_concurrency}]"
+)
+@click.option("--participant-rate-per-second", metavar="CALLS", help="Sent per second and participant at most; 0: no limit.  [default: 0]")
+@click.option(
+    "--participant-circuit-failures",
+    metavar="CALLS",
+    help=f"Failed in a row before one is left alone; 0: never.  [default: {_DEFAULTS.participant_circuit_failures}]",
+)
+@click.option(
+    "--participant-circuit-open-s",
+    metavar="SECONDS",
+    help=f"Left alone at first; doubles with each failed try.  [default: {_DEFAULTS.participant_circuit_open_s:g}]",
+)
+@click.option(
+    "--participant-circuit-open-s-max",
+    metavar="SECONDS",
+    help=f"Left alone at most.  [default: {_DEFAULTS.participant_circuit_open_s_max:g}]",
 )
 @click.option(
     "--drain-time-limit-s", metavar="SECONDS", help=f"For calls in flight when it is stopped.  [default: {_DEFAULTS.drain_time_limit_s:g}]"

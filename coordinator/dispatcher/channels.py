@@ -1,7 +1,8 @@
 """gRPC channels, one per target, made when first used."""
 
-from collections.abc import Container, Iterator
-from contextlib import contextmanager
+from collections.abc import Container
+from contextlib import AbstractContextManager
+from types import TracebackType
 from typing import Final
 
 import grpc
@@ -27,7 +28,7 @@ CHANNEL_OPTIONS: Final = (
 
 
 class _Connection:
-    """A channel, the stub on it, and how many calls are under way there."""
+    """A channel, the stub on it, and how many calls are under way there. Entered for each of them, several times at once."""
 
     __slots__ = ("channel", "stub", "under_way")
 
@@ -36,6 +37,13 @@ class _Connection:
         self.stub: participant_pb2_grpc.ParticipantServiceAsyncStub = participant_pb2_grpc.ParticipantServiceStub(self.channel)
         self.under_way = 0
 
+    def __enter__(self) -> "participant_pb2_grpc.ParticipantServiceAsyncStub":
+        self.under_way += 1
+        return self.stub
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.under_way -= 1
+
 
 class Channels:
     """Owns every channel to a participant."""
@@ -43,17 +51,19 @@ class Channels:
     def __init__(self) -> None:
         self._connections: dict[str, _Connection] = {}
 
-    @contextmanager
-    def used_for_call(self, target: str) -> "Iterator[participant_pb2_grpc.ParticipantServiceAsyncStub]":
+    def used_for_call(self, target: str) -> "AbstractContextManager[participant_pb2_grpc.ParticipantServiceAsyncStub]":
         """The stub for a target, which is not closed meanwhile; connects when the first call is made."""
         connection = self._connections.get(target)
         if connection is None:
             connection = self._connections[target] = _Connection(target)
-        connection.under_way += 1
-        try:
-            yield connection.stub
-        finally:
-            connection.under_way -= 1
+        return connection
+
+    def is_cut_off(self, target: str) -> bool:
+        """Whether it was tried to connect and nobody could be reached since. gRPC goes on trying by itself; asking costs 0.1 µs. A call
+        would fail at once without being sent, which gRPC does not say of a call that was made.
+        """
+        connection = self._connections.get(target)
+        return connection is not None and connection.channel.get_state() is grpc.ChannelConnectivity.TRANSIENT_FAILURE
 
     def drop(self, targets: Container[str]) -> list[grpc.aio.Channel]:
         """Forgets the channels to all other targets; returns them, to be closed. One with calls under way stays until a later time:

@@ -2,27 +2,43 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Final
 
-import grpc
-
-from coordinator.codec.calls import compensate_request, execute_request
-from coordinator.codec.outcomes import outcome_of_compensation, outcome_of_execution, outcome_of_status
+from coordinator.codec.completion_tokens import CompletionTokens
 from coordinator.core.effects import CallParticipant
-from coordinator.core.inputs import NotSent, Outcome, Replied, Unknown
-from coordinator.core.trace import attempt_traceparent
-from coordinator.core.values import MICROS_PER_SECOND, AttemptKey, Code, Direction, Failure, Instant, SagaId
+from coordinator.core.inputs import Mismatched, NotSent, Outcome, Replied, Unknown
+from coordinator.core.values import MICROS_PER_SECOND, AttemptKey, Code, Failure, Instant, SagaId
+from coordinator.dispatcher.caller import ParticipantCaller
 from coordinator.dispatcher.channels import Channels
+from coordinator.dispatcher.circuit import Health
+from coordinator.dispatcher.descriptions import Descriptions
+from coordinator.dispatcher.health import failure_in, health_of
 from coordinator.dispatcher.lane import Lane
+from coordinator.dispatcher.places import Place, Places
 from coordinator.dispatcher.registry import ParticipantRegistry
-from coordinator.engine.ports import Clock, ReplyListener
-from participant_sdk.rpc_errors import from_rpc_error
+from coordinator.dispatcher.targets import Differing, NotServed, Served, Target
+from coordinator.engine.ports import CallPlace, Circuit, Clock, ParticipantStanding, ReplyListener
+from coordinator.limits import ParticipantLimits
 from saga.v1 import participant_pb2
 
-DESCRIBE_TIMEOUT_S: Final = 2.0
+LOOK_AGAIN_US: Final = MICROS_PER_SECOND
+"""How often it is looked whether a participant that nobody could connect to can be reached again. Looking costs it nothing."""
+BELIEVED_US: Final = 2 * MICROS_PER_SECOND
+"""How old the answer of a configured participant may be for a call to be refused by it; it may be another release by now."""
 
 _logger = logging.getLogger(__name__)
+
+
+class _Line:
+    """Everything about the calls of one participant."""
+
+    __slots__ = ("lane", "name", "places")
+
+    def __init__(self, name: str, limits: ParticipantLimits) -> None:
+        self.name = name
+        self.lane = Lane(name, limits)
+        self.places = Places(name, limits)
 
 
 class GrpcDispatcher:
@@ -37,25 +53,27 @@ class GrpcDispatcher:
         *,
         clock: Clock,
         registry: ParticipantRegistry,
-        concurrency: int,
+        tokens: CompletionTokens,
+        limits_of: Callable[[str], ParticipantLimits],
         payload_bytes_max: int,
     ) -> None:
         self._clock = clock
         self._registry = registry
-        self._concurrency = concurrency
-        self._payload_bytes_max = payload_bytes_max
+        self._limits_of = limits_of
         self._loop = asyncio.get_running_loop()
         self._channels = Channels()
-        self._lanes: dict[str, Lane] = {}
-        self._calls: set[asyncio.Task[None]] = set()
+        self._caller = ParticipantCaller(channels=self._channels, tokens=tokens, payload_bytes_max=payload_bytes_max)
+        self._descriptions = Descriptions(clock=clock, registry=registry, channels=self._channels, spawn=self._spawn)
+        self._lines: dict[str, _Line] = {}
+        self._spawned: set[asyncio.Task[None]] = set()
         self._replies: list[tuple[SagaId, Replied]] = []
         self._listener: ReplyListener | None = None
-        self._turns: dict[str, int] = {}
         self._disarm: Callable[[], None] | None = None
         self._armed_for: Instant | None = None
         self._closed = False
         self._is_draining = False
         registry.on_change(self._target_came)
+        registry.on_sign_of_life(self._sign_of_life)
 
     def listen(self, listener: ReplyListener) -> None:
         """Says who is told how calls ended. To be called once, before anything is sent."""
@@ -64,122 +82,207 @@ class GrpcDispatcher:
     def send(self, calls: Sequence[CallParticipant], /) -> None:
         """Hands over calls."""
         now = self._clock.now()
-        touched = dict.fromkeys(call.action.partition(".")[0] for call in calls)
+        touched: dict[str, _Line] = {}
         for call in calls:
-            if not self._lane(call.action.partition(".")[0]).put(call, now):
+            line = self._line(call.action.partition(".")[0])
+            touched[line.name] = line
+            if not line.lane.put(call, now):
                 self._reply_not_sent(call, "too many calls wait for this participant already")
-        for participant in touched:
-            self._pump(participant)
+        for line in touched.values():
+            self._pump(line)
 
     def withdraw(self, saga_id: SagaId, attempts: Sequence[AttemptKey], /) -> None:
         """Calls that need not be sent any more: those still waiting end NotSent at once, those under way go on."""
-        for lane in self._lanes.values():
-            for call in lane.withdraw(saga_id, attempts):
+        for line in self._lines.values():
+            for call in line.lane.withdraw(saga_id, attempts):
                 self._reply_not_sent(call, "not sent: the saga turned back first")
 
     def abandon_waiting(self) -> int:
         """Sends nothing any more. Calls that still wait are dropped without a reply; returns how many. They stay owed for recovery."""
         self._is_draining = True
-        return sum(lane.abandon() for lane in self._lanes.values())
+        return sum(line.lane.abandon() for line in self._lines.values())
 
     async def describe(self, participant: str) -> participant_pb2.ParticipantDescription | None:
         """What a participant says it can do: as it registered, else asked now; None if it is not known or does not answer."""
-        known = self._registry.description_of(participant)
-        targets = self._registry.targets_of(participant, "")
-        if known is not None or not targets:
-            return known
-        request = participant_pb2.DescribeRequest(participant=participant)
-        try:
-            with self._channels.used_for_call(targets[0]) as stub:
-                return (await stub.Describe(request, timeout=DESCRIBE_TIMEOUT_S)).description
-        except grpc.aio.AioRpcError as error:
-            _logger.info("participant does not describe itself", extra={"participant": participant, "code": error.code().name})
-            return None
+        live = self._registry.live(participant)
+        if live.description is not None or live.configured is None:
+            return live.description
+        asked_at = self._clock.now()
+        await self._descriptions.ask(participant, live.configured.address)
+        live = self._registry.live(participant)
+        told = live.configured if live.configured is not None and _was_told_since(live.configured, asked_at) else None
+        return live.description or (told.told if told is not None else None)
 
     async def aclose(self) -> None:
         """Cancels what is under way and closes all channels."""
         self._closed = True
         if self._disarm is not None:
             self._disarm()
-        for call in self._calls:
-            call.cancel()
-        await asyncio.gather(*self._calls, return_exceptions=True)
+        for task in self._spawned:
+            task.cancel()
+        await asyncio.gather(*self._spawned, return_exceptions=True)
         await self._channels.aclose()
 
-    # ── Lanes ───────────────────────────────────────────────────────────────────────────────────────────────────────────────────
+    # ── Whereabouts ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def _lane(self, participant: str) -> Lane:
-        lane = self._lanes.get(participant)
-        if lane is None:
-            lane = self._lanes[participant] = Lane(self._concurrency)
-        return lane
+    def place_of(self, participant: str, saga_id: SagaId, attempt: AttemptKey, /) -> CallPlace:
+        """Where a call is now."""
+        line = self._lines.get(participant)
+        if line is None:
+            return CallPlace.NOT_HERE
+        place = line.lane.place_of((saga_id, attempt), self._clock.now())
+        is_waiting = place not in (CallPlace.NOT_HERE, CallPlace.UNDER_WAY)
+        return CallPlace.NO_TARGET if is_waiting and not self._registry.is_known(participant) else place
+
+    def standing_of(self, participant: str, /) -> ParticipantStanding:
+        """How calls to a participant are getting on, also to one that nobody has heard of."""
+        now = self._clock.now()
+        live = self._registry.live(participant)
+        # Asking about somebody must not leave a line behind for ever.
+        lane = line.lane if (line := self._lines.get(participant)) is not None else Lane(participant, self._limits_of(participant))
+        lane.heed(live.wishes, now)
+        circuit = lane.circuit.state(now)
+        return ParticipantStanding(
+            name=participant,
+            targets=live.addresses,
+            under_way=lane.under_way,
+            waiting=len(lane),
+            concurrency=lane.concurrency,
+            rate_per_second=lane.rate.per_second,
+            circuit=circuit,
+            open_until=lane.circuit.next_at(now) if circuit is Circuit.OPEN else None,
+            last_failure=lane.circuit.last_failure,
+        )
+
+    def standings(self) -> Sequence[ParticipantStanding]:
+        """Of every participant that is registered, configured, or has been called; by name."""
+        return [self.standing_of(name) for name in sorted({*self._registry.names(), *self._lines})]
+
+    # ── Lines ───────────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _line(self, participant: str) -> _Line:
+        line = self._lines.get(participant)
+        if line is None:
+            line = self._lines[participant] = _Line(participant, self._limits_of(participant))
+        return line
 
     def _target_came(self, participant: str) -> None:
-        """A participant is somewhere new: calls that wait may go, and where nobody is any more need not be kept."""
+        """A participant is somewhere new: where nobody is any more need not be kept."""
         for channel in self._channels.drop(self._registry.live_targets()):
-            closing = self._loop.create_task(channel.close())
-            self._calls.add(closing)
-            closing.add_done_callback(self._calls.discard)
-        self._pump(participant)
+            self._spawn(channel.close())
+        line = self._lines.get(participant)
+        if line is not None:
+            line.places.keep(self._registry.live(participant).addresses)
 
-    def _pump(self, participant: str) -> None:
+    def _sign_of_life(self, participant: str) -> None:
+        """It registered or described itself: calls that wait may go, and if it is left alone, that need not last any longer."""
+        line = self._lines.get(participant)
+        if line is not None:
+            line.lane.circuit.hasten(self._clock.now())
+            self._pump(line)
+
+    def _pump(self, line: _Line) -> None:
         """Sends what may go."""
-        lane = self._lanes.get(participant)
-        if lane is None or self._closed or self._is_draining:
+        if self._closed or self._is_draining:
             return
-        if len(lane) and self._registry.is_known(participant):
-            description = self._registry.description_of(participant)
-            asked = description.concurrency if description is not None else 0
-            lane.concurrency = min(asked, self._concurrency) if asked else self._concurrency
-            now = self._clock.now()
+        lane, now = line.lane, self._clock.now()
+        live = self._registry.live(line.name)
+        if len(lane) and live.targets:
+            lane.heed(live.wishes, now)
+            if lane.circuit.state(now) is Circuit.HALF_OPEN and all(map(self._channels.is_cut_off, live.addresses)):
+                lane.circuit.postpone(Instant(now + LOOK_AGAIN_US))  # a probe would fail, and leave its saga in doubt for nothing (R5)
             while (call := lane.take_next(now)) is not None:
-                self._begin(lane, participant, call)
-        self._arm()
+                self._begin(line, call)
+        self._arm(lane, now)
 
-    def _begin(self, lane: Lane, participant: str, call: CallParticipant) -> None:
-        action_name = call.action.partition(".")[2]
-        targets = self._registry.targets_of(participant, action_name)
-        if not targets:
-            lane.under_way -= 1
-            self._reply_not_sent(call, f"no live target of participant {participant!r} serves {action_name!r}")
-            return
-        turn = self._turns[participant] = self._turns.get(participant, -1) + 1
-        under_way = self._loop.create_task(self._call(lane, participant, targets[turn % len(targets)], call))
-        self._calls.add(under_way)
-        under_way.add_done_callback(self._calls.discard)
+    def _begin(self, line: _Line, call: CallParticipant) -> None:
+        live = self._registry.live(line.name)
+        if live.configured is not None:
+            self._descriptions.refresh(line.name, live.configured)
+        match live.service_for(call):
+            case Served(addresses=addresses):
+                self._spawn(self._call(line, call, addresses))
+            case Differing() as differing:
+                self._spawn(self._doubt(line, call, differing))
+            case NotServed():
+                line.lane.ended(call, Health.UNTOLD, self._clock.now())
+                self._reply_not_sent(call, f"no live target of participant {line.name!r} serves {call.action.partition('.')[2]!r}")
 
-    def _arm(self) -> None:
-        """One timer for all lanes: when the next waiting call has waited too long."""
-        expiries = [expiry for lane in self._lanes.values() if (expiry := lane.next_expiry) is not None]
-        earliest = min(expiries, default=None)
-        if earliest == self._armed_for:
+    def _arm(self, lane: Lane, now: Instant) -> None:
+        """One timer for all: when the next call may go, or has waited too long. It is never moved back: coming early costs less."""
+        wake_at = lane.next_wake(now)
+        if wake_at is None or (self._armed_for is not None and self._armed_for <= wake_at):
             return
         if self._disarm is not None:
             self._disarm()
-        self._armed_for = earliest
-        self._disarm = None if earliest is None else self._clock.call_at(earliest, self._expire)
+        self._armed_for = wake_at
+        self._disarm = self._clock.call_at(wake_at, self._wake)
 
-    def _expire(self) -> None:
+    def _wake(self) -> None:
         self._armed_for = self._disarm = None
         now = self._clock.now()
-        for participant, lane in self._lanes.items():
-            why = "all its places are taken" if self._registry.is_known(participant) else "it has not registered and is not configured"
-            for call in lane.take_expired(now):
-                self._reply_not_sent(call, f"participant {participant!r} could not be called in time: {why}")
-        self._arm()
+        for line in self._lines.values():
+            for call in line.lane.take_expired(now):
+                self._reply_not_sent(call, f"participant {line.name!r} could not be called in time: {self._reason_to_wait(line, now)}")
+            self._pump(line)
+
+    def _reason_to_wait(self, line: _Line, now: Instant) -> str:
+        if not self._registry.is_known(line.name):
+            return "it has not registered and is not configured"
+        lane = line.lane
+        match lane.reason_to_wait(now):
+            case CallPlace.CIRCUIT_OPEN:
+                last = lane.circuit.last_failure
+                return f"it failed too often and is left alone for a while; the last error was: {last.message if last else 'none'}"
+            case CallPlace.RATE:
+                return f"more than its {lane.rate.per_second:g} calls per second are asked of it"
+            case _:
+                return f"all its places are taken: {lane.under_way} calls are under way"
 
     # ── Calls ───────────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
-    async def _call(self, lane: Lane, participant: str, target: str, call: CallParticipant) -> None:
+    def _spawn(self, work: Coroutine[object, object, None]) -> "asyncio.Task[None]":
+        task = self._loop.create_task(work)
+        self._spawned.add(task)
+        task.add_done_callback(self._spawned.discard)
+        return task
+
+    async def _doubt(self, line: _Line, call: CallParticipant, differing: Differing) -> None:
+        """Nobody takes the call as its definition says. Before a person is asked for, those are asked again who may have changed."""
+        now = self._clock.now()
+        old = [target for target in differing.targets if target.told_at is not None and target.told_at < now - BELIEVED_US]
+        for target in old:
+            await self._descriptions.ask(line.name, target.address)
+        service = self._registry.live(line.name).service_for(call) if old else differing
+        match service:
+            case Served(addresses=addresses):
+                await self._call(line, call, addresses)
+            case Differing(targets=targets) if unsure := [target.address for target in targets if target in old]:
+                await self._call(line, call, tuple(unsure))  # it did not answer: what it said long ago refuses nothing
+            case Differing(problem=problem):
+                self._refuse(line, call, Mismatched(failure=Failure(Code.FAILED_PRECONDITION, problem)))
+            case NotServed():
+                self._refuse(line, call, NotSent(failure=Failure(Code.UNAVAILABLE, f"participant {line.name!r} has gone")))
+
+    def _refuse(self, line: _Line, call: CallParticipant, outcome: Outcome) -> None:
+        """A call had its turn but is not sent after all."""
+        line.lane.ended(call, Health.UNTOLD, self._clock.now())
+        self._reply(call, Replied(attempt=call.attempt, outcome=outcome))
+        self._pump(line)
+
+    async def _call(self, line: _Line, call: CallParticipant, addresses: Sequence[str]) -> None:
         sent_at = self._clock.now()
         if call.send_before is not None and sent_at >= call.send_before:
             # The limit passed between the lane and here. It must not be sent any more, and nobody need be in doubt about it (R7, R13).
-            lane.under_way -= 1
-            self._reply_not_sent(call, "the time limit of its step or saga was reached before it could be sent")
-            self._pump(participant)
+            why = "the time limit of its step or saga was reached before it could be sent"
+            self._refuse(line, call, NotSent(failure=Failure(Code.UNAVAILABLE, why)))
             return
+        place = line.places.choose(addresses, sent_at, self._channels.is_cut_off)
+        time_left_us = call.timeout_us if call.send_before is None else min(call.timeout_us, call.send_before - sent_at)
+        health = Health.UNTOLD
         try:
-            outcome = await self._outcome(target, call, sent_at)
+            outcome = await self._caller.call(place.address, call, time_left_us)
+            health = health_of(outcome, call, time_left_us)
         except Exception as error:  # an unreadable answer must end its attempt like any other (R6)
             _logger.exception("call failed in an unforeseen way", extra={"saga.id": call.saga_id, "saga.step": call.attempt.step_id})
             outcome = Unknown(failure=Failure(Code.INTERNAL, f"{type(error).__name__}: {error}"))
@@ -187,24 +290,21 @@ class GrpcDispatcher:
             if self._closed:
                 raise
             # Not this task was cancelled but the call, by a channel that went away: it must be answered like any other.
-            outcome = Unknown(failure=Failure(Code.CANCELLED, f"the connection to {target} was closed"))
-        finally:
-            lane.under_way -= 1
+            outcome = Unknown(failure=Failure(Code.CANCELLED, f"the connection to {place.address} was closed"))
+        self._learn(line, call, place, health, failure_in(outcome))
         self._reply(call, Replied(attempt=call.attempt, outcome=outcome, sent_at=sent_at))
-        self._pump(participant)
+        self._pump(line)
 
-    async def _outcome(self, target: str, call: CallParticipant, now: Instant) -> Outcome:
-        time_left_us = call.timeout_us if call.send_before is None else min(call.timeout_us, call.send_before - now)
-        timeout, metadata = time_left_us / MICROS_PER_SECOND, _metadata(call)
-        try:
-            with self._channels.used_for_call(target) as stub:
-                if call.attempt.direction is Direction.EXECUTE:
-                    executed = await stub.Execute(execute_request(call, time_left_us), timeout=timeout, metadata=metadata)
-                    return outcome_of_execution(call, executed, payload_bytes_max=self._payload_bytes_max)
-                compensated = await stub.Compensate(compensate_request(call, time_left_us), timeout=timeout, metadata=metadata)
-                return outcome_of_compensation(compensated)
-        except grpc.aio.AioRpcError as error:
-            return outcome_of_status(from_rpc_error(error))
+    def _learn(self, line: _Line, call: CallParticipant, place: Place, health: Health, failure: Failure | None) -> None:
+        now = self._clock.now()
+        line.places.ended(place, call, health, now, failure)
+        match line.lane.ended(call, health, now, failure):
+            case Circuit.OPEN:
+                for_s = (line.lane.circuit.next_at(now) - now) / MICROS_PER_SECOND
+                said = {"participant": line.name, "error": failure.message if failure else "", "for_s": for_s}
+                _logger.warning("participant is not well and is left alone for a while", extra=said)
+            case Circuit.CLOSED:
+                _logger.info("participant is well again", extra={"participant": line.name})
 
     def _reply_not_sent(self, call: CallParticipant, why: str) -> None:
         self._reply(call, Replied(attempt=call.attempt, outcome=NotSent(failure=Failure(Code.UNAVAILABLE, why))))
@@ -222,10 +322,5 @@ class GrpcDispatcher:
             self._listener.replied(replies)
 
 
-def _metadata(call: CallParticipant) -> tuple[tuple[str, str], ...]:
-    traceparent = attempt_traceparent(call.trace, call.saga_id, call.attempt)
-    if not traceparent:
-        return ()
-    if call.trace.tracestate:
-        return (("traceparent", traceparent), ("tracestate", call.trace.tracestate))
-    return (("traceparent", traceparent),)
+def _was_told_since(target: Target, asked_at: Instant) -> bool:
+    return target.told_at is not None and target.told_at >= asked_at

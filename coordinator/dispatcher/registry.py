@@ -2,35 +2,21 @@
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import Final
 
 from google.protobuf.message import DecodeError
 
 from coordinator.core.values import Instant
+from coordinator.dispatcher.targets import LiveTargets, Target
 from coordinator.engine.ports import Clock, Journal, ParticipantConflictError, StoredParticipant
 from saga.v1 import participant_pb2
 
 TARGETS_MAX: Final = 1_000
 """Targets that one participant may register; more are refused."""
-NEVER: Final = Instant(2**62)
+_NOWHERE: Final = LiveTargets(())
 
 _logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Target:
-    """One place where a participant can be called."""
-
-    address: str
-    """gRPC target."""
-    description: participant_pb2.ParticipantDescription | None
-    """None: it stands in the configuration, and nobody has asked it yet."""
-    expires_at: Instant
-
-    def can_do(self, action_name: str) -> bool:
-        """Whether the action is served there, as far as is known."""
-        return self.description is None or any(action.name == action_name for action in self.description.actions)
 
 
 class ParticipantRegistry:
@@ -39,13 +25,19 @@ class ParticipantRegistry:
     def __init__(self, *, clock: Clock, journal: Journal, configured: Mapping[str, str]) -> None:
         self._clock = clock
         self._journal = journal
-        self._configured = {name: Target(address=address, description=None, expires_at=NEVER) for name, address in configured.items()}
+        self._configured = {name: Target(address=address, description=None) for name, address in configured.items()}
         self._targets: dict[str, dict[str, Target]] = {name: {target.address: target} for name, target in self._configured.items()}
-        self._listeners: list[Callable[[str], None]] = []
+        self._live: dict[str, LiveTargets] = {}
+        self._change_listeners: list[Callable[[str], None]] = []
+        self._sign_listeners: list[Callable[[str], None]] = []
 
     def on_change(self, listener: Callable[[str], None]) -> None:
         """Tells the listener the name of every participant that gained a target."""
-        self._listeners.append(listener)
+        self._change_listeners.append(listener)
+
+    def on_sign_of_life(self, listener: Callable[[str], None]) -> None:
+        """Tells the listener the name of every participant that registered, again or for the first time, or described itself."""
+        self._sign_listeners.append(listener)
 
     async def load(self) -> None:
         """Reads the registrations that the journal remembers."""
@@ -75,23 +67,42 @@ class ParticipantRegistry:
         await self._journal.put_participant(stored)
         self._put(description.name, Target(address=target, description=description, expires_at=expires_at))
 
-    def targets_of(self, participant: str, action_name: str) -> Sequence[str]:
-        """Addresses that serve the action now, in a stable order."""
-        return [target.address for target in self._live(participant) if target.can_do(action_name)]
+    def learn(self, participant: str, address: str, told: participant_pb2.ParticipantDescription) -> None:
+        """Remembers what a configured place says of itself."""
+        configured = self._configured.get(participant)
+        if configured is None or configured.address != address:
+            return
+        now = self._clock.now()
+        learned = self._configured[participant] = replace(configured, told=told, told_at=now)
+        if self._targets[participant].get(address) is configured:
+            self._targets[participant][address] = learned
+        self._live.pop(participant, None)
+        self._tell(self._sign_listeners, participant)
 
-    def description_of(self, participant: str) -> participant_pb2.ParticipantDescription | None:
-        """What is known of a participant; None if it is not here, or stands in the configuration only."""
-        return next((target.description for target in self._live(participant) if target.description is not None), None)
+    def live(self, participant: str) -> LiveTargets:
+        """The places of a participant that are live now, in a stable order; none for one that nobody has heard of."""
+        found = self._live.get(participant)
+        if found is None or found.valid_until <= self._clock.now():
+            targets = self._find_live(participant)
+            if not targets:
+                self._live.pop(participant, None)
+                return _NOWHERE
+            found = self._live[participant] = LiveTargets(targets)
+        return found
 
     def live_targets(self) -> frozenset[str]:
         """Every address that is called now."""
-        return frozenset(target.address for name in self._targets for target in self._live(name))
+        return frozenset(address for name in list(self._targets) for address in self.live(name).addresses)
+
+    def names(self) -> Sequence[str]:
+        """Every participant that has a live target."""
+        return [name for name in list(self._targets) if self.is_known(name)]
 
     def is_known(self, participant: str) -> bool:
         """Whether there is any live target."""
-        return bool(self._live(participant))
+        return bool(self.live(participant).targets)
 
-    def _live(self, participant: str) -> list[Target]:
+    def _find_live(self, participant: str) -> list[Target]:
         targets = self._targets.get(participant, {})
         now = self._clock.now()
         expired = [address for address, target in targets.items() if target.expires_at <= now]
@@ -107,16 +118,22 @@ class ParticipantRegistry:
         targets = self._targets.setdefault(name, {})
         is_new = target.address not in targets
         targets[target.address] = target
+        self._live.pop(name, None)
         if is_new:
-            for listener in self._listeners:
-                listener(name)
+            self._tell(self._change_listeners, name)
+        self._tell(self._sign_listeners, name)
+
+    @staticmethod
+    def _tell(listeners: Sequence[Callable[[str], None]], name: str) -> None:
+        for listener in listeners:
+            listener(name)
 
     def _refuse_conflict(self, address: str, description: participant_pb2.ParticipantDescription) -> None:
-        live = self._live(description.name)
-        if len(live) >= TARGETS_MAX and address not in {target.address for target in live}:
+        live = self.live(description.name)
+        if len(live.targets) >= TARGETS_MAX and address not in live.addresses:
             raise ParticipantConflictError(f"expected at most {TARGETS_MAX} targets for {description.name!r}; let old ones expire")
         types = {action.name: (action.input_type, action.output_type) for action in description.actions}
-        for target in live:
+        for target in live.targets:
             if target.address == address or target.description is None:
                 continue  # the same place may change what it serves
             for action in target.description.actions:

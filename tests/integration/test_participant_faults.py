@@ -10,9 +10,9 @@ from google.protobuf.wrappers_pb2 import Int64Value, StringValue
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 
-from participant_sdk import RetryPolicy
+from participant_sdk import RetryPolicy, Saga
 from participant_sdk.rpc_errors import status_with
-from saga.v1 import participant_pb2, saga_pb2
+from saga.v1 import coordinator_pb2, operator_pb2, operator_pb2_grpc, participant_pb2, saga_pb2
 from tests.integration.conftest import Running
 from tests.integration.definitions import plain
 from tests.participants import Context, PlainParticipant, compensated, register, serving, succeeded
@@ -299,3 +299,66 @@ async def test_one_participant_that_hangs_does_not_stop_the_others(running: Runn
         forever.set()
         ended = await asyncio.gather(*(handle.wait(timeout=timedelta(seconds=20)) for handle in stuck))
     assert all(saga.status == COMPLETED for saga in ended)
+
+
+# ── Protection ───────────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+async def standing_of(operator: "operator_pb2_grpc.OperatorServiceAsyncStub", name: str) -> operator_pb2.ParticipantStanding:
+    listed = await operator.ListParticipants(operator_pb2.ListParticipantsRequest(), timeout=10)
+    (found,) = [standing for standing in listed.participants if standing.name == name]
+    return found
+
+
+async def test_participant_that_is_down_is_left_alone_and_stops_nobody_else(running: Running) -> None:  # P5, R7
+    port, away, there = free_port(), PlainParticipant(), PlainParticipant()
+    async with serving(there) as target, grpc.aio.insecure_channel(running.address) as channel:
+        operator = operator_pb2_grpc.OperatorServiceStub(channel)
+        await register(running.address, f"127.0.0.1:{port}", "away", "act")
+        await register(running.address, target, "plain", "act")
+        lost = Saga("lost", input=StringValue)
+        lost.step("away.act", request=StringValue, response=StringValue)
+        await running.client.register(lost)
+        await running.client.register(plain("s", "act"))
+        stuck = [await running.client.start("lost", X) for _ in range(100)]
+        done = await asyncio.gather(*(running.client.run("s", X) for _ in range(20)))
+        assert all(saga.status == COMPLETED for saga in done)
+        async with asyncio.timeout(20):
+            while (standing := await standing_of(operator, "away")).circuit != operator_pb2.CIRCUIT_STATE_OPEN:
+                await asyncio.sleep(0.01)
+        assert standing.last_error.code == grpc.StatusCode.UNAVAILABLE.value[0]
+        assert (await standing_of(operator, "plain")).circuit == operator_pb2.CIRCUIT_STATE_CLOSED
+        async with serving(away, port):
+            ended = await asyncio.gather(*(handle.wait(timeout=timedelta(seconds=30)) for handle in stuck))
+    assert all(saga.status == COMPLETED for saga in ended)
+    # Those that were on their way when it was noticed; nobody is called again and again for nothing.
+    assert sum(saga.steps[0].execute_attempts - 1 for saga in ended) < 2 * len(stuck)
+
+
+async def test_action_whose_types_differ_when_it_shows_up_opens_an_incident_without_a_call(running: Running) -> None:
+    participant = PlainParticipant()
+    async with serving(participant) as target, grpc.aio.insecure_channel(running.address) as channel:
+        await running.client.register(plain("s", "act"))  # nobody knows the participant yet, so nothing is refused
+        handle = await running.client.start("s", X)
+        other = participant_pb2.ActionDescription(
+            name="act", input_type="google.protobuf.Int64Value", output_type="google.protobuf.StringValue", compensatable=True
+        )
+        await running.stub.RegisterParticipant(
+            coordinator_pb2.RegisterParticipantRequest(
+                target=target,
+                description=participant_pb2.ParticipantDescription(name="plain", actions=[other]),
+                ttl=Duration(seconds=60),
+            )
+        )
+        saga = await handle.wait(timeout=timedelta(seconds=20))
+        assert saga.status == saga_pb2.SAGA_STATUS_FAILED
+        (incident,) = saga.incidents
+        assert (incident.kind, incident.step_id) == (saga_pb2.INCIDENT_KIND_TYPE_MISMATCH, "act")
+        assert all(part in incident.error.message for part in ("plain.act", "Int64Value", "StringValue", target))
+        assert participant.executions == []
+
+        await register(running.address, target, "plain", "act")  # the right release
+        operator = operator_pb2_grpc.OperatorServiceStub(channel)
+        await operator.RetryStep(operator_pb2.RetryStepRequest(saga_id=saga.id, step_id="act", reason="the right release is there"))
+        assert (await handle.wait(timeout=timedelta(seconds=20))).status == COMPLETED
+    assert len(participant.executions) == 1

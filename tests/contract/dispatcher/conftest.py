@@ -1,7 +1,7 @@
 """A stand for every implementation of the dispatcher."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 
 import pytest
@@ -10,6 +10,7 @@ from coordinator.dispatcher import ParticipantRegistry
 from coordinator.engine.clock import SystemClock
 from coordinator.engine.ports import Clock
 from coordinator.journal.memory_journal import MemoryJournal
+from coordinator.limits import ParticipantLimits
 from tests.contract.dispatcher.stand import CONCURRENCY, IMPLEMENTATIONS, MakeDispatcher, NewStand, Options, Replies, Stand
 
 
@@ -19,12 +20,18 @@ def new_stand(request: pytest.FixtureRequest) -> NewStand:
     make: MakeDispatcher = request.param
 
     @asynccontextmanager
-    async def stand(*, clock: Clock | None = None, concurrency: int = CONCURRENCY) -> AsyncIterator[Stand]:
+    async def stand(
+        *,
+        clock: Clock | None = None,
+        concurrency: int = CONCURRENCY,
+        limits: ParticipantLimits | None = None,
+        configured: Mapping[str, str] | None = None,
+    ) -> AsyncIterator[Stand]:
         clock = clock or SystemClock(asyncio.get_running_loop())
         async with AsyncExitStack() as stack:
             journal = await stack.enter_async_context(MemoryJournal(clock=clock))
-            registry = ParticipantRegistry(clock=clock, journal=journal, configured={})
-            dispatcher = make(Options(clock=clock, registry=registry, concurrency=concurrency))
+            registry = ParticipantRegistry(clock=clock, journal=journal, configured=configured or {})
+            dispatcher = make(Options(clock=clock, registry=registry, limits=limits or ParticipantLimits(concurrency=concurrency)))
             stack.push_async_callback(dispatcher.aclose)
             replies = Replies()
             dispatcher.listen(replies)

@@ -7,14 +7,19 @@ import asyncio
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NoReturn, Protocol
 
+import grpc
+from google.protobuf.message import Message
+
+from coordinator.codec.completion_tokens import CompletionTokens
 from coordinator.core.effects import CallParticipant
 from coordinator.core.inputs import Outcome, Replied
 from coordinator.core.plan import OutputCheck, accept_any_output
 from coordinator.core.values import AttemptKey, DefinitionKey, Direction, Instant, Payload, SagaId, StepId, TraceContext, idempotency_key
 from coordinator.dispatcher import GrpcDispatcher, ParticipantRegistry
-from coordinator.engine.ports import Clock, Dispatcher, ReplyListener
+from coordinator.engine.ports import Clock, Dispatcher, ReplyListener, Whereabouts
+from coordinator.limits import ParticipantLimits
 from participant_sdk.ids import new_saga_id
 from saga.v1 import participant_pb2
 from tests.builders import TRACE, at, seconds
@@ -26,10 +31,15 @@ WAIT_S = 10.0
 STRING = "google.protobuf.StringValue"
 
 
-class DispatcherUnderTest(Dispatcher, Protocol):
-    """What the suite needs beyond the port of the engine."""
+TOKENS = CompletionTokens(b"a secret of the tests, 32 bytes.")
+
+
+class DispatcherUnderTest(Dispatcher, Whereabouts, Protocol):
+    """What the suite needs beyond the ports of the engine."""
 
     def listen(self, listener: ReplyListener) -> None: ...
+
+    async def describe(self, participant: str) -> participant_pb2.ParticipantDescription | None: ...
 
     async def aclose(self) -> None: ...
 
@@ -40,7 +50,8 @@ class Options:
 
     clock: Clock
     registry: ParticipantRegistry
-    concurrency: int = CONCURRENCY
+    limits: ParticipantLimits
+    """The same for every participant."""
     payload_bytes_max: int = PAYLOAD_BYTES_MAX
 
 
@@ -51,7 +62,8 @@ def make_grpc_dispatcher(options: Options) -> DispatcherUnderTest:
     return GrpcDispatcher(
         clock=options.clock,
         registry=options.registry,
-        concurrency=options.concurrency,
+        tokens=TOKENS,
+        limits_of=lambda _: options.limits,
         payload_bytes_max=options.payload_bytes_max,
     )
 
@@ -112,13 +124,22 @@ class Stand:
     dispatcher: DispatcherUnderTest
     replies: Replies
 
-    async def register(self, target: str, name: str = "shop", *actions: str, ttl_s: float = 3_600, concurrency: int = 0) -> None:
-        described = [
-            participant_pb2.ActionDescription(name=action, input_type=STRING, output_type=STRING, compensatable=True)
-            for action in actions or ("act",)
-        ]
-        description = participant_pb2.ParticipantDescription(name=name, actions=described, concurrency=concurrency)
+    async def register(
+        self, target: str, name: str = "shop", *actions: str, ttl_s: float = 3_600, concurrency: int = 0, rate: float = 0
+    ) -> None:
+        description = described(name, *actions, concurrency=concurrency, rate=rate)
         await self.registry.register(target, description, seconds(ttl_s))
+
+
+def described(
+    name: str = "shop", *actions: str, concurrency: int = 0, rate: float = 0, input_type: str = STRING, output_type: str = STRING
+) -> participant_pb2.ParticipantDescription:
+    """What a participant says of itself; one action, `act`, unless others are named."""
+    made = [
+        participant_pb2.ActionDescription(name=action, input_type=input_type, output_type=output_type, compensatable=True)
+        for action in actions or ("act",)
+    ]
+    return participant_pb2.ParticipantDescription(name=name, actions=made, concurrency=concurrency, rate_per_second=rate)
 
 
 NewStand = Callable[..., AbstractAsyncContextManager[Stand]]
@@ -133,11 +154,14 @@ def call(
     send_before: Instant | None = None,
     output: Payload | None = None,
     value: bytes = b"\x0a\x01x",
+    input_type: str = "",
+    output_type: str = "",
     check_output: OutputCheck = accept_any_output,
     trace: TraceContext = TRACE,
+    like: CallParticipant | None = None,
 ) -> CallParticipant:
-    """A call of a saga of its own."""
-    saga_id, step_id = SagaId(new_saga_id()), StepId("step")
+    """A call of a saga of its own, or of the saga of another call."""
+    saga_id, step_id = like.saga_id if like is not None else SagaId(new_saga_id()), StepId("step")
     return CallParticipant(
         saga_id=saga_id,
         definition=DefinitionKey("place-order", 3),
@@ -150,6 +174,14 @@ def call(
         timeout_us=seconds(timeout_s),
         send_before=send_before,
         output=output,
+        input_type=input_type,
+        output_type=output_type,
         check_output=check_output,
         trace=trace,
     )
+
+
+async def hang(request: participant_pb2.ExecuteRequest, context: grpc.aio.ServicerContext[Message, Message]) -> NoReturn:
+    """A participant that never answers."""
+    await asyncio.Event().wait()
+    raise AssertionError

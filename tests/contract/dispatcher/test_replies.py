@@ -1,7 +1,6 @@
 """Every call that was handed over ends in exactly one reply, whatever happens; a dispatcher that is closed replies nothing."""
 
 import asyncio
-import gc
 from dataclasses import replace
 
 import grpc
@@ -12,22 +11,28 @@ from google.protobuf.wrappers_pb2 import StringValue
 from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 
-from coordinator.core.inputs import Compensated, KeyExpired, Misconfigured, NotSent, Outcome, Rejected, RetryLater, Succeeded, Unknown
+from coordinator.core.inputs import (
+    Accepted,
+    Compensated,
+    KeyExpired,
+    Misconfigured,
+    NotSent,
+    Outcome,
+    Rejected,
+    RetryLater,
+    Succeeded,
+    Unknown,
+)
 from coordinator.core.values import Code, Direction, Instant, Payload
 from coordinator.dispatcher.lane import WAITING_MAX
 from participant_sdk.rpc_errors import ErrorReason, error_details, status_with
 from saga.v1 import participant_pb2
-from tests.contract.dispatcher.stand import CONCURRENCY, PAYLOAD_BYTES_MAX, STRING, WAIT_S, NewStand, Stand, call
-from tests.fakes import VirtualClock, one_turn
+from tests.contract.dispatcher.stand import PAYLOAD_BYTES_MAX, STRING, WAIT_S, NewStand, Stand, call, hang
+from tests.fakes import VirtualClock
 from tests.participants import PlainParticipant, serving, succeeded
 from tests.processes import free_port
 
 Context = grpc.aio.ServicerContext[Message, Message]
-
-
-async def hang(request: participant_pb2.ExecuteRequest, context: Context) -> participant_pb2.ExecuteResponse:
-    await asyncio.Event().wait()
-    raise AssertionError
 
 
 async def answered_once(stand: Stand) -> None:
@@ -102,7 +107,7 @@ async def test_every_status_is_one_reply_of_its_meaning(stand: Stand, direction:
     for one, (code, meaning) in zip(sent, MEANINGS, strict=True):
         outcome = await stand.replies.outcome_of(one)
         assert type(outcome) is meaning, code
-        assert not isinstance(outcome, Succeeded | Compensated)
+        assert not isinstance(outcome, Succeeded | Compensated | Accepted)
         assert outcome.failure.code == code.value[0]
 
 
@@ -339,107 +344,3 @@ async def test_action_that_no_replica_serves_is_not_sent(stand: Stand) -> None: 
         outcome = await stand.replies.outcome_of(one)
     assert isinstance(outcome, NotSent)
     assert "serves 'act'" in outcome.failure.message
-
-
-# ── Batches, and the end ─────────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-async def test_replies_of_one_turn_come_as_one_batch(stand: Stand) -> None:
-    calls = [call() for _ in range(50)]
-    stand.dispatcher.send(calls)
-    for one in calls:
-        stand.dispatcher.withdraw(one.saga_id, [one.attempt])
-    await stand.replies.wait_for(50)
-    assert [len(batch) for batch in stand.replies.batches] == [50]
-
-
-async def test_sending_never_replies_before_it_returns(stand: Stand) -> None:
-    one = call()
-    stand.dispatcher.send([one])
-    stand.dispatcher.withdraw(one.saga_id, [one.attempt])
-    assert stand.replies.all == []
-    await stand.replies.to(one)
-
-
-async def test_closing_replies_nothing_and_leaves_nothing_behind(new_stand: NewStand) -> None:
-    participant = PlainParticipant()
-    participant.on_execute["shop.act"] = hang
-    before = asyncio.all_tasks()
-    async with serving(participant) as target:
-        serving_ones = asyncio.all_tasks()
-        async with new_stand() as stand:
-            await stand.register(target)
-            stand.dispatcher.send([call() for _ in range(CONCURRENCY * 3)] + [call("nobody.act")])
-            async with asyncio.timeout(WAIT_S):
-                await participant.arrived["shop.act"].wait()
-            await stand.dispatcher.aclose()
-            await stand.dispatcher.aclose()  # safe to call twice
-            stand.dispatcher.send([call(), call("nobody.act")])
-            await one_turn()
-            assert stand.replies.all == []
-        left = {task for task in asyncio.all_tasks() - serving_ones if "_call" in repr(task.get_coro())}
-        assert left == set()
-    gc.collect()  # a future whose exception nobody read would be told here, and fail the test
-    assert {task for task in asyncio.all_tasks() - before if "_call" in repr(task.get_coro())} == set()
-
-
-async def test_registration_after_the_end_sends_nothing(new_stand: NewStand) -> None:
-    participant = PlainParticipant()
-    async with serving(participant) as target, new_stand() as stand:
-        stand.dispatcher.send([call()])
-        await stand.dispatcher.aclose()
-        await stand.register(target)
-        await one_turn()
-        assert participant.executions == []
-
-
-async def test_abandoned_calls_are_neither_sent_nor_replied(new_stand: NewStand) -> None:
-    """What waits when the coordinator closes stays owed for recovery; what is under way comes back."""
-    participant = PlainParticipant()
-    let_go = asyncio.Event()
-
-    async def wait(request: participant_pb2.ExecuteRequest, context: Context) -> participant_pb2.ExecuteResponse:
-        await let_go.wait()
-        return succeeded("done")
-
-    participant.on_execute["shop.act"] = wait
-    async with serving(participant) as target, new_stand(concurrency=1) as stand:
-        await stand.register(target)
-        under_way, waiting = call(), call()
-        stand.dispatcher.send([under_way, waiting])
-        async with asyncio.timeout(WAIT_S):
-            await participant.arrived["shop.act"].wait()
-        assert stand.dispatcher.abandon_waiting() == 1
-        let_go.set()
-        assert isinstance(await stand.replies.outcome_of(under_way), Succeeded)
-        await one_turn()
-        assert stand.replies.of(waiting) == []
-        assert [request.saga_id for request in participant.executions] == [under_way.saga_id]
-
-
-async def test_bytes_that_are_no_message_are_unknown(stand: Stand) -> None:  # R6
-    async def execute(request: bytes, context: Context) -> bytes:
-        return b"\xff\xff\xff"
-
-    handlers: dict[str, grpc.RpcMethodHandler[bytes, bytes]] = {"Execute": grpc.unary_unary_rpc_method_handler(execute)}
-    server = grpc.aio.server()
-    service = participant_pb2.DESCRIPTOR.services_by_name["ParticipantService"].full_name
-    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, handlers),))
-    port = server.add_insecure_port("127.0.0.1:0")
-    await server.start()
-    await stand.register(f"127.0.0.1:{port}")
-    one = call()
-    stand.dispatcher.send([one])
-    assert isinstance(await stand.replies.outcome_of(one), Unknown)
-    await server.stop(None)
-
-
-async def test_server_without_the_service_is_set_up_wrongly(stand: Stand) -> None:  # R6
-    server = grpc.aio.server()
-    port = server.add_insecure_port("127.0.0.1:0")
-    await server.start()
-    await stand.register(f"127.0.0.1:{port}")
-    one = call()
-    stand.dispatcher.send([one])
-    assert isinstance(await stand.replies.outcome_of(one), Misconfigured)
-    await server.stop(None)

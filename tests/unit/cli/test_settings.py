@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from coordinator.limits import ParticipantLimits
 from coordinator.settings import Settings, SettingsError, load_settings
 
 
@@ -52,6 +53,88 @@ def test_participants_table_and_text_read_alike(tmp_path: Path) -> None:
     assert load_settings(file=file) == load_settings(environment={"SAGA_PARTICIPANTS": text})
 
 
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("payments", "'payments' = ''"),
+        ("Payments=localhost:1", "'Payments' = 'localhost:1'"),
+        ("payments=localhost:1,payments=localhost:2", "'payments' again = 'localhost:2'"),
+    ],
+)
+def test_participant_without_a_proper_name_or_target_is_refused(text: str, found: str) -> None:
+    with pytest.raises(SettingsError) as caught:
+        load_settings(environment={"SAGA_PARTICIPANTS": text})
+    (problem,) = caught.value.problems
+    assert (problem.key, problem.source, problem.found) == ("participants", "environment variable SAGA_PARTICIPANTS", found)
+    assert "each once" in problem.expected
+
+
+# ── Limits of participants ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_nothing_said_gives_every_participant_the_same_limits() -> None:
+    assert load_settings().limits_of("anybody") == ParticipantLimits()
+
+
+def test_limits_for_all_and_for_one_read_from_the_file(tmp_path: Path) -> None:
+    file = _write(
+        tmp_path,
+        """
+        participant_rate_per_second = 100
+        [participants]
+        shipping = "unix:/run/shipping.sock"
+        [participants.payments]
+        target = "dns:///payments:50051"
+        concurrency = 16
+        rate_per_second = 0
+        circuit_failures = 0
+        circuit_open_s = 0.5
+        circuit_open_s_max = 60
+        [participants.inventory]
+        rate_per_second = 2.5
+        """,
+    )
+    settings = load_settings(file=file)
+    assert settings.limits_of("payments") == ParticipantLimits(
+        concurrency=16, rate_per_second=0.0, circuit_failures=0, circuit_open_s=0.5, circuit_open_s_max=60.0
+    )
+    assert settings.limits_of("inventory") == ParticipantLimits(rate_per_second=2.5)
+    assert settings.limits_of("shipping") == settings.limits_of("anybody") == ParticipantLimits(rate_per_second=100.0)
+    # One that announces itself needs no target.
+    assert settings.participant_targets == {"payments": "dns:///payments:50051", "shipping": "unix:/run/shipping.sock"}
+
+
+def test_target_from_the_environment_takes_away_no_limit_of_the_file(tmp_path: Path) -> None:
+    file = _write(tmp_path, '[participants]\nshipping = "a:1"\n[participants.payments]\ntarget = "b:1"\nrate_per_second = 50\n')
+    settings = load_settings(file=file, environment={"SAGA_PARTICIPANTS": "payments=c:1,orders=d:1"})
+    assert settings.participant_targets == {"shipping": "a:1", "payments": "c:1", "orders": "d:1"}
+    assert settings.limits_of("payments").rate_per_second == 50.0
+
+
+def test_everything_wrong_with_participants_is_said_with_its_path(tmp_path: Path) -> None:
+    file = _write(
+        tmp_path,
+        """
+        [participants]
+        shipping = 7
+        [participants.payments]
+        target = "dns:///payments:50051"
+        rate = 50
+        concurrency = true
+        [participants.Inventory]
+        target = "a:1"
+        """,
+    )
+    with pytest.raises(SettingsError) as caught:
+        load_settings(file=file)
+    assert {(problem.key, problem.found) for problem in caught.value.problems} == {
+        ("participants.shipping.target", "7"),
+        ("participants.payments.rate", "an unknown key"),
+        ("participants.payments.concurrency", "True"),
+        ("participants", "'Inventory' = {'target': 'a:1'}"),
+    }
+
+
 def test_unknown_key_is_refused_with_its_source(tmp_path: Path) -> None:
     file = _write(tmp_path, 'databse = "orders.db"\n')
     with pytest.raises(SettingsError) as caught:
@@ -79,12 +162,14 @@ def test_variables_that_kubernetes_sets_are_ignored() -> None:
         ("address", "7700"),
         ("address", "::1:7700"),
         ("address", "localhost:66000"),
-        ("participants", "payments"),
-        ("participants", "Payments=localhost:1"),
-        ("participants", "payments=localhost:1,payments=localhost:2"),
         ("log_level", "loud"),
         ("participant_concurrency", "0"),
         ("participant_concurrency", "1.5"),
+        ("participant_rate_per_second", "0.0009"),
+        ("participant_rate_per_second", "-1"),
+        ("participant_circuit_failures", "-1"),
+        ("participant_circuit_open_s", "0"),
+        ("participant_circuit_open_s_max", "3601"),
         ("drain_time_limit_s", "-1"),
         ("payload_bytes_max", "4194305"),
         ("trace_sample_ratio", "nan"),

@@ -7,8 +7,9 @@ from coordinator.dispatcher import GrpcDispatcher, ParticipantRegistry
 from coordinator.dispatcher.channels import Channels
 from coordinator.engine.clock import SystemClock
 from coordinator.journal.memory_journal import MemoryJournal
+from coordinator.limits import ParticipantLimits
 from saga.v1 import participant_pb2
-from tests.contract.dispatcher.stand import CONCURRENCY, PAYLOAD_BYTES_MAX, WAIT_S, Replies, Stand, call
+from tests.contract.dispatcher.stand import PAYLOAD_BYTES_MAX, TOKENS, WAIT_S, Replies, Stand, call
 from tests.participants import Context, PlainParticipant, serving, succeeded
 
 
@@ -41,7 +42,9 @@ async def test_call_whose_channel_is_closed_is_answered_unknown() -> None:  # R6
     clock = SystemClock(asyncio.get_running_loop())
     async with MemoryJournal(clock=clock) as journal, serving(participant) as target:
         registry = ParticipantRegistry(clock=clock, journal=journal, configured={})
-        dispatcher = GrpcDispatcher(clock=clock, registry=registry, concurrency=CONCURRENCY, payload_bytes_max=PAYLOAD_BYTES_MAX)
+        dispatcher = GrpcDispatcher(
+            clock=clock, registry=registry, tokens=TOKENS, limits_of=lambda _: ParticipantLimits(), payload_bytes_max=PAYLOAD_BYTES_MAX
+        )
         replies = Replies()
         dispatcher.listen(replies)
         stand = Stand(clock=clock, registry=registry, dispatcher=dispatcher, replies=replies)

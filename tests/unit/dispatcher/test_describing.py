@@ -11,8 +11,10 @@ from google.protobuf.message import Message
 from coordinator.dispatcher import GrpcDispatcher, ParticipantDirectory, ParticipantRegistry
 from coordinator.engine.clock import SystemClock
 from coordinator.journal.memory_journal import MemoryJournal
+from coordinator.limits import ParticipantLimits
 from saga.v1 import participant_pb2
 from tests.builders import seconds
+from tests.contract.dispatcher.stand import TOKENS
 from tests.participants import PlainParticipant, serving
 from tests.processes import free_port
 
@@ -36,7 +38,9 @@ async def directory(configured: Mapping[str, str]) -> AsyncIterator[ParticipantD
     clock = SystemClock(asyncio.get_running_loop())
     async with MemoryJournal(clock=clock) as journal:
         registry = ParticipantRegistry(clock=clock, journal=journal, configured=configured)
-        dispatcher = GrpcDispatcher(clock=clock, registry=registry, concurrency=1, payload_bytes_max=1_024)
+        dispatcher = GrpcDispatcher(
+            clock=clock, registry=registry, tokens=TOKENS, limits_of=lambda _: ParticipantLimits(), payload_bytes_max=1_024
+        )
         try:
             yield ParticipantDirectory(registry, dispatcher)
         finally:

@@ -6,10 +6,12 @@ import pytest
 
 from coordinator.dispatcher import ParticipantRegistry
 from coordinator.dispatcher.registry import TARGETS_MAX
+from coordinator.dispatcher.targets import Served
 from coordinator.engine.ports import ParticipantConflictError, StoredParticipant
 from coordinator.journal.memory_journal import MemoryJournal
 from saga.v1 import participant_pb2
 from tests.builders import seconds
+from tests.contract.dispatcher.stand import call
 from tests.fakes import VirtualClock
 
 TTL_US = seconds(30)
@@ -37,15 +39,21 @@ def registry_of(clock: VirtualClock, journal: MemoryJournal, configured: Mapping
     return ParticipantRegistry(clock=clock, journal=journal, configured=configured or {})
 
 
+def serving(registry: ParticipantRegistry, action_name: str = "act") -> list[str]:
+    """The addresses that serve an action of the participant."""
+    service = registry.live("shop").service_for(call(f"shop.{action_name}"))
+    return list(service.addresses) if isinstance(service, Served) else []
+
+
 async def test_registration_holds_for_its_time(clock: VirtualClock, journal: MemoryJournal) -> None:
     registry = registry_of(clock, journal)
     await registry.register("a:1", described(), TTL_US)
     await clock.pass_time(29.9)
-    assert registry.targets_of("shop", "act") == ["a:1"]
+    assert serving(registry) == ["a:1"]
     await clock.pass_time(0.1)
-    assert registry.targets_of("shop", "act") == []
+    assert serving(registry) == []
     assert not registry.is_known("shop")
-    assert registry.description_of("shop") is None
+    assert registry.live("shop").description is None
 
 
 async def test_registering_again_holds_longer_and_keeps_the_newest_description(clock: VirtualClock, journal: MemoryJournal) -> None:
@@ -54,7 +62,7 @@ async def test_registering_again_holds_longer_and_keeps_the_newest_description(c
     await clock.pass_time(20)
     await registry.register("a:1", described("act", "refund"), TTL_US)
     await clock.pass_time(20)
-    assert registry.targets_of("shop", "refund") == ["a:1"]
+    assert serving(registry, "refund") == ["a:1"]
 
 
 async def test_restart_remembers_registrations_that_still_hold(clock: VirtualClock, journal: MemoryJournal) -> None:
@@ -64,8 +72,8 @@ async def test_restart_remembers_registrations_that_still_hold(clock: VirtualClo
     await clock.pass_time(30)
     after = registry_of(clock, journal)
     await after.load()
-    assert after.targets_of("shop", "act") == ["b:1"]
-    assert after.description_of("shop") == described()
+    assert serving(after) == ["b:1"]
+    assert after.live("shop").description == described()
 
 
 async def test_registration_that_cannot_be_read_is_left_out(clock: VirtualClock, journal: MemoryJournal) -> None:
@@ -79,27 +87,27 @@ async def test_registration_that_cannot_be_read_is_left_out(clock: VirtualClock,
 
 async def test_configured_participant_serves_whatever_it_is_asked_for(clock: VirtualClock, journal: MemoryJournal) -> None:
     registry = registry_of(clock, journal, {"shop": "a:1"})
-    assert registry.targets_of("shop", "anything") == ["a:1"]
-    assert registry.description_of("shop") is None
+    assert serving(registry, "anything") == ["a:1"]
+    assert registry.live("shop").description is None
 
 
 async def test_configured_participant_stays_known_when_its_registration_has_expired(clock: VirtualClock, journal: MemoryJournal) -> None:
     """It registered too, at the same place, and then stopped doing so."""
     registry = registry_of(clock, journal, {"shop": "a:1"})
     await registry.register("a:1", described(), TTL_US)
-    assert registry.targets_of("shop", "other") == []
+    assert serving(registry, "other") == []
     await clock.pass_time(31)
     assert registry.is_known("shop")
-    assert registry.targets_of("shop", "other") == ["a:1"]
-    assert registry.description_of("shop") is None
+    assert serving(registry, "other") == ["a:1"]
+    assert registry.live("shop").description is None
 
 
 async def test_registration_at_another_place_is_a_replica_of_the_configured_one(clock: VirtualClock, journal: MemoryJournal) -> None:
     registry = registry_of(clock, journal, {"shop": "a:1"})
     await registry.register("b:1", described(), TTL_US)
-    assert registry.targets_of("shop", "act") == ["a:1", "b:1"]
+    assert serving(registry) == ["a:1", "b:1"]
     await clock.pass_time(31)
-    assert registry.targets_of("shop", "act") == ["a:1"]
+    assert serving(registry) == ["a:1"]
 
 
 async def test_same_action_with_other_types_elsewhere_is_refused(clock: VirtualClock, journal: MemoryJournal) -> None:
@@ -107,7 +115,7 @@ async def test_same_action_with_other_types_elsewhere_is_refused(clock: VirtualC
     await registry.register("a:1", described(), TTL_US)
     with pytest.raises(ParticipantConflictError, match="is served at a:1"):
         await registry.register("b:1", described(input_type="other.v1.Order"), TTL_US)
-    assert registry.targets_of("shop", "act") == ["a:1"]
+    assert serving(registry) == ["a:1"]
     assert [stored.target for stored in await journal.list_participants()] == ["a:1"]
 
 
@@ -117,7 +125,7 @@ async def test_same_place_may_change_its_types_and_an_expired_one_is_in_nobodys_
     await registry.register("a:1", described(input_type="other.v1.Order"), TTL_US)
     await clock.pass_time(31)
     await registry.register("b:1", described(input_type="third.v1.Order"), TTL_US)
-    assert registry.targets_of("shop", "act") == ["b:1"]
+    assert serving(registry) == ["b:1"]
 
 
 async def test_targets_of_one_participant_are_bounded(clock: VirtualClock, journal: MemoryJournal) -> None:
