@@ -9,9 +9,10 @@ from contextlib import AbstractAsyncContextManager
 from typing import Final, Protocol
 
 from coordinator.api import ApiServer
-from coordinator.api.saga_service import SagaService, ServiceParts
+from coordinator.api.parts import ServiceParts
 from coordinator.api.server import AddressInUseError
 from coordinator.catalog import DefinitionCatalog
+from coordinator.codec.completion_tokens import SECRET_NAME, CompletionTokens, new_secret
 from coordinator.core.values import Failure
 from coordinator.dispatcher import GrpcDispatcher, ParticipantDirectory, ParticipantRegistry
 from coordinator.engine.clock import SystemClock
@@ -90,12 +91,14 @@ async def run_coordinator(
     """
     clock = SystemClock(asyncio.get_running_loop())
     async with open_journal(settings.database, clock) as journal:
-        registry = ParticipantRegistry(clock=clock, journal=journal, configured=settings.participants)
+        tokens = CompletionTokens(await journal.keep_secret(SECRET_NAME, new_secret()))
+        registry = ParticipantRegistry(clock=clock, journal=journal, configured=settings.participant_targets)
         await registry.load()
         dispatcher = GrpcDispatcher(
             clock=clock,
             registry=registry,
-            concurrency=settings.participant_concurrency,
+            tokens=tokens,
+            limits_of=settings.limits_of,
             payload_bytes_max=settings.payload_bytes_max,
         )
         engine = Engine(clock=clock, journal=journal, dispatcher=dispatcher, observers=telemetry.observers)
@@ -103,20 +106,20 @@ async def run_coordinator(
         journal.listen(engine)
         catalog = DefinitionCatalog(clock=clock, journal=journal)
         setting_aside = asyncio.create_task(engine.run())
-        service = SagaService(
-            ServiceParts(
-                clock=clock,
-                engine=engine,
-                journal=journal,
-                catalog=catalog,
-                participants=ParticipantDirectory(registry, dispatcher),
-                payload_bytes_max=settings.payload_bytes_max,
-                trace_sample_ratio=sample_ratio_from_environment(settings.trace_sample_ratio) if telemetry.is_tracing else 0.0,
-            )
+        directory = ParticipantDirectory(registry, dispatcher)
+        parts = ServiceParts(
+            clock=clock,
+            engine=engine,
+            journal=journal,
+            catalog=catalog,
+            participants=directory,
+            whereabouts=directory,
+            tokens=tokens,
+            payload_bytes_max=settings.payload_bytes_max,
+            trace_sample_ratio=sample_ratio_from_environment(settings.trace_sample_ratio) if telemetry.is_tracing else 0.0,
         )
-        coordinator = Coordinator(
-            engine=engine, dispatcher=dispatcher, server=ApiServer(service=service, address=settings.address), settings=settings
-        )
+        server = ApiServer(parts=parts, address=settings.address)
+        coordinator = Coordinator(engine=engine, dispatcher=dispatcher, server=server, settings=settings)
         try:
             recovered = await recover_unfinished(engine, journal, catalog)
             await coordinator._server.start()  # noqa: SLF001 - this function is the other half of the class

@@ -11,13 +11,29 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2
 
-from coordinator.codec.definition_rules import PROBLEMS_MAX, Problem
-from coordinator.core.errors import CorruptJournalError
+from coordinator.core.errors import CorruptJournalError, Refusal
+from coordinator.core.values import SagaId
+from coordinator.engine.commands import CommandRefused
 from coordinator.engine.ports import JournalUnavailableError
+from participant_sdk.definitions.problems import PROBLEMS_MAX, Problem
 from participant_sdk.rpc_errors import ErrorReason, abort_with, error_details, status_with
 
 RETRY_DELAY: Final = Duration(seconds=1)
 """What a caller is told to wait before it asks again."""
+
+_REFUSALS: Final[dict[Refusal, tuple[grpc.StatusCode, ErrorReason]]] = {
+    Refusal.SAGA_ENDED: (grpc.StatusCode.FAILED_PRECONDITION, ErrorReason.SAGA_ALREADY_ENDED),
+    Refusal.SAGA_STATUS: (grpc.StatusCode.FAILED_PRECONDITION, ErrorReason.SAGA_STATUS),
+    Refusal.NO_RETURN: (grpc.StatusCode.FAILED_PRECONDITION, ErrorReason.POINT_OF_NO_RETURN_PASSED),
+    Refusal.NO_SUCH_STEP: (grpc.StatusCode.NOT_FOUND, ErrorReason.STEP_NOT_FOUND),
+    Refusal.NO_SUCH_INCIDENT: (grpc.StatusCode.NOT_FOUND, ErrorReason.INCIDENT_NOT_FOUND),
+    Refusal.STEP_STATUS: (grpc.StatusCode.FAILED_PRECONDITION, ErrorReason.STEP_STATUS),
+    Refusal.UNDER_WAY: (grpc.StatusCode.FAILED_PRECONDITION, ErrorReason.ATTEMPT_UNDER_WAY),
+    Refusal.INPUT_FIXED: (grpc.StatusCode.FAILED_PRECONDITION, ErrorReason.STEP_INPUT_FIXED),
+    Refusal.TYPE_MISMATCH: (grpc.StatusCode.INVALID_ARGUMENT, ErrorReason.INPUT_TYPE_MISMATCH),
+    Refusal.TOO_LATE: (grpc.StatusCode.FAILED_PRECONDITION, ErrorReason.STEP_NOT_WAITING),
+}
+"""What callers are told when the state of a saga forbids a command."""
 
 _logger = logging.getLogger(__name__)
 _Service = TypeVar("_Service")
@@ -60,6 +76,12 @@ def not_found(reason: ErrorReason, kind: str, name: str, message: str) -> Refuse
     return RefusedError(status_with(grpc.StatusCode.NOT_FOUND, message, error_details(reason), resource))
 
 
+def refusal_of_command(saga_id: SagaId, refused: CommandRefused) -> RefusedError:
+    """The state of a saga forbids a command; nothing was changed."""
+    code, reason = _REFUSALS[refused.refusal]
+    return refusal(code, reason, refused.message, saga_id=saga_id, status=refused.status.name)
+
+
 def unavailable(reason: ErrorReason, message: str) -> RefusedError:
     """UNAVAILABLE: the same request may be sent again after the delay."""
     retry_info = error_details_pb2.RetryInfo(retry_delay=RETRY_DELAY)
@@ -74,7 +96,7 @@ def answers_errors(method: _Unary[_Service, _Request, _Response]) -> _Unary[_Ser
         try:
             return await method(self, request, context)
         except Exception as error:
-            status = _status_of(error, method.__name__)
+            status = status_of(error, method.__name__)
         return await abort_with(context, status)
 
     return answered
@@ -89,7 +111,7 @@ def streams_errors(method: _Streaming[_Service, _Request, _Response]) -> _Stream
             async for response in method(self, request, context):
                 yield response
         except Exception as error:
-            status = _status_of(error, method.__name__)
+            status = status_of(error, method.__name__)
         else:
             return
         await abort_with(context, status)
@@ -97,7 +119,8 @@ def streams_errors(method: _Streaming[_Service, _Request, _Response]) -> _Stream
     return answered
 
 
-def _status_of(error: Exception, method: str) -> status_pb2.Status:
+def status_of(error: Exception, method: str) -> status_pb2.Status:
+    """What callers are told of an error. One that nobody foresaw is logged, with the method that it came from."""
     if isinstance(error, RefusedError):
         return error.status
     if isinstance(error, JournalUnavailableError):

@@ -1,4 +1,4 @@
-"""The gRPC server: SagaService, health and reflection on one address."""
+"""The gRPC server: SagaService and OperatorService, health and reflection on one address."""
 
 from typing import Final
 
@@ -6,15 +6,20 @@ import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
+from coordinator.api.operator_service import OperatorService
+from coordinator.api.parts import ServiceParts, SharedParts
 from coordinator.api.saga_service import SagaService
-from saga.v1 import coordinator_pb2, coordinator_pb2_grpc
+from saga.v1 import coordinator_pb2, coordinator_pb2_grpc, operator_pb2, operator_pb2_grpc
 
 MESSAGE_BYTES_MAX: Final = 4 * 1024 * 1024 + 64 * 1024
 """Largest message in either direction; larger ones are refused by gRPC itself with RESOURCE_EXHAUSTED."""
 CLOSE_GRACE_S: Final = 2.0
 """Time for answers that are being written when the server closes."""
 
-_SERVICE_NAME: Final = coordinator_pb2.DESCRIPTOR.services_by_name["SagaService"].full_name
+_SERVICE_NAMES: Final = (
+    coordinator_pb2.DESCRIPTOR.services_by_name["SagaService"].full_name,
+    operator_pb2.DESCRIPTOR.services_by_name["OperatorService"].full_name,
+)
 _OPTIONS: Final = (
     ("grpc.max_receive_message_length", MESSAGE_BYTES_MAX),
     ("grpc.max_send_message_length", MESSAGE_BYTES_MAX),
@@ -31,8 +36,10 @@ class AddressInUseError(Exception):
 class ApiServer:
     """Listens when entered. `stop` refuses what comes, lets answers go out, and ends."""
 
-    def __init__(self, *, service: SagaService, address: str) -> None:
-        self._service = service
+    def __init__(self, *, parts: ServiceParts, address: str) -> None:
+        self._shared = SharedParts(parts)
+        self._saga_service = SagaService(parts, self._shared)
+        self._operator_service = OperatorService(parts, self._shared)
         self._requested_address = address
         self._server = grpc.aio.server(options=_OPTIONS)
         self._health = health.aio.HealthServicer()
@@ -41,9 +48,10 @@ class ApiServer:
 
     async def start(self) -> None:
         """Begins to listen and to say SERVING. Raises AddressInUseError."""
-        coordinator_pb2_grpc.add_SagaServiceServicer_to_server(self._service, self._server)
+        coordinator_pb2_grpc.add_SagaServiceServicer_to_server(self._saga_service, self._server)
+        operator_pb2_grpc.add_OperatorServiceServicer_to_server(self._operator_service, self._server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
-        reflection.enable_server_reflection((_SERVICE_NAME, health.SERVICE_NAME, reflection.SERVICE_NAME), self._server)
+        reflection.enable_server_reflection((*_SERVICE_NAMES, health.SERVICE_NAME, reflection.SERVICE_NAME), self._server)
         try:
             port = self._server.add_insecure_port(self._requested_address)
         except RuntimeError as error:
@@ -54,7 +62,7 @@ class ApiServer:
         if not self._requested_address.startswith("unix:"):
             self.address = f"{self._requested_address.rpartition(':')[0]}:{port}"
         await self._server.start()
-        for name in ("", _SERVICE_NAME):
+        for name in ("", *_SERVICE_NAMES):
             await self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
 
     async def announce_closing(self) -> None:
@@ -64,5 +72,5 @@ class ApiServer:
     async def stop(self) -> None:
         """Ends open waits and watches with UNAVAILABLE, and closes. Safe to call twice."""
         await self.announce_closing()
-        self._service.close()
+        self._shared.waits.close()
         await self._server.stop(CLOSE_GRACE_S)

@@ -2,11 +2,12 @@
 
 import asyncio
 from collections.abc import Callable
-from typing import Final, TypeVar
+from typing import TypeVar
 
 import grpc
 
 from coordinator.api.errors import RefusedError, refusal, unavailable
+from coordinator.api.saga_commands import COMMIT_WAIT_S, not_held
 from coordinator.api.views import SagaViews
 from coordinator.api.waits import OpenWaits
 from coordinator.codec.sagas import saga_message, saga_summary
@@ -17,9 +18,6 @@ from coordinator.engine.commands import Declined, Existing, StartAnswer, StartCo
 from coordinator.engine.engine import Engine
 from participant_sdk.rpc_errors import ErrorReason, status_with
 from saga.v1 import coordinator_pb2, saga_pb2
-
-COMMIT_WAIT_S: Final = 5.0
-"""How long a start waits for its commit before the caller is told that the database is away."""
 
 AnswerT = TypeVar("AnswerT")
 _Answer = coordinator_pb2.StartSagaResponse
@@ -45,7 +43,7 @@ class StartWaits:
         settled = await self._committed(answered)
         if isinstance(settled, Existing):
             stored = await self._views.get(self._same(settled, command))
-            for field in ("input", "output", "steps", "incidents"):
+            for field in ("input", "output", "steps", "incidents", "hook"):
                 stored.ClearField(field)
             return _Answer(saga=stored, created=False)
         return _Answer(saga=settled, created=True)
@@ -84,8 +82,9 @@ class StartWaits:
         if saga is not None:
             return saga
         stored = await self._views.get(saga_id)
-        if SagaStatus(stored.status) in UNFINISHED and not stored.incidents:
-            raise unavailable(ErrorReason.SHUTTING_DOWN, f"saga {saga_id} is not held by this coordinator now; ask again")
+        is_set_aside = any(incident.kind == saga_pb2.INCIDENT_KIND_QUARANTINED for incident in stored.incidents)
+        if SagaStatus(stored.status) in UNFINISHED and not is_set_aside:
+            raise not_held(saga_id)
         return stored
 
     async def _committed(self, answered: "asyncio.Future[AnswerT]") -> "AnswerT":

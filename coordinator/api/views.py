@@ -1,24 +1,38 @@
 """Sagas as callers see them, rebuilt from the journal: what is not committed cannot be seen."""
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from coordinator.api.errors import not_found
 from coordinator.catalog import DefinitionCatalog
-from coordinator.codec.sagas import incident_message, saga_message, stored_summary
-from coordinator.core.events import IncidentOpened
-from coordinator.core.state import replay
-from coordinator.core.values import IncidentKind, SagaId
+from coordinator.codec.definitions import CompiledDefinition
+from coordinator.codec.sagas import quarantined_message, saga_message, stored_summary
+from coordinator.core.errors import CorruptJournalError
+from coordinator.core.plan import SagaPlan
+from coordinator.core.record import replay
+from coordinator.core.state import SagaState
+from coordinator.core.values import SagaId
+from coordinator.engine.engine import Engine
 from coordinator.engine.ports import Journal, StoredSaga
 from participant_sdk.rpc_errors import ErrorReason
 from saga.v1 import saga_pb2
 
 
+class SagaView(NamedTuple):
+    """One saga as it is committed."""
+
+    plan: SagaPlan
+    state: SagaState
+    """Read at once, never change it: it may be the live one."""
+
+
 class SagaViews:
     """Reads sagas."""
 
-    def __init__(self, journal: Journal, catalog: DefinitionCatalog) -> None:
+    def __init__(self, journal: Journal, catalog: DefinitionCatalog, engine: Engine) -> None:
         self._journal = journal
         self._catalog = catalog
+        self._engine = engine
 
     async def require(self, saga_id: SagaId) -> StoredSaga:
         """The stored saga; refuses with NOT_FOUND if there is none."""
@@ -27,16 +41,40 @@ class SagaViews:
             raise not_found(ErrorReason.SAGA_NOT_FOUND, "saga.v1.Saga", saga_id, f"there is no saga {saga_id}")
         return stored
 
+    async def current(self, saga_id: SagaId) -> SagaView | StoredSaga:
+        """The saga as it stands: from memory if the engine holds it and all of it is committed (R25), else from the journal.
+
+        A stored saga if the journal has set it aside. Refuses with NOT_FOUND if there is none.
+        """
+        live = self._engine.peek(saga_id)
+        if live is not None:
+            return SagaView(*live)
+        stored = await self.require(saga_id)
+        return stored if stored.quarantined is not None else await self.rebuild(stored)
+
+    async def rebuild(self, stored: StoredSaga) -> SagaView:
+        """A saga from its events. Raises CorruptJournalError if they contradict each other or their definition."""
+        try:
+            plan = await self._catalog.plan_of(stored.definition)
+        except (KeyError, ValueError) as error:
+            raise CorruptJournalError(f"its definition cannot be used: {error}") from error
+        return SagaView(plan, replay(plan, stored.saga_id, stored.events))
+
+    async def definition_of(self, saga_id: SagaId) -> CompiledDefinition:
+        """The definition that a saga follows. Refuses with NOT_FOUND if there is no such saga."""
+        found = await self.current(saga_id)
+        key = found.plan.key if isinstance(found, SagaView) else found.definition
+        compiled = await self._catalog.find(*key)
+        if compiled is None:
+            raise CorruptJournalError(f"its definition {key.name!r} version {key.version} is not registered")
+        return compiled
+
     async def get(self, saga_id: SagaId) -> saga_pb2.Saga:
-        """The whole saga. One that is quarantined is shown as its row has it, because its events may be what cannot be read."""
+        """The whole saga."""
         stored = await self.require(saga_id)
         if stored.quarantined is not None:
-            saga = stored_summary(stored)
-            incident = IncidentOpened(id=0, kind=IncidentKind.QUARANTINED, step_id=None, failure=stored.quarantined)
-            saga.incidents.append(incident_message(stored.created_at, incident))
-            return saga
-        plan = await self._catalog.plan_of(stored.definition)
-        return saga_message(plan, replay(plan, saga_id, stored.events))
+            return quarantined_message(stored, stored.quarantined)
+        return saga_message(*await self.rebuild(stored))
 
     def summaries(self, page: Sequence[StoredSaga]) -> list[saga_pb2.Saga]:
         """A page of a list."""

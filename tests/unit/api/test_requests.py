@@ -1,35 +1,35 @@
 """What callers send: checked, bounded, and turned into what the engine and the journal take."""
 
-import base64
 from collections.abc import Callable
 
 import pytest
 from google.protobuf.descriptor_pb2 import FileDescriptorSet
 from google.protobuf.timestamp_pb2 import Timestamp
 from google.protobuf.wrappers_pb2 import StringValue
-from google.rpc import error_details_pb2
 from hypothesis import given
 from hypothesis import strategies as st
 
 from coordinator.api import requests
-from coordinator.api.errors import RefusedError, invalid
-from coordinator.codec.definition_rules import PROBLEMS_MAX, Problem
+from coordinator.api.errors import RefusedError
 from coordinator.codec.definitions import CompiledDefinition, compile_definition
 from coordinator.codec.values import to_timestamp
-from coordinator.core.values import DefinitionKey, Instant, Payload, SagaId, SagaStatus
+from coordinator.core.values import Instant, Payload
 from coordinator.engine.commands import StartCommand
 from participant_sdk.ids import new_saga_id
-from participant_sdk.rpc_errors import error_reason, find_detail
+from participant_sdk.rpc_errors import error_reason
 from saga.v1 import coordinator_pb2, participant_pb2, saga_pb2
 from tests.builders import SAGA, at, seconds
+from tests.unit.api.refusals import refused
 
 STRING = "google.protobuf.StringValue"
 NOW = at(1_000)
 
 
-def compiled(version: int = 1, name: str = "place-order") -> CompiledDefinition:
+def compiled(version: int = 1, name: str = "place-order", *, limit_s: int = 0) -> CompiledDefinition:
     step = saga_pb2.StepDefinition(id="a", action="shop.act", input_type=STRING, output_type=STRING)
     made = saga_pb2.SagaDefinition(name=name, version=version, input_type=STRING, steps=[step])
+    if limit_s:
+        made.time_limit.FromSeconds(limit_s)
     return compile_definition(made, FileDescriptorSet())
 
 
@@ -40,26 +40,22 @@ def start_request(value: str = "x", **fields: object) -> coordinator_pb2.StartSa
 
 
 def command(
-    request: coordinator_pb2.StartSagaRequest, definition: CompiledDefinition | None = None, *, bytes_max: int = 1_024
+    request: coordinator_pb2.StartSagaRequest,
+    definition: CompiledDefinition | None = None,
+    *,
+    bytes_max: int = 1_024,
+    call_time_left_s: float | None = None,
 ) -> StartCommand:
     return requests.start_command(
         request,
         definition or compiled(),
         now=NOW,
+        call_time_left_s=call_time_left_s,
         payload_bytes_max=bytes_max,
         traceparent="",
         tracestate="",
         sample_ratio=0.0,
     )
-
-
-def refused(call: Callable[[], object]) -> dict[str, str]:
-    """What a refusal says of which field."""
-    with pytest.raises(RefusedError) as caught:
-        call()
-    found = find_detail(caught.value.status, error_details_pb2.BadRequest)
-    assert found is not None
-    return {violation.field: violation.description for violation in found.field_violations}
 
 
 # ── Starts ───────────────────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -177,106 +173,51 @@ def test_parts_of_a_fingerprint_cannot_run_into_each_other() -> None:
     assert requests.fingerprint_of("ab", Payload("c", b"")) != requests.fingerprint_of("a", Payload("bc", b""))
 
 
-# ── Pages ────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-@given(st.integers(-(2**62), 2**62), st.uuids().filter(lambda one: one.int))
-def test_page_of_sagas_goes_on_where_it_ended(created_at: int, saga_id: object) -> None:
-    place = (Instant(created_at), SagaId(str(saga_id)))
-    assert requests.parse_saga_page_token(requests.saga_page_token(*place)) == place
-
-
-@given(st.integers(1, 2**31 - 1), st.text(min_size=1, max_size=128))
-def test_page_of_definitions_goes_on_where_it_ended(version: int, name: str) -> None:
-    key = DefinitionKey(name, version)
-    assert requests.parse_definition_page_token(requests.definition_page_token(key)) == key
-
-
-def test_no_token_is_the_first_page() -> None:
-    assert requests.parse_saga_page_token("") is None
-    assert requests.parse_definition_page_token("") is None
-
-
-def token(text: bytes) -> str:
-    return base64.urlsafe_b64encode(text).decode()
+# ── The deadline of the call (H5) ────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 @pytest.mark.parametrize(
-    "forged",
-    ["%%%", "a", "ü", token(b"\xff"), token(b"x/y"), token(b"1/y"), token(f"{10**30}/{SAGA}".encode()), token(b"9" * 5_000)],
-)
-def test_token_that_was_not_given_out_is_refused(forged: str) -> None:
-    assert set(refused(lambda: requests.parse_saga_page_token(forged))) == {"page_token"}
-
-
-@pytest.mark.parametrize("forged", ["%%%", "ü", token(b"x/y"), token(b"%d/y" % 10**30), token(b"%d/y" % -(10**30)), token(b"/" * 9)])
-def test_token_of_definitions_that_was_not_given_out_is_refused(forged: str) -> None:
-    assert set(refused(lambda: requests.parse_definition_page_token(forged))) == {"page_token"}
-
-
-@given(st.text(max_size=40))
-def test_any_token_is_read_or_refused(text: str) -> None:
-    for parse in (requests.parse_saga_page_token, requests.parse_definition_page_token):
-        try:
-            parse(text)
-        except RefusedError:
-            continue
-
-
-def test_page_sizes() -> None:
-    assert (requests.page_size_of(0), requests.page_size_of(1), requests.page_size_of(1_000)) == (100, 1, 1_000)
-    assert set(refused(lambda: requests.page_size_of(1_001))) == {"page_size"}
-
-
-@pytest.mark.parametrize(
-    ("sizes", "page_size", "expected"),
+    ("asked_s", "planned_s", "left_s", "expected_s"),
     [
-        ([], 100, 0),
-        ([1, 1, 1], 2, 2),
-        ([1, 1], 2, 2),
-        ([requests.PAGE_BYTES_MAX // 2] * 3, 100, 2),
-        ([requests.PAGE_BYTES_MAX * 2, 1], 100, 1),  # a large one goes alone
-        ([1, requests.PAGE_BYTES_MAX, 1], 100, 1),
+        (0, 0, 30.0, 30),  # nothing else bounds it
+        (60, 0, 30.0, 30),
+        (10, 0, 30.0, 10),  # the earlier one
+        (0, 20, 30.0, 20),
+        (0, 60, 30.0, 30),
+        (60, 20, 90.0, 60),  # what the start says counts instead of the definition
+        (0, 0, -1.0, 0.001),  # over already: it turns back at once, and says so
+        (0, 0, 1e12, 366 * 86_400),
     ],
 )
-def test_page_is_cut_by_number_and_by_bytes(sizes: list[int], page_size: int, expected: int) -> None:  # D6
-    assert requests.page_length(sizes, page_size) == expected
+def test_saga_inherits_the_time_that_its_call_has_left(asked_s: int, planned_s: int, left_s: float, expected_s: float) -> None:
+    request = start_request(inherit_deadline=True)
+    if asked_s:
+        request.time_limit.FromSeconds(asked_s)
+    made = command(request, compiled(limit_s=planned_s), call_time_left_s=left_s)
+    assert made.start.time_limit_us == seconds(expected_s)
 
 
-def test_sequence_beyond_every_saga_is_one_that_databases_take() -> None:
-    assert (requests.sequence_of(0), requests.sequence_of(7), requests.sequence_of(2**64 - 1)) == (0, 7, 2**63 - 1)
+def test_saga_that_begins_later_has_what_is_left_then() -> None:
+    request = start_request(inherit_deadline=True)
+    request.start_at.CopyFrom(to_timestamp(at(1_020)))
+    assert command(request, call_time_left_s=30).start.time_limit_us == seconds(10)
+    assert "use time_limit" in refused(lambda: command(request, call_time_left_s=20))["start_at"]
 
 
-@pytest.mark.parametrize("name", ["a\0b", "a" * 129])
-def test_name_that_no_definition_can_have_is_refused(name: str) -> None:  # R28
-    assert set(refused(lambda: requests.definition_name_of(name, "name"))) == {"name"}
+def test_call_without_a_deadline_hands_none_down() -> None:
+    assert "without" in refused(lambda: command(start_request(inherit_deadline=True)))["inherit_deadline"]
+    assert command(start_request(), call_time_left_s=30).start.time_limit_us is None
 
 
-# ── Filters, registrations, ids, and how much is told ────────────────────────────────────────────────────────────────────────────
+# ── Registrations, and who asks ──────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_filter_takes_every_condition() -> None:
-    request = coordinator_pb2.ListSagasRequest(
-        statuses=[saga_pb2.SAGA_STATUS_RUNNING, saga_pb2.SAGA_STATUS_FAILED], definition_name="place-order", labels={"b": "2", "a": "1"}
-    )
-    request.created_from.CopyFrom(to_timestamp(at(1)))
-    found = requests.saga_filter(request)
-    assert found.statuses == {SagaStatus.RUNNING, SagaStatus.FAILED}
-    assert (found.definition_name, found.labels) == ("place-order", (("a", "1"), ("b", "2")))
-    assert (found.created_from, found.created_before) == (at(1), None)
-
-
-def test_filter_that_can_never_hold_is_refused() -> None:
-    request = coordinator_pb2.ListSagasRequest(statuses=[0, 99], definition_name="a\0", labels={"": ""})  # type: ignore[list-item]
-    request.created_before.seconds = 2**60
-    assert set(refused(lambda: requests.saga_filter(request))) == {"statuses", "definition_name", "labels['']", "created_before"}
-
-
-def registration(*actions: str, target: str = "127.0.0.1:1", name: str = "shop") -> coordinator_pb2.RegisterParticipantRequest:
+def registration(
+    *actions: str, target: str = "127.0.0.1:1", name: str = "shop", rate: float = 0.0
+) -> coordinator_pb2.RegisterParticipantRequest:
     described = [participant_pb2.ActionDescription(name=action) for action in actions]
-    return coordinator_pb2.RegisterParticipantRequest(
-        target=target, description=participant_pb2.ParticipantDescription(name=name, actions=described)
-    )
+    description = participant_pb2.ParticipantDescription(name=name, actions=described, rate_per_second=rate)
+    return coordinator_pb2.RegisterParticipantRequest(target=target, description=description)
 
 
 @pytest.mark.parametrize(
@@ -291,6 +232,8 @@ def registration(*actions: str, target: str = "127.0.0.1:1", name: str = "shop")
         (registration(*(["act"] * 1_001)), "description.actions"),
         (registration("act", "no good"), "description.actions[1].name"),
         (registration("act", "act"), "description.actions[1].name"),
+        (registration("act", rate=-1.0), "description.rate_per_second"),
+        (registration("act", rate=float("nan")), "description.rate_per_second"),
     ],
 )
 def test_bad_registration_names_the_field(request_: coordinator_pb2.RegisterParticipantRequest, field: str) -> None:
@@ -306,20 +249,6 @@ def test_registration_holds_as_long_as_was_asked_for() -> None:
     assert set(refused(lambda: requests.registration_ttl_us(request))) == {"ttl"}
 
 
-def test_id_that_is_no_uuid_is_refused() -> None:  # R2
-    assert requests.saga_id_of(SAGA.upper()) == SAGA
-    assert set(refused(lambda: requests.saga_id_of("order-42"))) == {"saga_id"}
-
-
 def test_texts_of_a_cancel_are_bounded() -> None:
-    assert set(refused(lambda: requests.check_cancel(coordinator_pb2.CancelSagaRequest(reason="r" * 1_025, actor="a" * 256)))) == {
-        "reason",
-        "actor",
-    }
-
-
-def test_refusal_tells_no_more_problems_than_a_person_can_read() -> None:
-    error = invalid(Problem(f"labels[{number}]", "too long") for number in range(100_000))
-    found = find_detail(error.status, error_details_pb2.BadRequest)
-    assert found is not None
-    assert len(found.field_violations) == PROBLEMS_MAX
+    request = coordinator_pb2.CancelSagaRequest(reason="r" * 1_025, actor="a" * 256)
+    assert set(refused(lambda: requests.cancel_command(request))) == {"reason", "actor"}

@@ -1,0 +1,151 @@
+"""The same thing done to every saga that a filter finds: bounded, looked at first, and one saga's refusal stops nobody."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator, Sequence
+from typing import Final, NamedTuple
+
+import grpc
+
+from coordinator.api.checks import find_in_numbers, find_in_person, refuse_if_any
+from coordinator.api.errors import RefusedError, refusal, refusal_of_command, status_of
+from coordinator.api.saga_commands import SagaCommands, set_aside
+from coordinator.api.selections import selected_sagas
+from coordinator.api.views import SagaView, SagaViews
+from coordinator.api.waits import closing
+from coordinator.codec.sagas import saga_summary, stored_summary
+from coordinator.core.decide import decide
+from coordinator.core.errors import CommandRefusedError
+from coordinator.core.inputs import Cancel, Command, Pause, Resume, RetryStep, Terminate
+from coordinator.engine.commands import CommandRefused
+from coordinator.engine.engine import Engine
+from coordinator.engine.ports import Clock, Journal, JournalUnavailableError, SagaFilter, StoredSaga
+from participant_sdk.definitions.problems import Problem
+from participant_sdk.rpc_errors import ErrorReason, error_reason
+from saga.v1 import operator_pb2, saga_pb2
+
+SAGAS_MAX: Final = 10_000
+"""Sagas that one call does something to; more are refused before anything is done."""
+PAGE_SAGAS: Final = 1_000
+"""Rows that are read at once."""
+AT_ONCE: Final = 32
+"""Sagas that something is done to at the same time: enough to share commits, too few to crowd out the others."""
+
+_Answer = operator_pb2.ActOnSagasResponse
+
+
+class _Act(NamedTuple):
+    """What one saga became, or why it was not done."""
+
+    saga: saga_pb2.Saga
+    error: Exception | None
+
+
+class BulkActions:
+    """Does the same to many sagas. If the caller goes away, what was not begun is not done."""
+
+    def __init__(self, *, clock: Clock, engine: Engine, journal: Journal, views: SagaViews, commands: SagaCommands) -> None:
+        self._clock = clock
+        self._engine = engine
+        self._journal = journal
+        self._views = views
+        self._commands = commands
+
+    async def act(self, request: operator_pb2.ActOnSagasRequest) -> AsyncIterator[_Answer]:
+        """One answer per saga, in the order of the list. Ends with an error if the database goes away: the rest was not done."""
+        refuse_if_any(_find_problems(request))
+        found = await self._find(selected_sagas(request.selection))
+        if not request.dry_run and len(found) > request.expected_sagas:
+            message = (
+                f"{len(found)} sagas are found now, and {request.expected_sagas} were expected: nothing was done; make another dry run, "
+                "and look at what it finds"
+            )
+            raise refusal(grpc.StatusCode.FAILED_PRECONDITION, ErrorReason.SELECTION_GREW, message, found=str(len(found)))
+        for start in range(0, len(found), AT_ONCE):
+            if self._engine.is_closing:
+                raise closing()
+            acts = await asyncio.gather(*(self._act_on(request, stored) for stored in found[start : start + AT_ONCE]))
+            for done in acts:
+                error = None if done.error is None else status_of(done.error, "ActOnSagas")
+                yield _Answer(saga=done.saga, error=error, found=len(found))
+            _raise_if_unavailable(acts)
+
+    async def _find(self, where: SagaFilter) -> Sequence[StoredSaga]:
+        """The rows of all sagas that the filter finds; refuses if there are too many."""
+        found: list[StoredSaga] = []
+        while True:
+            before = (found[-1].created_at, found[-1].saga_id) if found else None
+            page = await self._journal.list_sagas(where, before, PAGE_SAGAS)
+            found.extend(page)
+            if len(found) > SAGAS_MAX:
+                message = f"more than {SAGAS_MAX} sagas are found; narrow the selection, for instance by created_from and created_before"
+                raise refusal(grpc.StatusCode.FAILED_PRECONDITION, ErrorReason.SELECTION_TOO_LARGE, message)
+            if len(page) < PAGE_SAGAS:
+                return found
+
+    async def _act_on(self, request: operator_pb2.ActOnSagasRequest, stored: StoredSaga) -> _Act:
+        saga = stored_summary(stored)
+        try:
+            view = await self._views.current(stored.saga_id)
+            if isinstance(view, StoredSaga):
+                return _Act(saga, set_aside(view.saga_id, view.quarantined) if view.quarantined is not None else None)
+            saga, commands = saga_summary(*view), _commands_of(request, view)
+            if request.dry_run:
+                self._try_out(view, commands)
+                return _Act(saga, None)
+            for command in commands:
+                saga = await self._commands.give(stored.saga_id, command, lambda accepted: saga_summary(accepted.plan, accepted.state))
+        except Exception as error:  # whatever is wrong with this saga, the others are not concerned (P5)
+            return _Act(saga, error)
+        return _Act(saga, None)
+
+    def _try_out(self, view: SagaView, commands: Sequence[Command]) -> None:
+        """Raises the refusal that a saga would answer. Decides only: nothing is applied."""
+        state = view.state
+        now = max(self._clock.now(), state.updated_at)
+        for command in commands:
+            try:
+                decide(view.plan, state, command, now)
+            except CommandRefusedError as refused:
+                answer = CommandRefused(status=refused.status, refusal=refused.refusal, message=str(refused))
+                raise refusal_of_command(state.saga_id, answer) from refused
+
+
+def _commands_of(request: operator_pb2.ActOnSagasRequest, view: SagaView) -> Sequence[Command]:
+    reason, actor = request.reason, request.actor
+    match request.action:
+        case operator_pb2.BULK_ACTION_PAUSE:
+            return (Pause(reason=reason, actor=actor),)
+        case operator_pb2.BULK_ACTION_RESUME:
+            return (Resume(reason=reason, actor=actor),)
+        case operator_pb2.BULK_ACTION_CANCEL:
+            return (Cancel(reason=reason, actor=actor),)
+        case operator_pb2.BULK_ACTION_TERMINATE:
+            return (Terminate(reason=reason, actor=actor),)
+        case _:
+            return _retries_of(view, reason, actor)
+
+
+def _retries_of(view: SagaView, reason: str, actor: str) -> Sequence[Command]:
+    """A new attempt of every step that an open incident is about, in the order of the incidents."""
+    open_ones = [incident.fact.step_id for incident in view.state.incidents if incident.closed_at is None]
+    steps = dict.fromkeys(step_id for step_id in open_ones if step_id is not None)
+    if not steps:
+        message = f"saga {view.state.saga_id} has no open incident about a step, so there is nothing to try again"
+        raise refusal(grpc.StatusCode.FAILED_PRECONDITION, ErrorReason.STEP_STATUS, message, saga_id=view.state.saga_id)
+    return [RetryStep(step_id=step_id, reason=reason, actor=actor) for step_id in steps]
+
+
+def _find_problems(request: operator_pb2.ActOnSagasRequest) -> Iterator[Problem]:
+    yield from find_in_numbers([request.action], [action for action in operator_pb2.BulkAction.values() if action], "action", "action")
+    yield from find_in_person(request.actor, request.reason, is_reason_required=not request.dry_run)
+    if not request.dry_run and not request.expected_sagas:
+        yield Problem("expected_sagas", "expected how many sagas a dry run found, found 0; make a dry run first")
+
+
+def _raise_if_unavailable(acts: Sequence[_Act]) -> None:
+    """Without its database nothing can be done to any saga: going on would only take long."""
+    for error in (act.error for act in acts):
+        if isinstance(error, JournalUnavailableError):
+            raise error
+        if isinstance(error, RefusedError) and error_reason(error.status) == ErrorReason.JOURNAL_UNAVAILABLE:
+            raise error
