@@ -4,7 +4,8 @@ import asyncio
 import functools
 import sys
 import traceback
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Generator
+from contextlib import contextmanager
 from datetime import timedelta
 from enum import IntEnum
 from typing import Concatenate, Final, ParamSpec, TypeVar
@@ -24,6 +25,7 @@ from participant_sdk.client import (
 
 ParametersP = ParamSpec("ParametersP")
 FunctionT = TypeVar("FunctionT", bound=Callable[..., object])
+ResultT = TypeVar("ResultT")
 
 _META: Final = "coordinator.cli."
 
@@ -33,7 +35,7 @@ class ExitCode(IntEnum):
 
     DONE = 0
     NOT_COMPLETED = 1
-    """The saga was undone, needs a person, or was not waited for long enough."""
+    """The saga was undone, needs a person, or was not waited for long enough; or you said no."""
     WRONG_USAGE = 2
     UNAVAILABLE = 3
     """Nobody knows whether it took place; repeat it."""
@@ -50,46 +52,62 @@ def client_command(
     """Makes a click callback of a function that is given a client and an output first. Adds --address, --timeout and --json."""
 
     @functools.wraps(function)
-    def call(*args: ParametersP.args, **kwargs: ParametersP.kwargs) -> None:
-        meta = click.get_current_context().meta
-        output = Output(is_json=bool(meta[_META + "json"]))
-        address, timeout = str(meta[_META + "address"]), timedelta(seconds=float(meta[_META + "timeout"]))
+    def run(*args: ParametersP.args, **kwargs: ParametersP.kwargs) -> None:
+        sys.exit(ask_coordinator(lambda client, output: function(client, output, *args, **kwargs)) or ExitCode.DONE)
 
-        async def run() -> ExitCode | None:
-            async with SagaClient(address, timeout=timeout) as client:
-                return await function(client, output, *args, **kwargs)
-
-        sys.exit(_exit_code_of(run, output))
-
-    return _with_client_options(call)
+    return client_options(run)
 
 
-def _exit_code_of(run: Callable[[], Coroutine[object, object, ExitCode | None]], output: Output) -> ExitCode:
+def ask_coordinator(function: Callable[[SagaClient, Output], Awaitable[ResultT]]) -> ResultT:
+    """Runs a function with a client and an output, in a loop of its own; a command with `client_options` may do so several times.
+
+    Ends the program with the exit code for what goes wrong.
+    """
+    meta = click.get_current_context().meta
+    address, timeout = str(meta[_META + "address"]), timedelta(seconds=float(meta[_META + "timeout"]))
+    output = current_output()
+
+    async def run() -> ResultT:
+        async with SagaClient(address, timeout=timeout) as client:
+            return await function(client, output)
+
+    with _exits_for_errors(output):
+        return asyncio.run(run())
+
+
+def current_output() -> Output:
+    """Where a command with `client_options` writes."""
+    return Output(is_json=bool(click.get_current_context().meta[_META + "json"]))
+
+
+@contextmanager
+def _exits_for_errors(output: Output) -> Generator[None]:
     try:
-        return asyncio.run(run()) or ExitCode.DONE
+        yield
     except (SagaNotCompleted, WaitTimedOut) as error:
         output.failure(error)
-        return ExitCode.NOT_COMPLETED
+        sys.exit(ExitCode.NOT_COMPLETED)
     except CoordinatorUnavailable as error:
         output.failure(error)
-        return ExitCode.UNAVAILABLE
+        sys.exit(ExitCode.UNAVAILABLE)
     except InvalidRequest as error:
         output.failure(error, details=[str(violation) for violation in error.violations])
-        return ExitCode.REFUSED
+        sys.exit(ExitCode.REFUSED)
     except (CoordinatorError, DefinitionError) as error:
         output.failure(error)
-        return ExitCode.REFUSED
+        sys.exit(ExitCode.REFUSED)
     except click.ClickException:
         raise  # Wrong usage that only the coordinator's answer could show; click says it and exits 2.
     except KeyboardInterrupt:
-        return ExitCode.INTERRUPTED
+        sys.exit(ExitCode.INTERRUPTED)
     except Exception:
         # Python would exit 1, which scripts would take for a saga that was undone.
         traceback.print_exc()
-        return ExitCode.DEFECT
+        sys.exit(ExitCode.DEFECT)
 
 
-def _with_client_options(function: FunctionT) -> FunctionT:
+def client_options(function: FunctionT) -> FunctionT:
+    """Adds --address, --timeout and --json."""
     for option in (
         click.option(
             "--address",

@@ -3,11 +3,11 @@
 import json
 import sys
 from collections.abc import Mapping, Sequence
-from typing import Protocol, TypeVar
 
 from rich.console import Console, RenderableType
 from rich.text import Text
 
+from coordinator.cli.wording import short_name
 from participant_sdk.client import CoordinatorError, SagaNotCompleted
 from saga.v1 import saga_pb2
 
@@ -22,10 +22,6 @@ STATUS_STYLES: Mapping[int, str] = {
     saga_pb2.SAGA_STATUS_COMPENSATED: "bold yellow",
     saga_pb2.SAGA_STATUS_FAILED: "bold red",
 }
-
-
-NumberT = TypeVar("NumberT", bound=int)
-NumberT_contra = TypeVar("NumberT_contra", bound=int, contravariant=True)
 
 
 class Output:
@@ -70,15 +66,15 @@ def status_text(status: saga_pb2.SagaStatus.ValueType) -> Text:
     return Text(short_name(saga_pb2.SagaStatus, status, "SAGA_STATUS_"), style=STATUS_STYLES.get(status, ""))
 
 
-class EnumNames(Protocol[NumberT_contra]):
-    """A protobuf enum, as generated code has it."""
-
-    def Name(self, number: NumberT_contra) -> str: ...  # noqa: N802 - protobuf's own name
-
-
-def short_name(enum: EnumNames[NumberT], number: NumberT, prefix: str) -> str:
-    """The name of an enum value without its prefix; its number, if it is newer than this program."""
-    try:
-        return enum.Name(number).removeprefix(prefix)
-    except ValueError:
-        return str(number)
+def standing_text(saga: saga_pb2.Saga) -> Text:
+    """A saga's status, with what a person did to it and whether one is needed."""
+    parts = [status_text(saga.status)]
+    if saga.HasField("terminated"):
+        parts.append(Text("terminated", style="red"))
+    if saga.HasField("paused"):
+        parts.append(Text("paused", style="yellow"))
+    if saga.HasField("turn_back_requested"):
+        parts.append(Text("turn-back requested", style="yellow"))
+    if saga.needs_person and saga.status != saga_pb2.SAGA_STATUS_FAILED:
+        parts.append(Text("needs a person", style="red"))
+    return Text(" ").join(parts)

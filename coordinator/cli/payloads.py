@@ -1,6 +1,7 @@
 """Payloads as JSON: read and written with the message types that the coordinator has for a definition."""
 
 import base64
+import json
 from collections.abc import Iterator
 from typing import Final
 
@@ -23,6 +24,8 @@ from google.protobuf.message_factory import GetMessageClass
 from google.rpc import error_details_pb2
 
 from saga.v1 import coordinator_pb2
+
+TEXT_CHARACTERS_MAX: Final = 200
 
 _WELL_KNOWN: Final = {
     module.DESCRIPTOR.name: module.DESCRIPTOR
@@ -63,11 +66,11 @@ class PayloadTypes:
         try:
             message = GetMessageClass(self._pool.FindMessageTypeByName(type_name))()
         except KeyError as error:
-            raise PayloadError(f"the definition came without its input type {type_name}") from error
+            raise PayloadError(f"the definition came without its message type {type_name}") from error
         try:
             return json_format.Parse(text, message, descriptor_pool=self._pool)
         except (json_format.ParseError, ValueError) as error:
-            raise PayloadError(f"the input is no {type_name} in JSON: {error}") from error
+            raise PayloadError(f"this is no {type_name} in JSON: {error}") from error
 
     def to_json(self, message: Message) -> dict[str, object]:
         """A message as an object, field names as in the .proto file. Payloads of unknown types become base64."""
@@ -78,6 +81,16 @@ class PayloadTypes:
                 _hide(packed)
         content: dict[str, object] = json_format.MessageToDict(shown, preserving_proto_field_name=True, descriptor_pool=self._pool)
         return content
+
+    def to_text(self, payload: any_pb2.Any) -> str:
+        """A payload in a few words, for the middle of a line: JSON without its type; the type's name if it is not known."""
+        if not self._can_show(payload):
+            return payload.TypeName() or "nothing"
+        content: dict[str, object] = json_format.MessageToDict(payload, preserving_proto_field_name=True, descriptor_pool=self._pool)
+        content.pop("@type", None)
+        is_value = payload.TypeName().startswith("google.protobuf.") and content.keys() == {"value"}
+        text = json.dumps(content["value"] if is_value else content, ensure_ascii=False)
+        return text if len(text) <= TEXT_CHARACTERS_MAX else text[: TEXT_CHARACTERS_MAX - 1] + "…"
 
     def _can_show(self, packed: any_pb2.Any) -> bool:
         # Tried, not guessed: a payload may hold further payloads, or values that JSON has no words for.

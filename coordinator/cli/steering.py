@@ -1,23 +1,17 @@
 """`saga start` and `saga cancel`."""
 
-import getpass
-import sys
-from datetime import datetime, timedelta
-from pathlib import Path
-from typing import Final, TypedDict, Unpack
+from datetime import datetime
+from typing import TypedDict, Unpack
 
 import click
 
 from coordinator.cli.calling import ExitCode, client_command
-from coordinator.cli.output import Output, status_text
+from coordinator.cli.output import Output
 from coordinator.cli.payloads import PayloadError, PayloadTypes
-from coordinator.cli.reading import show_saga
-from coordinator.cli.values import InstantType, parse_labels
+from coordinator.cli.reading import show_saga, show_standing
+from coordinator.cli.values import SECONDS, InstantType, length, parse_labels, read_source, with_reason
 from participant_sdk.client import SagaClient, StartOptions
 from saga.v1 import saga_pb2
-
-INPUT_CHARACTERS_MAX: Final = 16 * 1024 * 1024
-"""Longest JSON that is read. The message itself may have 1 MiB."""
 
 
 class StartFlags(TypedDict):
@@ -41,9 +35,9 @@ class StartFlags(TypedDict):
 @click.option("--version", type=click.IntRange(min=0), default=0, help="Version of the definition.  [default: the highest]")
 @click.option("--label", "labels", multiple=True, metavar="KEY=VALUE", help="May be given several times.")
 @click.option("--start-at", type=InstantType(), help="When to begin, e.g. 2030-01-31T08:00:00Z.  [default: at once]")
-@click.option("--time-limit", type=click.FloatRange(min=0, min_open=True), metavar="SECONDS", help="Then it turns back.")
+@click.option("--time-limit", type=SECONDS, metavar="SECONDS", help="Then it turns back.")
 @click.option("--wait", is_flag=True, help="Wait for its end and show it; exit 1 unless it is COMPLETED.")
-@click.option("--wait-timeout", type=click.FloatRange(min=0, min_open=True), metavar="SECONDS", help="Stop waiting then; it goes on.")
+@click.option("--wait-timeout", type=SECONDS, metavar="SECONDS", help="Stop waiting then; it goes on.")
 @client_command
 async def start(client: SagaClient, output: Output, name: str, source: str, **flags: Unpack[StartFlags]) -> ExitCode | None:
     """Starts a saga of the definition NAME.
@@ -54,7 +48,7 @@ async def start(client: SagaClient, output: Output, name: str, source: str, **fl
     \b
       saga start place-order --input '{"order_id": "42", "sku": "widget", "quantity": 1}' --key 42 --wait
     """  # noqa: D301 - click reads \b
-    text = _read_input(source)
+    text = read_source(source, "--input")
     found = await client.get_definition(name, version=flags["version"])
     try:
         message = PayloadTypes(found.descriptors).parse(text, found.definition.input_type)
@@ -68,7 +62,7 @@ async def start(client: SagaClient, output: Output, name: str, source: str, **fl
         output.show(f"{started.id}{'' if started.is_new else '  (was there already)'}")
     if not flags["wait"]:
         return None
-    finished = await started.wait(timeout=_seconds(flags["wait_timeout"]))
+    finished = await started.wait(timeout=length(flags["wait_timeout"]))
     await show_saga(client, output, finished)
     return ExitCode.DONE if finished.status == saga_pb2.SAGA_STATUS_COMPLETED else ExitCode.NOT_COMPLETED
 
@@ -81,51 +75,23 @@ def _start_options(flags: StartFlags, *, version: int) -> StartOptions:
         options["saga_id"] = flags["saga_id"]
     if flags["start_at"] is not None:
         options["start_at"] = flags["start_at"]
-    if (time_limit := _seconds(flags["time_limit"])) is not None:
+    if (time_limit := length(flags["time_limit"])) is not None:
         options["time_limit"] = time_limit
     return options
 
 
-def _seconds(number: float | None) -> timedelta | None:
-    return timedelta(seconds=number) if number is not None else None
-
-
-def _read_input(source: str) -> str:
-    try:
-        if source == "-":
-            text = sys.stdin.read(INPUT_CHARACTERS_MAX + 1)
-        elif source.startswith("@"):
-            with Path(source[1:]).open(encoding="utf-8") as stream:
-                text = stream.read(INPUT_CHARACTERS_MAX + 1)
-        else:
-            text = source
-    except (OSError, UnicodeDecodeError) as error:
-        raise click.BadParameter(f"cannot be read: {error}", param_hint="--input") from error
-    if len(text) > INPUT_CHARACTERS_MAX:
-        raise click.BadParameter(f"longer than {INPUT_CHARACTERS_MAX} characters", param_hint="--input")
-    return text
-
-
-def _user_name() -> str:
-    try:
-        return getpass.getuser()
-    except (OSError, KeyError):
-        return ""  # A container may run under a user that has no name.
-
-
 @click.command()
 @click.argument("saga_id", metavar="ID")
-@click.option("--reason", default="", help="Why, for the history.")
-@click.option("--actor", default=_user_name, show_default="you", help="Who asks, for the history.")
+@with_reason
 @client_command
 async def cancel(client: SagaClient, output: Output, saga_id: str, reason: str, actor: str) -> ExitCode | None:
     """Asks the saga ID to turn back: what was done is undone.
 
-    Returns as soon as that is stored, not when everything is undone; `saga watch ID` shows how it goes on.
-    """
-    saga = await client.cancel(saga_id, reason=reason, actor=actor)
-    if output.is_json:
-        output.line(PayloadTypes().to_json(saga))
-    else:
-        output.console.print(saga.id, status_text(saga.status))
+    Returns as soon as that is stored, not when everything is undone; `saga watch ID` shows how it goes on. While nobody knows
+    whether the pivot took effect, the saga turns back only if it did not.
+
+    \b
+      saga cancel 0190163d-8694-739b-aea5-966c26f8ad90 --reason "the customer changed their mind"
+    """  # noqa: D301 - click reads \b
+    show_standing(output, await client.cancel(saga_id, reason=reason, actor=actor))
     return None

@@ -1,6 +1,7 @@
 """One call to the coordinator, repeated until it is answered or its time is over.
 
-Only calls that are safe to repeat go through here: reads, cancels, registrations, and starts, which always carry a saga id (R2).
+Only calls that are safe to repeat go through here: reads, registrations, starts, which always carry a saga id (R2), and what people
+do to sagas: the state of the saga decides whether it still applies, so that a repetition is at worst refused.
 """
 
 from typing import Final, TypeVar
@@ -9,7 +10,7 @@ import grpc
 from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2
 
-from participant_sdk.client.errors import CoordinatorError, CoordinatorUnavailable, to_client_error
+from participant_sdk.client.errors import CoordinatorUnavailable, to_client_error
 from participant_sdk.client.retries import Retries
 from participant_sdk.client.telemetry import Metadata
 from participant_sdk.rpc_errors import find_detail, from_rpc_error
@@ -31,6 +32,7 @@ async def call(
     doing: str,
     saga_id: str | None = None,
     metadata: Metadata = (),
+    attempt_timeout_s: float = ATTEMPT_TIMEOUT_S,
 ) -> ResponseT:
     """Calls until it is answered. `doing` says what is asked, for messages: "start place-order".
 
@@ -38,7 +40,7 @@ async def call(
     """
     while True:
         try:
-            response = await method(request, timeout=retries.begin_attempt(ATTEMPT_TIMEOUT_S), metadata=metadata)
+            response = await method(request, timeout=retries.begin_attempt(attempt_timeout_s), metadata=metadata)
         except grpc.aio.AioRpcError as error:
             await pause_or_raise(error, retries=retries, doing=doing, saga_id=saga_id)
         else:
@@ -48,7 +50,7 @@ async def call(
 async def pause_or_raise(error: grpc.aio.AioRpcError, *, retries: Retries, doing: str, saga_id: str | None) -> None:
     """Waits, if what failed may be tried again and there is time for it; raises the error for it otherwise."""
     status = from_rpc_error(error)
-    problem: CoordinatorError = to_client_error(status, doing=doing, saga_id=saga_id)
+    problem = to_client_error(status, doing=doing, saga_id=saga_id, may_be_done=retries.was_unanswered)
     if not isinstance(problem, CoordinatorUnavailable) or not await retries.wait_before_next(_asked_pause_s(status)):
         raise problem from error
 

@@ -30,6 +30,8 @@ class CoordinatorError(Exception):
         """What the coordinator answered; None if it answered nothing."""
         self.saga_id = saga_id
         """The saga that the call was about; None if it was about none."""
+        self.may_be_done = False
+        """True if an earlier attempt of the same call was never answered: what is refused now may be what that one did."""
 
     @property
     def reason(self) -> str:
@@ -74,7 +76,37 @@ class InvalidRequest(CoordinatorError):
 
 
 class SagaAlreadyEnded(CoordinatorError):
-    """The saga has ended, so it cannot be cancelled. Read how it ended."""
+    """The saga has ended or was terminated: nothing can be done to it any more. Read how it ended."""
+
+
+class StepNotFound(CoordinatorError):
+    """The saga has no step, and no hook, of this id. Its steps stand in its definition."""
+
+
+class IncidentNotFound(CoordinatorError):
+    """The saga has no incident of this number. `OperatorClient.incidents` lists them."""
+
+
+class NotNow(CoordinatorError):
+    """As the saga or its step stands, this cannot be done. Nothing was changed.
+
+    `OperatorClient.explain` tells how it stands and what can be done instead.
+    """
+
+
+class AttemptUnderWay(NotNow):
+    """The participant has the step: an attempt is under way, or it was accepted and may still be completed (R17).
+
+    Repeat it when that has come to rest; `OperatorClient.explain` tells when that will be.
+    """
+
+
+class PointOfNoReturnPassed(NotNow):
+    """The saga cannot turn back any more. It can only be brought forward: retry or resolve its steps, or terminate it."""
+
+
+class SelectionGrew(CoordinatorError):
+    """More sagas are found now than the dry run found, so that nothing was done. Look at a new dry run first."""
 
 
 class CoordinatorUnavailable(CoordinatorError):
@@ -90,7 +122,7 @@ class WaitTimedOut(CoordinatorError, TimeoutError):
 
 
 class SagaNotCompleted(Exception):
-    """The saga did not do what it was started for: it was undone (COMPENSATED), or waits for a person (FAILED)."""
+    """The saga did not do what it was started for: it was undone (COMPENSATED), waits for a person, or was terminated (FAILED)."""
 
     def __init__(self, saga: saga_pb2.Saga) -> None:
         super().__init__(_how_it_ended(saga))
@@ -106,7 +138,7 @@ class SagaNotCompleted(Exception):
 
     @property
     def status(self) -> saga_pb2.SagaStatus.ValueType:
-        """COMPENSATED, or FAILED while a person is needed."""
+        """COMPENSATED; or FAILED: a person is needed, or has terminated it."""
         return self.saga.status
 
     @property
@@ -121,15 +153,22 @@ class SagaNotCompleted(Exception):
         return info.reason if info is not None else ""
 
 
-def to_client_error(status: status_pb2.Status, *, doing: str, saga_id: str | None = None) -> CoordinatorError:
-    """The error for an answer of the coordinator. `doing` says what was asked, for the message: "start place-order"."""
+def to_client_error(status: status_pb2.Status, *, doing: str, saga_id: str | None = None, may_be_done: bool = False) -> CoordinatorError:
+    """The error for an answer of the coordinator. `doing` says what was asked, for the message: "start place-order".
+
+    `may_be_done`: see CoordinatorError.may_be_done.
+    """
     reason = error_reason(status)
     error_class = _BY_REASON.get(reason) or _BY_CODE.get(status.code, CoordinatorError)
     if find_detail(status, error_details_pb2.RetryInfo) is not None:
         error_class = CoordinatorUnavailable  # It says itself that it can do so later.
     code = _CODE_NAMES.get(status.code, str(status.code))
     message = f"cannot {doing}: {status.message or 'no reason given'} ({reason or code})"
-    return error_class(message, status=status, saga_id=saga_id)
+    if may_be_done and issubclass(error_class, NotNow | SagaAlreadyEnded):
+        message += "; an earlier attempt of this call was not answered and may have done it: read the history of the saga"
+    error = error_class(message, status=status, saga_id=saga_id)
+    error.may_be_done = may_be_done
+    return error
 
 
 _BY_REASON: Final[Mapping[str, type[CoordinatorError]]] = MappingProxyType(
@@ -145,6 +184,19 @@ _BY_REASON: Final[Mapping[str, type[CoordinatorError]]] = MappingProxyType(
         ErrorReason.PAYLOAD_TOO_LARGE: InvalidRequest,
         ErrorReason.REQUEST_INVALID: InvalidRequest,
         ErrorReason.SAGA_ALREADY_ENDED: SagaAlreadyEnded,
+        ErrorReason.STEP_NOT_FOUND: StepNotFound,
+        ErrorReason.INCIDENT_NOT_FOUND: IncidentNotFound,
+        ErrorReason.SAGA_STATUS: NotNow,
+        ErrorReason.SAGA_QUARANTINED: NotNow,
+        ErrorReason.STEP_STATUS: NotNow,
+        ErrorReason.STEP_INPUT_FIXED: NotNow,
+        ErrorReason.STEP_NOT_WAITING: NotNow,
+        ErrorReason.ATTEMPT_UNDER_WAY: AttemptUnderWay,
+        ErrorReason.POINT_OF_NO_RETURN_PASSED: PointOfNoReturnPassed,
+        ErrorReason.COMPLETION_TOKEN_INVALID: InvalidRequest,
+        ErrorReason.SELECTION_TOO_LARGE: InvalidRequest,
+        ErrorReason.SELECTION_GREW: SelectionGrew,
+        ErrorReason.OVERLOADED: CoordinatorUnavailable,
         ErrorReason.JOURNAL_UNAVAILABLE: CoordinatorUnavailable,
         ErrorReason.SHUTTING_DOWN: CoordinatorUnavailable,
     }
@@ -176,5 +228,12 @@ def _how_it_ended(saga: saga_pb2.Saga) -> str:
     cause = saga_pb2.TurnBackCause.Name(saga.cause).removeprefix("TURN_BACK_CAUSE_")
     step = f" at step {saga.failed_step_id}" if saga.failed_step_id else ""
     words = f": {saga.error.message}" if saga.error.message else ""
-    advice = "; a person is needed, see its incidents" if saga.status == saga_pb2.SAGA_STATUS_FAILED else ""
-    return f"saga {saga.id} ({saga.definition.name} v{saga.definition.version}) is {status} ({cause}{step}{words}){advice}"
+    why = f" ({cause}{step}{words})" if saga.cause else ""
+    return f"saga {saga.id} ({saga.definition.name} v{saga.definition.version}) is {status}{why}{_what_now(saga)}"
+
+
+def _what_now(saga: saga_pb2.Saga) -> str:
+    if saga.HasField("terminated"):
+        actor = saga.terminated.actor or "somebody"
+        return f"; terminated by {actor}: {saga.terminated.reason}" if saga.terminated.reason else f"; terminated by {actor}"
+    return "; a person is needed, see its incidents" if saga.status == saga_pb2.SAGA_STATUS_FAILED else ""

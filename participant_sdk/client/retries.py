@@ -33,6 +33,8 @@ class Retries:
         self._failing_since: float | None = None
         """None: nothing has failed since something got through."""
         self._failures = 0
+        self.was_unanswered = False
+        """True when an attempt was not answered, and another one was or may be made."""
 
     def begin_attempt(self, longest_s: float) -> float:
         """Seconds that the attempt that begins now may take."""
@@ -62,6 +64,7 @@ class Retries:
         if self._failing_since is None:
             self._failing_since = now
         self._failures += 1
+        self.was_unanswered = True
         pause_s = max(at_least_s, self._backoff_s())
         time_left_s = self.time_left_s()
         if now + pause_s >= self._failing_since + self._outage_s or (time_left_s is not None and pause_s >= time_left_s):

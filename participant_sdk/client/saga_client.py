@@ -2,28 +2,31 @@
 
 # ruff: noqa: ASYNC109 - a timeout here ends the waiting, not the saga: an error of its own tells it apart from a cancelled call
 
+import math
 from collections.abc import AsyncGenerator, Iterable, Mapping
 from contextlib import aclosing
 from datetime import datetime, timedelta
 from types import MappingProxyType, TracebackType
-from typing import Final, Self, TypedDict, TypeVar, Unpack, overload
+from typing import Final, Self, TypeVar, Unpack, overload
 
 import grpc
 from google.protobuf.descriptor_pb2 import FileDescriptorSet
 from google.protobuf.message import Message
-from google.protobuf.timestamp_pb2 import Timestamp
 
 from participant_sdk.builder import Saga
-from participant_sdk.client.calls import call, pause_or_raise
-from participant_sdk.client.channel import open_channel
-from participant_sdk.client.errors import InvalidRequest, SagaNotCompleted
+from participant_sdk.client import completion
+from participant_sdk.client.calls import ATTEMPT_TIMEOUT_S, call, pause_or_raise
+from participant_sdk.client.connection import Connection
+from participant_sdk.client.errors import SagaNotCompleted
+from participant_sdk.client.operator_client import OperatorClient
 from participant_sdk.client.retries import Retries
 from participant_sdk.client.saga_handle import SagaHandle
+from participant_sdk.client.starting import StartOptions, start_request
 from participant_sdk.client.telemetry import start_span, trace_metadata
+from participant_sdk.client.values import checked_id, to_timestamp
 from participant_sdk.client.watching import AT_REST, wait_timed_out, watch_events
-from participant_sdk.ids import new_saga_id, parse_saga_id
-from participant_sdk.policies import to_duration
-from saga.v1 import coordinator_pb2, coordinator_pb2_grpc, saga_pb2
+from participant_sdk.errors import Rejected
+from saga.v1 import coordinator_pb2, participant_pb2, saga_pb2
 
 DEFAULT_ADDRESS: Final = "127.0.0.1:7700"
 DEFAULT_TIMEOUT: Final = timedelta(seconds=30)
@@ -33,26 +36,6 @@ WAIT_ATTEMPT_S: Final = 60.0
 """How long one call waits for the end of a saga before it is made again."""
 
 InputT = TypeVar("InputT", bound=Message)
-
-
-class StartOptions(TypedDict, total=False):
-    """What may be said about a start."""
-
-    key: str
-    """Idempotency key: names this piece of business, e.g. "order-42". With the same key and input the saga that is there
-    is answered; with other input AlreadyExists is raised. At most 255 characters."""
-    key_ttl: timedelta
-    """How long the key is kept. Default 7 days."""
-    saga_id: str
-    """A UUID, to repeat a start of an earlier process. Default: a new one."""
-    version: int
-    """Of the definition, when it is named by its text. Default: the highest one registered."""
-    labels: Mapping[str, str]
-    """For people and filters."""
-    start_at: datetime
-    """When to begin; aware. Default: at once."""
-    time_limit: timedelta
-    """For the forward way, from its beginning; then the saga turns back. Default: the definition's."""
 
 
 class SagaClient:
@@ -70,10 +53,9 @@ class SagaClient:
     ) -> None:
         """`channel`: one with credentials, for example; it becomes the client's own, and `address` is then not dialled."""
         self.address: Final = address
-        self._timeout: Final = timeout
-        self._channel = channel
-        self._stub: coordinator_pb2_grpc.SagaServiceAsyncStub | None = None
-        self._is_closed = False
+        self._connection: Final = Connection(address, timeout=timeout, channel=channel)
+        self.operator: Final = OperatorClient(self._connection)
+        """What looks after sagas: explains them, and moves those that are stuck."""
 
     async def __aenter__(self) -> Self:
         return self
@@ -83,10 +65,7 @@ class SagaClient:
 
     async def close(self) -> None:
         """Closes the connection; calls under way are cut off. Safe to call twice."""
-        self._is_closed = True
-        if self._channel is not None:
-            channel, self._channel = self._channel, None
-            await channel.close()
+        await self._connection.close()
 
     # ── Definitions ──────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -102,19 +81,25 @@ class SagaClient:
         """The same for a definition made without the builder. `descriptors`: its message types, closed over imports."""
         request = coordinator_pb2.RegisterDefinitionRequest(definition=definition, descriptors=descriptors)
         doing = f"register {definition.name} v{definition.version}"
-        return (await call(self._service.RegisterDefinition, request, retries=self._retries(), doing=doing)).created
+        return (
+            await call(self._connection.saga_service.RegisterDefinition, request, retries=self._connection.retries(), doing=doing)
+        ).created
 
     async def get_definition(self, name: str, *, version: int = 0) -> coordinator_pb2.GetDefinitionResponse:
         """One definition with its message types; version 0 is the highest. Raises DefinitionNotFound."""
         reference = saga_pb2.DefinitionReference(name=name, version=version)
         request = coordinator_pb2.GetDefinitionRequest(definition=reference)
-        return await call(self._service.GetDefinition, request, retries=self._retries(), doing=f"read definition {name}")
+        return await call(
+            self._connection.saga_service.GetDefinition, request, retries=self._connection.retries(), doing=f"read definition {name}"
+        )
 
     async def list_definitions(self, name: str = "") -> AsyncGenerator[saga_pb2.SagaDefinition]:
         """All definitions by name and version, or all versions of one name."""
         request = coordinator_pb2.ListDefinitionsRequest(page_size=PAGE_SIZE, name=name)
         while True:
-            page = await call(self._service.ListDefinitions, request, retries=self._retries(), doing="list definitions")
+            page = await call(
+                self._connection.saga_service.ListDefinitions, request, retries=self._connection.retries(), doing="list definitions"
+            )
             for definition in page.definitions:
                 yield definition
             if not page.next_page_token:
@@ -124,28 +109,37 @@ class SagaClient:
     # ── Starting ─────────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
     @overload
-    async def start(self, saga: Saga[InputT], message: InputT, /, **options: Unpack[StartOptions]) -> SagaHandle: ...
+    async def start(
+        self, saga: Saga[InputT], message: InputT, /, *, timeout: timedelta | None = None, **options: Unpack[StartOptions]
+    ) -> SagaHandle: ...
 
     @overload
-    async def start(self, saga: str, message: Message, /, **options: Unpack[StartOptions]) -> SagaHandle: ...
+    async def start(
+        self, saga: str, message: Message, /, *, timeout: timedelta | None = None, **options: Unpack[StartOptions]
+    ) -> SagaHandle: ...
 
-    async def start(self, saga: Saga[InputT] | str, message: Message, /, **options: Unpack[StartOptions]) -> SagaHandle:
+    async def start(
+        self, saga: Saga[InputT] | str, message: Message, /, *, timeout: timedelta | None = None, **options: Unpack[StartOptions]
+    ) -> SagaHandle:
         """Starts a saga with `message` as its input. When this returns, the coordinator has committed to end it (P1).
 
         `saga` is the builder's saga, of which exactly that version is started, or the name of a registered definition.
+        `timeout`: how long to go on trying; None: as long as the client does by default.
 
         Raises DefinitionNotFound, AlreadyExists, InvalidRequest; CoordinatorUnavailable, whose `saga_id` serves to repeat
         the start later, since nobody knows whether it took place.
         """
-        request = _start_request(saga, message, options)
+        request = start_request(saga, message, options, timeout=timeout)
         with start_span(request.definition.name, request.saga_id):
             response = await call(
-                self._service.StartSaga,
+                self._connection.saga_service.StartSaga,
                 request,
-                retries=self._retries(),
+                retries=self._connection.retries(timeout),
                 doing=f"start {request.definition.name}",
                 saga_id=request.saga_id,
                 metadata=trace_metadata(),
+                # The deadline of the call is the one that is inherited: it must not be that of one attempt.
+                attempt_timeout_s=math.inf if request.inherit_deadline else ATTEMPT_TIMEOUT_S,
             )
         # With an idempotency key it may be a saga of another id, started before.
         return SagaHandle(response.saga.id, client=self, is_new=response.created)
@@ -170,24 +164,25 @@ class SagaClient:
 
         Raises what `start` raises; SagaNotCompleted if it was undone or needs a person; WaitTimedOut after `timeout`.
         """
-        request = _start_request(saga, message, options)
+        request = start_request(saga, message, options, timeout=timeout)
         request.wait = True
         with start_span(request.definition.name, request.saga_id):
-            finished = await self._start_and_wait(request, self._waiting(timeout))
+            finished = await self._start_and_wait(request, self._connection.waiting(timeout))
         return self.ensure_completed(finished)
 
     async def _start_and_wait(self, request: coordinator_pb2.StartSagaRequest, retries: Retries) -> saga_pb2.Saga:
         metadata = trace_metadata()
+        attempt_s = math.inf if request.inherit_deadline else WAIT_ATTEMPT_S
         while True:
             try:
-                timeout_s = retries.begin_attempt(WAIT_ATTEMPT_S)
-                response = await self._service.StartSaga(request, timeout=timeout_s, metadata=metadata)
+                timeout_s = retries.begin_attempt(attempt_s)
+                response = await self._connection.saga_service.StartSaga(request, timeout=timeout_s, metadata=metadata)
             except grpc.aio.AioRpcError as error:
                 if error.code() is not grpc.StatusCode.DEADLINE_EXCEEDED:
                     doing = f"start {request.definition.name}"
                     await pause_or_raise(error, retries=retries, doing=doing, saga_id=request.saga_id)
                     continue
-                if timeout_s < WAIT_ATTEMPT_S:
+                if timeout_s < attempt_s:
                     raise wait_timed_out(request.saga_id) from error
                 # A long saga, not an outage: a broken connection would be UNAVAILABLE.
                 retries.note_progress()
@@ -202,11 +197,11 @@ class SagaClient:
 
     def attach(self, saga_id: str) -> SagaHandle:
         """A handle for a saga that is there already. Asks nobody whether it is. Raises InvalidRequest if the id is no UUID."""
-        return SagaHandle(_checked_id(saga_id), client=self, is_new=None)
+        return SagaHandle(checked_id(saga_id), client=self, is_new=None)
 
     async def get(self, saga_id: str) -> saga_pb2.Saga:
         """The saga as it stands, with its steps, payloads and incidents. Raises SagaNotFound."""
-        return await self._get(_checked_id(saga_id), self._retries())
+        return await self._get(checked_id(saga_id), self._connection.retries())
 
     async def list(
         self,
@@ -216,21 +211,26 @@ class SagaClient:
         labels: Mapping[str, str] = MappingProxyType({}),
         created_from: datetime | None = None,
         created_before: datetime | None = None,
+        paused: bool | None = None,
+        needs_person: bool | None = None,
     ) -> AsyncGenerator[saga_pb2.Saga]:
         """All sagas for which every condition given holds, newest first, without steps and payloads. Instants are aware.
 
-        Pages by itself; stop listening when there is enough.
+        `paused` and `needs_person`, which is whether an incident of it is open: None means both. Pages by itself; stop
+        listening when there is enough.
         """
         request = coordinator_pb2.ListSagasRequest(
             page_size=PAGE_SIZE,
             statuses=statuses,
             definition_name=definition,
             labels=labels,
-            created_from=_to_timestamp("created_from", created_from),
-            created_before=_to_timestamp("created_before", created_before),
+            created_from=to_timestamp("created_from", created_from),
+            created_before=to_timestamp("created_before", created_before),
+            paused=paused,
+            needs_person=needs_person,
         )
         while True:
-            page = await call(self._service.ListSagas, request, retries=self._retries(), doing="list sagas")
+            page = await call(self._connection.saga_service.ListSagas, request, retries=self._connection.retries(), doing="list sagas")
             for saga in page.sagas:
                 yield saga
             if not page.next_page_token:
@@ -239,10 +239,12 @@ class SagaClient:
 
     async def history(self, saga_id: str, *, after: int = 0) -> AsyncGenerator[saga_pb2.Event]:
         """Everything that has happened to a saga after sequence `after`, in order. Pages by itself. Raises SagaNotFound."""
-        request = coordinator_pb2.GetHistoryRequest(saga_id=_checked_id(saga_id), after_sequence=after, page_size=PAGE_SIZE)
+        request = coordinator_pb2.GetHistoryRequest(saga_id=checked_id(saga_id), after_sequence=after, page_size=PAGE_SIZE)
         doing = f"read the history of saga {request.saga_id}"
         while True:
-            page = await call(self._service.GetHistory, request, retries=self._retries(), doing=doing, saga_id=request.saga_id)
+            page = await call(
+                self._connection.saga_service.GetHistory, request, retries=self._connection.retries(), doing=doing, saga_id=request.saga_id
+            )
             for event in page.events:
                 yield event
             if not page.more or not page.events:
@@ -252,25 +254,26 @@ class SagaClient:
     async def watch(
         self, saga_id: str, *, after: int = 0, timeout: timedelta | None = None
     ) -> AsyncGenerator[coordinator_pb2.WatchSagaResponse]:
-        """Each event after sequence `after` as it is committed, with the saga's status after it; ends with the saga.
+        """Each event after sequence `after` as it is committed, with the saga's status after it; ends with the saga and its hook.
 
-        Goes on across restarts of the coordinator without losing or doubling an event. A FAILED saga has not ended: the
-        watch goes on until a person has resolved it. Wrap it in `contextlib.aclosing` to stop listening in the middle.
+        Goes on across restarts of the coordinator without losing or doubling an event. A FAILED saga has not ended, unless
+        it was terminated: the watch goes on until a person has resolved it. Wrap it in `contextlib.aclosing` to stop listening
+        in the middle.
 
         Raises SagaNotFound; WaitTimedOut after `timeout`, if there is one; CoordinatorUnavailable if nobody answers for
         longer than the client's timeout.
         """
-        events = watch_events(self._service, _checked_id(saga_id), after=after, retries=self._waiting(timeout))
+        events = watch_events(self._connection.saga_service, checked_id(saga_id), after=after, retries=self._connection.waiting(timeout))
         async with aclosing(events):
             async for response in events:
                 yield response
 
     async def wait(self, saga_id: str, *, timeout: timedelta | None = None) -> saga_pb2.Saga:
-        """Waits until the saga is COMPLETED, COMPENSATED or FAILED, and returns it. Look at its status.
+        """Waits until the saga is COMPLETED, COMPENSATED or FAILED, not for its hook, and returns it. Look at its status.
 
         Raises SagaNotFound; WaitTimedOut after `timeout`, if there is one; CoordinatorUnavailable as `watch` does.
         """
-        return await self._wait(_checked_id(saga_id), self._waiting(timeout))
+        return await self._wait(checked_id(saga_id), self._connection.waiting(timeout))
 
     def ensure_completed(self, saga: saga_pb2.Saga) -> saga_pb2.Saga:
         """Returns the saga if it is COMPLETED; raises SagaNotCompleted otherwise, with the step that made it turn back."""
@@ -281,20 +284,57 @@ class SagaClient:
     async def cancel(self, saga_id: str, *, reason: str = "", actor: str = "") -> saga_pb2.Saga:
         """Asks a saga to turn back, and returns it as it then stood: usually COMPENSATING, seldom at its end already.
 
-        `reason` and `actor` go into its history.
+        While nobody knows whether the pivot took effect, the saga is RUNNING with `turn_back_requested`: it turns back only
+        if the pivot did not (R10). Wait for its end to know. `reason` and `actor` go into its history.
 
-        Raises SagaNotFound; SagaAlreadyEnded if there is nothing left to turn back.
+        Raises SagaNotFound; SagaAlreadyEnded if there is nothing left to turn back; PointOfNoReturnPassed if that is
+        behind it.
         """
-        request = coordinator_pb2.CancelSagaRequest(saga_id=_checked_id(saga_id), reason=reason, actor=actor)
+        request = coordinator_pb2.CancelSagaRequest(saga_id=checked_id(saga_id), reason=reason, actor=actor)
         doing = f"cancel saga {request.saga_id}"
-        response = await call(self._service.CancelSaga, request, retries=self._retries(), doing=doing, saga_id=request.saga_id)
+        response = await call(
+            self._connection.saga_service.CancelSaga, request, retries=self._connection.retries(), doing=doing, saga_id=request.saga_id
+        )
         return response.saga
+
+    # ── Steps that finish later ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+    async def complete_step(self, token: str, output: Message) -> bool:
+        """Tells that a step which its participant accepted took effect; `output` is what its action returns (R24).
+
+        `token` is the completion token that came with Execute. True if the coordinator knew it already: repeating it with the
+        same output is safe, and before the acceptance has reached the coordinator the result is kept.
+
+        Raises StepNotWaitingError if it is too late; CompletionTokenInvalidError; InvalidRequest if the output is of another
+        type than the saga's definition says; SagaNotFound.
+        """
+        return await completion.complete_step(self._connection.saga_service, token, output, retries=self._connection.retries())
+
+    async def reject_step(self, token: str, rejection: Rejected | participant_pb2.Rejected) -> bool:
+        """Tells that such a step is refused: `Rejected("DENIED", "not this year")`. True if the coordinator knew it already.
+
+        Unless a barrier has sealed it, as `Participant.completing` does, the step ends UNKNOWN and is compensated (R5).
+
+        Raises what `complete_step` raises.
+        """
+        return await completion.reject_step(self._connection.saga_service, token, rejection, retries=self._connection.retries())
+
+    async def heartbeat(self, token: str, *, time_limit: timedelta | None = None, progress: Message | None = None) -> completion.Heartbeat:
+        """Tells that such a step is worked on, and learns whether it is still wanted.
+
+        `time_limit`: how long it may take from now; None: as long as was said when it was accepted. It never shortens.
+        `progress`: how far it is, for people, at most 16 KiB; None: nothing new.
+
+        Raises StepNotWaitingError if it was completed; CompletionTokenInvalidError; InvalidRequest; SagaNotFound.
+        """
+        retries = self._connection.retries()
+        return await completion.heartbeat(self._connection.saga_service, token, retries=retries, time_limit=time_limit, progress=progress)
 
     async def _wait(self, saga_id: str, retries: Retries) -> saga_pb2.Saga:
         saga = await self._get(saga_id, retries)
         if saga.status in AT_REST:
             return saga
-        async with aclosing(watch_events(self._service, saga_id, after=saga.sequence, retries=retries)) as events:
+        async with aclosing(watch_events(self._connection.saga_service, saga_id, after=saga.sequence, retries=retries)) as events:
             async for response in events:
                 if response.status in AT_REST:
                     break
@@ -302,61 +342,7 @@ class SagaClient:
 
     async def _get(self, saga_id: str, retries: Retries) -> saga_pb2.Saga:
         request = coordinator_pb2.GetSagaRequest(saga_id=saga_id)
-        response = await call(self._service.GetSaga, request, retries=retries, doing=f"read saga {saga_id}", saga_id=saga_id)
+        response = await call(
+            self._connection.saga_service.GetSaga, request, retries=retries, doing=f"read saga {saga_id}", saga_id=saga_id
+        )
         return response.saga
-
-    def _retries(self) -> Retries:
-        """For what the coordinator answers at once: everything together within the client's timeout."""
-        return Retries(outage=self._timeout, timeout=self._timeout)
-
-    def _waiting(self, timeout: timedelta | None) -> Retries:
-        """For what takes as long as a saga takes: only outages are held against the client's timeout."""
-        return Retries(outage=self._timeout, timeout=timeout)
-
-    @property
-    def _service(self) -> "coordinator_pb2_grpc.SagaServiceAsyncStub":
-        if self._is_closed:
-            raise RuntimeError("this SagaClient is closed; make a new one")
-        if self._stub is None:
-            # Not before there is a loop: a channel belongs to the loop that runs when it is made.
-            self._channel = self._channel or open_channel(self.address)
-            self._stub = coordinator_pb2_grpc.SagaServiceStub(self._channel)
-        return self._stub
-
-
-def _start_request(saga: Saga[InputT] | str, message: Message, options: StartOptions) -> coordinator_pb2.StartSagaRequest:
-    if isinstance(saga, Saga):
-        if not isinstance(message, saga.input_type):
-            expected, found = saga.input_type.DESCRIPTOR.full_name, type(message).__name__
-            raise TypeError(f"saga {saga.name} starts with {expected}, found {found}")
-        reference = saga_pb2.DefinitionReference(name=saga.name, version=saga.version)
-    else:
-        reference = saga_pb2.DefinitionReference(name=saga, version=options.get("version", 0))
-    request = coordinator_pb2.StartSagaRequest(
-        saga_id=_checked_id(options["saga_id"]) if "saga_id" in options else new_saga_id(),
-        definition=reference,
-        idempotency_key=options.get("key", ""),
-        idempotency_key_ttl=to_duration(options.get("key_ttl")),
-        labels=options.get("labels"),
-        start_at=_to_timestamp("start_at", options.get("start_at")),
-        time_limit=to_duration(options.get("time_limit")),
-    )
-    request.input.Pack(message, deterministic=True)
-    return request
-
-
-def _checked_id(saga_id: str) -> str:
-    try:
-        return parse_saga_id(saga_id)
-    except ValueError as error:
-        raise InvalidRequest(str(error), saga_id=saga_id) from error
-
-
-def _to_timestamp(name: str, instant: datetime | None) -> Timestamp | None:
-    if instant is None:
-        return None
-    if instant.tzinfo is None:
-        raise ValueError(f"{name} must say its time zone, found {instant.isoformat()}; for example datetime.now(UTC)")
-    timestamp = Timestamp()
-    timestamp.FromDatetime(instant)
-    return timestamp

@@ -10,16 +10,16 @@ from participant_sdk.client.errors import CoordinatorError, CoordinatorUnavailab
 from participant_sdk.client.retries import Retries
 from saga.v1 import coordinator_pb2, coordinator_pb2_grpc, saga_pb2
 
-ENDED: Final = frozenset({saga_pb2.SAGA_STATUS_COMPLETED, saga_pb2.SAGA_STATUS_COMPENSATED})
-"""Nothing follows any more."""
-AT_REST: Final = ENDED | {saga_pb2.SAGA_STATUS_FAILED}
-"""Nothing follows without a person."""
+AT_REST: Final = frozenset({saga_pb2.SAGA_STATUS_COMPLETED, saga_pb2.SAGA_STATUS_COMPENSATED, saga_pb2.SAGA_STATUS_FAILED})
+"""Its steps do not move without a person. Its hook may."""
+
+_HOOK_MOVES: Final = frozenset({saga_pb2.STEP_STATUS_WAITING, saga_pb2.STEP_STATUS_EXECUTING, saga_pb2.STEP_STATUS_ACCEPTED})
 
 
 async def watch_events(
     service: "coordinator_pb2_grpc.SagaServiceAsyncStub", saga_id: str, *, after: int, retries: Retries
 ) -> AsyncGenerator[coordinator_pb2.WatchSagaResponse]:
-    """Yields each event after sequence `after` once, in order; ends when the saga has ended.
+    """Yields each event after sequence `after` once, in order; ends when the saga has ended and its hook, if it has one, is at rest.
 
     A stream that breaks is opened again after the event that was yielded last (H2), so none is lost and none doubled.
 
@@ -35,10 +35,8 @@ async def watch_events(
                 _check_sequence(response.event, after)
                 after = response.event.sequence
                 yield response
-                if response.status in ENDED:
-                    return
             # The stream ended well, yet the saga may go on: so does a coordinator that is shutting down say goodbye.
-            if await _has_ended(service, saga_id, after=after, retries=retries):
+            if await _is_over(service, saga_id, after=after, retries=retries):
                 return
             if not await retries.wait_before_next():
                 raise CoordinatorUnavailable(f"cannot watch saga {saga_id}: the coordinator keeps ending the stream", saga_id=saga_id)
@@ -65,7 +63,14 @@ def _check_sequence(event: saga_pb2.Event, after: int) -> None:
         )
 
 
-async def _has_ended(service: "coordinator_pb2_grpc.SagaServiceAsyncStub", saga_id: str, *, after: int, retries: Retries) -> bool:
+async def _is_over(service: "coordinator_pb2_grpc.SagaServiceAsyncStub", saga_id: str, *, after: int, retries: Retries) -> bool:
     request = coordinator_pb2.GetSagaRequest(saga_id=saga_id)
     response = await call(service.GetSaga, request, retries=retries, doing=f"read saga {saga_id}", saga_id=saga_id)
-    return response.saga.status in ENDED and response.saga.sequence <= after
+    saga = response.saga
+    hook_moves = saga.HasField("hook") and saga.hook.status in _HOOK_MOVES
+    return has_ended(saga) and not hook_moves and saga.sequence <= after
+
+
+def has_ended(saga: saga_pb2.Saga) -> bool:
+    """Whether the saga has ended. FAILED is no end, unless a person terminated the saga (R15)."""
+    return saga.status in AT_REST - {saga_pb2.SAGA_STATUS_FAILED} or saga.HasField("terminated")

@@ -1,13 +1,16 @@
-"""The timeline: every kind of event says something, and bars lie where time passed."""
+"""A saga drawn for a terminal: bars lie where time passed, and what is not in its events is said."""
 
 from datetime import UTC, datetime, timedelta
 
 import pytest
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
+from google.protobuf.wrappers_pb2 import StringValue
 from rich.console import Console
 
-from coordinator.cli.timeline import TimelineRow, duration, find_trace_id, render_saga, rows_of
+from coordinator.cli.payloads import PayloadTypes
+from coordinator.cli.timeline import find_trace_id, render_line, render_saga, storyteller_of
+from coordinator.cli.wording import duration
 from participant_sdk.rpc_errors import error_details, status_with
 from saga.v1 import saga_pb2
 
@@ -30,78 +33,6 @@ def _attempt(sent: float | None, *, undo: bool = False) -> saga_pb2.Attempt:
     return saga_pb2.Attempt(step_id="charge", number=2, direction=direction, sent_at=_at(sent) if sent is not None else None)
 
 
-@pytest.mark.parametrize(
-    ("fact", "what"),
-    [
-        ({"saga_started": saga_pb2.SagaStarted()}, "saga accepted"),
-        ({"saga_began": saga_pb2.SagaBegan()}, "start time reached"),
-        ({"step_succeeded": saga_pb2.StepSucceeded(attempt=_attempt(1))}, "done"),
-        ({"step_rejected": saga_pb2.StepRejected(attempt=_attempt(1), error=DOWN)}, "rejected: DOWN connection refused"),
-        ({"step_unknown": saga_pb2.StepUnknown(attempt=_attempt(1), error=DOWN)}, "gave up, outcome unknown: DOWN connection refused"),
-        ({"step_compensated": saga_pb2.StepCompensated(attempt=_attempt(1, undo=True), handler_ran=True)}, "undone"),
-        ({"step_compensated": saga_pb2.StepCompensated(attempt=_attempt(1, undo=True))}, "nothing to undo"),
-        (
-            {"step_compensation_failed": saga_pb2.StepCompensationFailed(attempt=_attempt(1, undo=True), error=DOWN)},
-            "cannot be undone: DOWN connection refused",
-        ),
-        (
-            {
-                "attempt_failed": saga_pb2.AttemptFailed(
-                    attempt=_attempt(1, undo=True), outcome=saga_pb2.ATTEMPT_OUTCOME_UNKNOWN, error=DOWN, retry_at=_at(4)
-                )
-            },
-            "undo unknown: DOWN connection refused; again in 2.00 s",
-        ),
-        (
-            {"saga_turned_back": saga_pb2.SagaTurnedBack(cause=saga_pb2.TURN_BACK_CAUSE_STEP_REJECTED, step_id="charge")},
-            "turned back, step rejected at charge",
-        ),
-        (
-            {"saga_turned_back": saga_pb2.SagaTurnedBack(cause=saga_pb2.TURN_BACK_CAUSE_CANCELLED, actor="me", error=DOWN)},
-            "turned back, cancelled by me: connection refused",
-        ),
-        (
-            {
-                "incident_opened": saga_pb2.IncidentOpened(
-                    incident=saga_pb2.Incident(id=1, kind=saga_pb2.INCIDENT_KIND_KEY_EXPIRED, error=DOWN)
-                )
-            },
-            "incident 1, key expired: DOWN connection refused",
-        ),
-        ({"saga_completed": saga_pb2.SagaCompleted()}, "saga COMPLETED"),
-        ({"saga_compensated": saga_pb2.SagaCompensated()}, "saga COMPENSATED"),
-        ({"saga_failed": saga_pb2.SagaFailed()}, "saga FAILED: a person is needed"),
-        ({"saga_recovered": saga_pb2.SagaRecovered(in_doubt=[_attempt(1)])}, "coordinator restarted; in doubt: charge"),
-        ({}, "an event newer than this program"),
-    ],
-)
-def test_each_fact_says_what_happened(fact: dict[str, Message], what: str) -> None:
-    (row,) = rows_of(_event(2, **fact))
-    assert row.what == what
-    assert row.at == BEGIN + timedelta(seconds=2)
-
-
-def test_every_fact_of_the_contract_has_words_of_its_own() -> None:
-    facts = saga_pb2.Event.DESCRIPTOR.oneofs_by_name["fact"].fields
-    for field in facts:
-        event = saga_pb2.Event(occurred_at=_at(0))
-        getattr(event, field.name).SetInParent()
-        assert all(row.mark != "·" for row in rows_of(event)), field.name
-
-
-def test_attempt_keeps_when_it_was_sent() -> None:
-    expected = TimelineRow(
-        at=BEGIN + timedelta(seconds=2),
-        what="done",
-        mark="✔",
-        style="green",
-        step="charge",
-        attempt=2,
-        sent_at=BEGIN + timedelta(seconds=1),
-    )
-    assert rows_of(_event(2, step_succeeded=saga_pb2.StepSucceeded(attempt=_attempt(1)))) == [expected]
-
-
 def test_bars_lie_where_time_passed() -> None:
     saga = saga_pb2.Saga(
         id="x",
@@ -117,7 +48,7 @@ def test_bars_lie_where_time_passed() -> None:
     ]
     console = Console(width=120, no_color=True)
     with console.capture() as captured:
-        console.print(render_saga(saga, events, now=BEGIN))
+        console.print(render_saga(saga, events, now=BEGIN, types=PayloadTypes()))
     lines = [line.rstrip() for line in captured.get().splitlines()]
     assert lines[0] == "place-order v1  x  COMPLETED"
     assert lines[1] == "2030-01-01 00:00:00 UTC  took 4.00 s"
@@ -132,7 +63,7 @@ def test_step_under_way_says_what_it_waits_for() -> None:
     saga = saga_pb2.Saga(id="x", status=saga_pb2.SAGA_STATUS_RUNNING, created_at=_at(0), steps=[step])
     console = Console(width=160, no_color=True)
     with console.capture() as captured:
-        console.print(render_saga(saga, [], now=BEGIN))
+        console.print(render_saga(saga, [], now=BEGIN, types=PayloadTypes()))
     expected = "step charge is EXECUTING, 3 attempts have ended, the next one in 2.00 s; DOWN connection refused"
     assert captured.get().splitlines()[-1].rstrip() == expected
 
@@ -149,3 +80,88 @@ def test_trace_id_is_told_only_when_the_trace_is_recorded() -> None:
     assert find_trace_id(f"00-{'a' * 32}-{'b' * 16}-01") == "a" * 32
     assert find_trace_id(f"00-{'a' * 32}-{'b' * 16}-00") is None
     assert find_trace_id("") is None
+
+
+def _drawn(saga: saga_pb2.Saga, events: list[saga_pb2.Event], *, width: int) -> list[str]:
+    console = Console(width=width, no_color=True)
+    with console.capture() as captured:
+        console.print(render_saga(saga, events, now=BEGIN, types=PayloadTypes()))
+    return [line.rstrip() for line in captured.get().splitlines()]
+
+
+def _with_pivot() -> tuple[saga_pb2.Saga, list[saga_pb2.Event]]:
+    steps = [saga_pb2.StepResult(id="charge", kind=saga_pb2.STEP_KIND_PIVOT, status=saga_pb2.STEP_STATUS_SUCCEEDED)]
+    saga = saga_pb2.Saga(id="x", status=saga_pb2.SAGA_STATUS_RUNNING, created_at=_at(0), steps=steps)
+    events = [
+        _event(0, saga_started=saga_pb2.SagaStarted()),
+        _event(2, step_succeeded=saga_pb2.StepSucceeded(attempt=_attempt(0))),
+    ]
+    return saga, events
+
+
+def test_wide_terminal_shows_bars_and_the_point_of_no_return_across_them() -> None:
+    saga, events = _with_pivot()
+    *_, done, boundary = _drawn(saga, events, width=120)
+    assert "█" in done
+    assert "charge (pivot)" in done
+    assert "━" * 24 in boundary
+    assert boundary.endswith("━━━ point of no return, from here only forward")
+
+
+def test_narrow_terminal_shows_no_bars_but_every_word() -> None:
+    saga, events = _with_pivot()
+    lines = _drawn(saga, events, width=80)
+    assert all(len(line) <= 80 for line in lines)
+    assert not any("█" in line for line in lines)
+    assert "charge (pivot)" in lines[-3]
+    assert " ".join(" ".join(lines[-2:]).split()) == "━━━ point of no return, from here only forward"
+
+
+def test_line_of_an_event_is_indented_where_it_wraps() -> None:
+    saga, events = _with_pivot()
+    events[1].step_succeeded.attempt.step_id = "a" * 20
+    console = Console(width=40, no_color=True)
+    with console.capture() as captured:
+        teller = storyteller_of(saga, PayloadTypes())
+        console.print(render_line(teller.rows_of(events[1]), teller, since=BEGIN))
+    first, *others = captured.get().splitlines()
+    assert first.startswith("  +2.000 s  ✔ aaa")
+    assert others
+    assert all(line.startswith(" " * 12) for line in others)
+
+
+def test_what_stands_still_is_said_below_the_events() -> None:
+    accepted = saga_pb2.StepResult(id="approve", status=saga_pb2.STEP_STATUS_ACCEPTED, accepted_until=_at(60))
+    accepted.progress.Pack(StringValue(value="2 of 3"))
+    hook = saga_pb2.StepResult(id="on_success", status=saga_pb2.STEP_STATUS_EXECUTING, execute_attempts=1, next_attempt_at=_at(-1))
+    saga = saga_pb2.Saga(
+        id="x",
+        status=saga_pb2.SAGA_STATUS_PENDING,
+        created_at=_at(0),
+        start_at=_at(3600),
+        steps=[accepted],
+        hook=hook,
+        paused=saga_pb2.PersonAction(actor="ann", reason="move"),
+        turn_back_requested=saga_pb2.TurnBackRequested(),
+        needs_person=True,
+        incidents=[
+            saga_pb2.Incident(id=1, kind=saga_pb2.INCIDENT_KIND_PIVOT_UNKNOWN, step_id="charge", error=DOWN, closed_at=_at(1)),
+            saga_pb2.Incident(id=2, kind=saga_pb2.INCIDENT_KIND_HOOK_FAILED, step_id="on_success", error=DOWN),
+        ],
+    )
+    heading, _, *lines = _drawn(saga, [], width=160)
+    assert heading.endswith("PENDING paused turn-back requested needs a person")
+    assert lines == [
+        "begins in 1 h 0 min, at 2030-01-01 01:00:00 UTC",
+        "paused by ann: move; saga resume x",
+        "shall turn back unless the pivot took effect",
+        'step approve is ACCEPTED: to be completed within 1 min 0 s; "2 of 3"',
+        "step on_success is EXECUTING, 1 attempt has ended, the next one is due",
+        "open incident 2 at on_success, hook failed: DOWN connection refused",
+    ]
+
+
+def test_terminated_saga_says_so() -> None:
+    saga = saga_pb2.Saga(id="x", status=saga_pb2.SAGA_STATUS_FAILED, created_at=_at(0), needs_person=True)
+    saga.terminated.actor = "ann"
+    assert _drawn(saga, [], width=120)[0].endswith("FAILED terminated")

@@ -14,7 +14,8 @@ from google.protobuf.message import Message
 from google.rpc import status_pb2
 
 from participant_sdk.rpc_errors import ErrorReason, abort_with, error_details, status_with
-from saga.v1 import coordinator_pb2, coordinator_pb2_grpc, saga_pb2
+from saga.v1 import coordinator_pb2, coordinator_pb2_grpc, operator_pb2_grpc, saga_pb2
+from tests.unit.client.fake_operator import FakeOperator
 
 ENDED: Final = (saga_pb2.SAGA_STATUS_COMPLETED, saga_pb2.SAGA_STATUS_COMPENSATED)
 AT_REST: Final = (*ENDED, saga_pb2.SAGA_STATUS_FAILED)
@@ -38,10 +39,18 @@ class FakeCoordinator(coordinator_pb2_grpc.SagaServiceServicer):
     """Per method: what the next calls are answered with, after their effect."""
     watch_breaks_after: deque[int] = field(default_factory=deque)
     """Per watch: events after which its stream breaks."""
+    watch_ends_after: deque[int] = field(default_factory=deque)
+    """Per watch: events after which its stream ends well, as that of a coordinator that shuts down."""
     page_size: int = 1000
     requests: list[Message] = field(default_factory=list)
     metadata: list[dict[str, str | bytes]] = field(default_factory=list)
+    seconds_left: list[float | None] = field(default_factory=list)
+    """Per request: how far its deadline was."""
+    operator: FakeOperator = field(init=False)
     _changed: asyncio.Condition = field(default_factory=asyncio.Condition)
+
+    def __post_init__(self) -> None:
+        self.operator = FakeOperator(begin=self._begin, find=self._find)
 
     async def move(self, saga_id: str, status: saga_pb2.SagaStatus.ValueType, **fact: Message) -> None:
         """Appends an event and tells the watchers."""
@@ -134,9 +143,12 @@ class FakeCoordinator(coordinator_pb2_grpc.SagaServiceServicer):
         await self._find(request.saga_id, context)
         events, sent = self.events[request.saga_id], request.after_sequence
         breaks_at = sent + self.watch_breaks_after.popleft() if self.watch_breaks_after else None
+        ends_at = sent + self.watch_ends_after.popleft() if self.watch_ends_after else None
         while True:
             if sent == breaks_at:
                 await abort_with(context, unavailable())
+            if sent == ends_at:
+                return
             if not await self._wait_for_event(request.saga_id, after=sent):
                 return
             yield events[sent]
@@ -151,10 +163,20 @@ class FakeCoordinator(coordinator_pb2_grpc.SagaServiceServicer):
         await self.move(saga.id, saga_pb2.SAGA_STATUS_COMPENSATING, saga_turned_back=saga_pb2.SagaTurnedBack(actor=request.actor))
         return coordinator_pb2.CancelSagaResponse(saga=saga)
 
+    async def CompleteStep(self, request: coordinator_pb2.CompleteStepRequest, context: Context) -> coordinator_pb2.CompleteStepResponse:
+        await self._begin("CompleteStep", request, context)
+        repeated = len(self.received(coordinator_pb2.CompleteStepRequest)) > 1
+        return coordinator_pb2.CompleteStepResponse(repeated=repeated)
+
+    async def HeartbeatStep(self, request: coordinator_pb2.HeartbeatStepRequest, context: Context) -> coordinator_pb2.HeartbeatStepResponse:
+        await self._begin("HeartbeatStep", request, context)
+        return coordinator_pb2.HeartbeatStepResponse(time_left=request.time_limit, turn_back_requested=True)
+
     async def _begin(self, method: str, request: Message, context: Context) -> None:
         async with self._changed:
             self.requests.append(request)
             self.metadata.append(dict(context.invocation_metadata() or ()))
+            self.seconds_left.append(context.time_remaining())
             self._changed.notify_all()
         if self.failures[method]:
             await abort_with(context, self.failures[method].popleft())
@@ -170,8 +192,12 @@ class FakeCoordinator(coordinator_pb2_grpc.SagaServiceServicer):
     async def _wait_for_event(self, saga_id: str, *, after: int) -> bool:
         events = self.events[saga_id]
         async with self._changed:
-            await self._changed.wait_for(lambda: len(events) > after or self.sagas[saga_id].status in ENDED)
+            await self._changed.wait_for(lambda: len(events) > after or self._is_over(self.sagas[saga_id]))
         return len(events) > after
+
+    def _is_over(self, saga: saga_pb2.Saga) -> bool:
+        is_hook_moving = saga.HasField("hook") and saga.hook.status == saga_pb2.STEP_STATUS_EXECUTING
+        return (saga.status in ENDED or saga.HasField("terminated")) and not is_hook_moving
 
     async def _find(self, saga_id: str, context: Context) -> saga_pb2.Saga:
         if saga_id not in self.sagas:
@@ -185,6 +211,7 @@ async def served(coordinator: FakeCoordinator, address: str = "127.0.0.1:0") -> 
     """Serves on a real socket; yields the address. Leaving it cuts every call off, as a crash would."""
     server = grpc.aio.server()
     coordinator_pb2_grpc.add_SagaServiceServicer_to_server(coordinator, server)
+    operator_pb2_grpc.add_OperatorServiceServicer_to_server(coordinator.operator, server)
     port = server.add_insecure_port(address)
     await server.start()
     try:

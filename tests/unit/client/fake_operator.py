@@ -1,0 +1,108 @@
+"""The operator's side of the coordinator that only answers: what a test scripts, or else the saga as it stands."""
+
+# ruff: noqa: N802 - gRPC names the methods
+
+from collections import defaultdict, deque
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+import grpc
+from google.protobuf.message import Message
+from google.rpc import status_pb2
+
+from participant_sdk.rpc_errors import abort_with
+from saga.v1 import operator_pb2, operator_pb2_grpc, saga_pb2
+
+Context: TypeAlias = "grpc.aio.ServicerContext[Message, Message]"
+
+
+@dataclass
+class FakeOperator(operator_pb2_grpc.OperatorServiceServicer):
+    begin: Callable[[str, Message, Context], Awaitable[None]]
+    """Records a request, and fails as the test said."""
+    find: Callable[[str, Context], Awaitable[saga_pb2.Saga]]
+    explanations: dict[str, operator_pb2.ExplainSagaResponse] = field(default_factory=dict)
+    incidents: list[operator_pb2.SagaIncident] = field(default_factory=list)
+    participants: list[operator_pb2.ParticipantStanding] = field(default_factory=list)
+    results: list[operator_pb2.ActOnSagasResponse] = field(default_factory=list)
+    """What acting on sagas is answered with, in a dry run and else."""
+    break_after: deque[int] = field(default_factory=deque)
+    """Per call that acts on sagas: results after which its stream breaks."""
+    refuse_acting: status_pb2.Status | None = None
+    """What acting on sagas is refused with when it is no dry run."""
+    page_size: int = 1000
+    lost_replies: dict[str, deque[status_pb2.Status]] = field(default_factory=lambda: defaultdict(deque))
+    """Per method: what the next calls are answered with, after their effect."""
+
+    async def ExplainSaga(self, request: operator_pb2.ExplainSagaRequest, context: Context) -> operator_pb2.ExplainSagaResponse:
+        await self.begin("ExplainSaga", request, context)
+        return self.explanations[request.saga_id]
+
+    async def PauseSaga(self, request: operator_pb2.PauseSagaRequest, context: Context) -> operator_pb2.PauseSagaResponse:
+        saga = await self._saga("PauseSaga", request.saga_id, request, context)
+        saga.paused.actor, saga.paused.reason = request.actor, request.reason
+        await self._lose_reply("PauseSaga", context)
+        return operator_pb2.PauseSagaResponse(saga=saga)
+
+    async def ResumeSaga(self, request: operator_pb2.ResumeSagaRequest, context: Context) -> operator_pb2.ResumeSagaResponse:
+        saga = await self._saga("ResumeSaga", request.saga_id, request, context)
+        saga.ClearField("paused")
+        return operator_pb2.ResumeSagaResponse(saga=saga)
+
+    async def TerminateSaga(self, request: operator_pb2.TerminateSagaRequest, context: Context) -> operator_pb2.TerminateSagaResponse:
+        saga = await self._saga("TerminateSaga", request.saga_id, request, context)
+        saga.status = saga_pb2.SAGA_STATUS_FAILED
+        saga.terminated.actor, saga.terminated.reason = request.actor, request.reason
+        return operator_pb2.TerminateSagaResponse(saga=saga)
+
+    async def RetryStep(self, request: operator_pb2.RetryStepRequest, context: Context) -> operator_pb2.RetryStepResponse:
+        return operator_pb2.RetryStepResponse(saga=await self._saga("RetryStep", request.saga_id, request, context))
+
+    async def ResolveStep(self, request: operator_pb2.ResolveStepRequest, context: Context) -> operator_pb2.ResolveStepResponse:
+        return operator_pb2.ResolveStepResponse(saga=await self._saga("ResolveStep", request.saga_id, request, context))
+
+    async def ChangeStepPolicy(
+        self, request: operator_pb2.ChangeStepPolicyRequest, context: Context
+    ) -> operator_pb2.ChangeStepPolicyResponse:
+        return operator_pb2.ChangeStepPolicyResponse(saga=await self._saga("ChangeStepPolicy", request.saga_id, request, context))
+
+    async def ResolveOutput(self, request: operator_pb2.ResolveOutputRequest, context: Context) -> operator_pb2.ResolveOutputResponse:
+        return operator_pb2.ResolveOutputResponse(saga=await self._saga("ResolveOutput", request.saga_id, request, context))
+
+    async def AcknowledgeIncident(
+        self, request: operator_pb2.AcknowledgeIncidentRequest, context: Context
+    ) -> operator_pb2.AcknowledgeIncidentResponse:
+        return operator_pb2.AcknowledgeIncidentResponse(saga=await self._saga("AcknowledgeIncident", request.saga_id, request, context))
+
+    async def ListIncidents(self, request: operator_pb2.ListIncidentsRequest, context: Context) -> operator_pb2.ListIncidentsResponse:
+        await self.begin("ListIncidents", request, context)
+        start = int(request.page_token or 0)
+        end = start + min(request.page_size, self.page_size)
+        token = str(end) if end < len(self.incidents) else ""
+        return operator_pb2.ListIncidentsResponse(incidents=self.incidents[start:end], next_page_token=token)
+
+    async def ActOnSagas(self, request: operator_pb2.ActOnSagasRequest, context: Context) -> AsyncIterator[operator_pb2.ActOnSagasResponse]:
+        await self.begin("ActOnSagas", request, context)
+        if self.refuse_acting is not None and not request.dry_run:
+            await abort_with(context, self.refuse_acting)
+        breaks_after = self.break_after.popleft() if self.break_after else None
+        for sent, result in enumerate(self.results):
+            if sent == breaks_after:
+                await context.abort(grpc.StatusCode.UNAVAILABLE, "away")
+            result.found = len(self.results)
+            yield result
+
+    async def ListParticipants(
+        self, request: operator_pb2.ListParticipantsRequest, context: Context
+    ) -> operator_pb2.ListParticipantsResponse:
+        await self.begin("ListParticipants", request, context)
+        return operator_pb2.ListParticipantsResponse(participants=self.participants)
+
+    async def _saga(self, method: str, saga_id: str, request: Message, context: Context) -> saga_pb2.Saga:
+        await self.begin(method, request, context)
+        return await self.find(saga_id, context)
+
+    async def _lose_reply(self, method: str, context: Context) -> None:
+        if self.lost_replies[method]:
+            await abort_with(context, self.lost_replies[method].popleft())
