@@ -1,57 +1,119 @@
-"""What happens to sagas, as log lines: what goes well at DEBUG, turning back at INFO, what needs a person at WARNING."""
+"""What happens to sagas, as log lines: what goes well at DEBUG, turning back and what people do at INFO, where one is needed at WARNING."""
 
 import logging
-from typing import Final, assert_never
+from datetime import UTC, datetime, timedelta
+from typing import Final
 
 from coordinator.core.events import (
     AttemptFailed,
+    Event,
     Fact,
+    IncidentClosed,
     IncidentOpened,
+    LateOutcome,
+    OutputResolved,
+    Reached,
     SagaBegan,
     SagaCompensated,
     SagaCompleted,
     SagaFailed,
+    SagaPaused,
     SagaRecovered,
+    SagaResumed,
     SagaStarted,
+    SagaTerminated,
     SagaTurnedBack,
+    StepAccepted,
     StepCompensated,
     StepCompensationFailed,
+    StepDue,
+    StepHeartbeat,
+    StepPolicyChanged,
     StepRejected,
+    StepResolved,
+    StepRetried,
     StepSucceeded,
+    StepUnfit,
     StepUnknown,
+    TurnBackRequested,
 )
 from coordinator.core.plan import SagaPlan
 from coordinator.core.state import SagaState
-from coordinator.core.trace import attempt_span_id, parse_traceparent
-from coordinator.core.values import Failure
+from coordinator.core.trace import attempt_span_id, completion_span_id, parse_traceparent
+from coordinator.core.values import Instant
 from coordinator.engine.ports import Append
 from coordinator.telemetry import names
-from coordinator.telemetry.attempts import AttemptFact, code_name, ending_of
+from coordinator.telemetry.attempts import AttemptFact, ending_of, is_completion, step_of
+from coordinator.telemetry.descriptions import Fields, describe, failure_fields, step_field
 
-Fields = dict[str, object]
-
-_LEVELS: Final[dict[type[Fact], int]] = {
+_LEVELS: Final[dict[type[Fact | Reached], int]] = {
     SagaTurnedBack: logging.INFO,
+    TurnBackRequested: logging.INFO,
     SagaRecovered: logging.INFO,
     SagaCompensated: logging.INFO,
+    StepUnfit: logging.INFO,
+    LateOutcome: logging.INFO,
+    IncidentClosed: logging.INFO,
+    SagaPaused: logging.INFO,
+    SagaResumed: logging.INFO,
+    SagaTerminated: logging.INFO,
+    StepRetried: logging.INFO,
+    StepResolved: logging.INFO,
+    StepPolicyChanged: logging.INFO,
+    OutputResolved: logging.INFO,
     IncidentOpened: logging.WARNING,
     SagaFailed: logging.WARNING,
 }
 """Everything else is DEBUG: a line for each saga that goes well would cost more than the saga."""
+_WORDS: Final[dict[type[Fact], str]] = {
+    SagaStarted: "saga started",
+    SagaBegan: "saga began",
+    AttemptFailed: "attempt failed",
+    StepSucceeded: "step succeeded",
+    StepRejected: "step rejected",
+    StepUnknown: "step unknown",
+    StepAccepted: "step accepted",
+    StepHeartbeat: "step still under way",
+    LateOutcome: "late outcome",
+    StepCompensated: "step compensated",
+    StepCompensationFailed: "step compensation failed",
+    IncidentOpened: "incident opened: a person is needed",
+    SagaCompleted: "saga completed",
+    SagaCompensated: "saga compensated",
+    SagaFailed: "saga failed: it cannot move without a person",
+}
+"""What is said about the facts that `describe` does not know, or knows in shorter words."""
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 _logger = logging.getLogger(names.LOGGER_SAGAS)
 
 
 class LogObserver:
-    """Writes a line per committed fact, if its level is on. Payloads are never written; failures and their messages are."""
+    """Writes a line per committed fact, if its level is on. Payloads are never written; failures, their messages and reasons are."""
 
     def committed(self, append: Append, plan: SagaPlan, state: SagaState, /) -> None:
         """Writes the lines of these facts."""
         for event in append.events:
-            level = _LEVELS.get(type(event.fact), logging.DEBUG)
+            level = _level_of(event.fact)
             if _logger.isEnabledFor(level):
-                message, fields = _line_of(event.fact, plan, state)
-                _logger.log(level, message, extra={**_saga_fields(plan, state), **fields})
+                _write(level, *_line_of(event.fact, plan, state), plan, state)
+            if event.reached:
+                _write_reached(event, plan, state)
+
+
+def _level_of(said: Fact | Reached) -> int:
+    return _LEVELS.get(type(said), logging.DEBUG)
+
+
+def _write(level: int, message: str, fields: Fields, plan: SagaPlan, state: SagaState) -> None:
+    _logger.log(level, message, extra={**_saga_fields(plan, state), **fields})
+
+
+def _write_reached(event: Event, plan: SagaPlan, state: SagaState) -> None:
+    for reached in event.reached:
+        level = _level_of(reached)
+        if not isinstance(reached, StepDue) and _logger.isEnabledFor(level):
+            _write(level, *describe(reached), plan, state)
 
 
 def _saga_fields(plan: SagaPlan, state: SagaState) -> Fields:
@@ -69,67 +131,52 @@ def _saga_fields(plan: SagaPlan, state: SagaState) -> Fields:
 
 def _line_of(fact: Fact, plan: SagaPlan, state: SagaState) -> tuple[str, Fields]:
     match fact:
-        case SagaStarted():
-            return "saga started", {}
-        case SagaBegan():
-            return "saga began", {}
-        case AttemptFailed():
-            return "attempt failed", _attempt_fields(fact, plan, state)
-        case StepSucceeded():
-            return "step succeeded", _attempt_fields(fact, plan, state)
-        case StepRejected():
-            return "step rejected", _attempt_fields(fact, plan, state)
-        case StepUnknown():
-            return "step unknown", _attempt_fields(fact, plan, state)
-        case StepCompensated():
-            return "step compensated", _attempt_fields(fact, plan, state) | {names.SAGA_HANDLER_RAN: fact.handler_ran}
-        case StepCompensationFailed():
-            return "step compensation failed", _attempt_fields(fact, plan, state)
-        case _:
-            return _line_of_saga(fact)
-
-
-def _line_of_saga(
-    fact: SagaTurnedBack | IncidentOpened | SagaCompleted | SagaCompensated | SagaFailed | SagaRecovered,
-) -> tuple[str, Fields]:
-    match fact:
-        case SagaTurnedBack():
-            fields = {names.SAGA_CAUSE: fact.cause.name, **_step_field(fact.step_id), **_failure_fields(fact.failure)}
-            return "saga turned back", fields | ({names.SAGA_ACTOR: fact.actor} if fact.actor else {})
+        case (
+            AttemptFailed() | StepSucceeded() | StepRejected() | StepUnknown() | StepAccepted() | StepCompensated()
+            | StepCompensationFailed() | LateOutcome()
+        ):  # fmt: skip
+            return _WORDS[type(fact)], _attempt_fields(fact, plan, state) | _further_fields(fact)
+        case SagaStarted() | SagaBegan() | SagaCompleted() | SagaCompensated() | SagaFailed():
+            return _WORDS[type(fact)], {}
+        case StepHeartbeat():
+            return _WORDS[type(fact)], step_field(fact.step_id) | _until(fact.accepted_until)
         case IncidentOpened():
-            fields = {names.SAGA_INCIDENT_ID: fact.id, names.SAGA_INCIDENT_KIND: fact.kind.name}
-            return "incident opened: a person is needed", fields | _step_field(fact.step_id) | _failure_fields(fact.failure)
-        case SagaCompleted():
-            return "saga completed", {}
-        case SagaCompensated():
-            return "saga compensated", {}
-        case SagaFailed():
-            return "saga failed: it cannot move without a person", {}
-        case SagaRecovered():
-            return "saga recovered", {names.SAGA_IN_DOUBT: len(fact.in_doubt)}
+            return _WORDS[type(fact)], describe(fact).fields
         case _:
-            assert_never(fact)
+            return describe(fact)
 
 
 def _attempt_fields(fact: AttemptFact, plan: SagaPlan, state: SagaState) -> Fields:
     attempt = fact.attempt
+    step = step_of(attempt.step_id, plan, state)
     outcome, failure = ending_of(fact)
     fields: Fields = {
         names.SAGA_STEP: attempt.step_id,
         names.SAGA_ATTEMPT: attempt.number,
         names.SAGA_ROUND: attempt.round,
         names.SAGA_DIRECTION: attempt.direction.name,
-        names.SAGA_ACTION: plan.steps[plan.index_of[attempt.step_id]].action,
+        names.SAGA_ACTION: step.plan.action,
         names.SAGA_OUTCOME: outcome,
     }
-    if fact.sent_at is not None and state.trace.traceparent:
+    if state.trace.traceparent and fact.sent_at is not None:
         fields[names.LOG_SPAN_ID] = f"{attempt_span_id(state.saga_id, attempt):016x}"
-    return fields | ({} if failure is None else _failure_fields(failure))
+    elif state.trace.traceparent and is_completion(fact, step):
+        fields[names.LOG_SPAN_ID] = f"{completion_span_id(state.saga_id, attempt):016x}"
+    return fields | ({} if failure is None else failure_fields(failure))
 
 
-def _failure_fields(failure: Failure) -> Fields:
-    return {names.ERROR_TYPE: code_name(failure.code), names.ERROR_MESSAGE: failure.message}
+def _further_fields(fact: AttemptFact) -> Fields:
+    match fact:
+        case StepAccepted():
+            return _until(fact.accepted_until)
+        case StepCompensated():
+            return {names.SAGA_HANDLER_RAN: fact.handler_ran}
+        case LateOutcome():
+            return {names.SAGA_LATE: True}
+        case _:
+            return {}
 
 
-def _step_field(step_id: str | None) -> Fields:
-    return {} if step_id is None else {names.SAGA_STEP: step_id}
+def _until(instant: Instant) -> Fields:
+    until = _EPOCH + timedelta(microseconds=instant)
+    return {names.SAGA_ACCEPTED_UNTIL: until.isoformat(timespec="milliseconds").replace("+00:00", "Z")}

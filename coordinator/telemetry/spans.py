@@ -1,261 +1,288 @@
 """Spans from committed facts.
 
-One span per attempt that was sent, below one root span per saga. No span is ever alive: each is built finished, when the fact that ends
-it is committed, with ids derived from what it stands for. That needs nothing across commits, so that a trace goes on after a crash; a
-fact is committed once, so that no span is doubled; and it costs a fraction of starting and ending spans with a tracer.
+One span per attempt that was sent, below one root span per saga; beside them one for what a participant does after it accepted a step, and
+one for what a saga does after it was FAILED. No span is ever alive: each is built finished, when the fact that ends it is committed, with
+ids derived from what it stands for. That needs nothing across commits, so that a trace goes on after a crash; a fact is committed once, so
+that no span is doubled; and it costs a fraction of starting and ending spans with a tracer.
 """
 
-from collections.abc import Mapping
-from functools import lru_cache
 from typing import Final, assert_never
 
 from opentelemetry.sdk.resources import Resource
-from opentelemetry.sdk.trace import Event as SpanEvent
 from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
-from opentelemetry.trace import Link, SpanContext, SpanKind, TraceFlags, TraceState
+from opentelemetry.trace import Link, SpanContext, SpanKind
 from opentelemetry.trace.status import Status, StatusCode
 
+from coordinator.core.attempts import is_owed
 from coordinator.core.events import (
     AttemptFailed,
     Event,
+    IncidentClosed,
     IncidentOpened,
+    LateOutcome,
+    OutputResolved,
     SagaBegan,
     SagaCompensated,
     SagaCompleted,
     SagaFailed,
+    SagaPaused,
     SagaRecovered,
+    SagaResumed,
     SagaStarted,
+    SagaTerminated,
     SagaTurnedBack,
+    StepAccepted,
     StepCompensated,
     StepCompensationFailed,
+    StepCompletedEarly,
+    StepHeartbeat,
+    StepPolicyChanged,
     StepRejected,
+    StepResolved,
+    StepRetried,
     StepSucceeded,
     StepUnknown,
+    TurnBackRequested,
 )
 from coordinator.core.plan import SagaPlan
-from coordinator.core.state import SagaState
-from coordinator.core.trace import attempt_span_id, is_traced, parse_traceparent
-from coordinator.core.values import AttemptKey, Direction, Failure, Instant, SagaId, SagaStatus, TraceContext
+from coordinator.core.state import SagaState, StepState
+from coordinator.core.trace import attempt_span_id, completion_span_id, continuation_span_id, is_traced
+from coordinator.core.values import AttemptKey, Direction, Failure, Instant, SagaStatus, StepId
 from coordinator.engine.ports import Append
 from coordinator.telemetry import names
-from coordinator.telemetry.attempts import AttemptFact, code_name, ending_of
+from coordinator.telemetry.attempts import AttemptFact, SettlingFact, code_name, ending_of, is_completion, step_of
+from coordinator.telemetry.contexts import caller_context, root_context, sibling
+from coordinator.telemetry.descriptions import Fields
+from coordinator.telemetry.moments import (
+    NANOS_PER_MICRO,
+    SAGAS_WITH_MOMENTS_MAX,
+    TEXT_CHARS_MAX,
+    Moment,
+    MomentMemory,
+    moment_of,
+    moments_of_state,
+    moments_reached,
+)
 
-SAGAS_WITH_MOMENTS_MAX: Final = 10_000
-"""Sagas at once whose turning back and recoveries are remembered for their root span; beyond, the oldest lose theirs."""
-MOMENTS_PER_SAGA_MAX: Final = 16
-"""A saga that is recovered more often than this shows the first of them."""
-STATUS_CHARS_MAX: Final = 1_024
-"""A participant's message is cut to this: collectors refuse a whole batch that is too large."""
-CONTEXTS_KEPT_MAX: Final = 4_096
-"""Root contexts kept from one span of a saga to its next: 6.7 instead of 8.7 µs a span, measured over 1,000 sagas taking turns."""
-
-_NANOS_PER_MICRO: Final = 1_000
-_SAMPLED: Final = TraceFlags(TraceFlags.SAMPLED)
 _UNSET: Final = Status(StatusCode.UNSET)
 _SCOPE: Final = InstrumentationScope(names.SCOPE_NAME)
 
-Attributes = dict[str, str | bool | int]
+EndFact = SagaCompleted | SagaCompensated | SagaFailed | SagaTerminated
+"""The facts after which a saga does nothing more by itself, its hook excepted."""
+
+_STATUS_AFTER: Final[dict[type[EndFact], SagaStatus]] = {
+    SagaCompleted: SagaStatus.COMPLETED,
+    SagaCompensated: SagaStatus.COMPENSATED,
+    SagaFailed: SagaStatus.FAILED,
+    SagaTerminated: SagaStatus.FAILED,
+}
 
 
 class SpanObserver:
     """Turns the facts of traced sagas into spans and hands them to a span processor, which must neither block nor fail.
 
-    The state it is shown may be ahead of the facts: of the state it reads only what can change no more. It keeps nothing of a saga but the
-    moments at which it turned back or was recovered, until the root span is written. Those of an earlier process are not known any more;
-    the root's attributes tell the cause in any case.
+    The state it is shown may be ahead of the facts: of the state it reads only what can change no more, but for the reason on the root of
+    a FAILED saga that a person turned back within the same commit. It keeps nothing of a saga but moments, until the span that shows them
+    is written.
     """
 
     def __init__(self, processor: SpanProcessor, resource: Resource, *, sagas_with_moments_max: int = SAGAS_WITH_MOMENTS_MAX) -> None:
         self._processor = processor
         self._resource = resource
-        self._sagas_with_moments_max = sagas_with_moments_max
-        self._moments: dict[SagaId, list[SpanEvent]] = {}
+        self._memory = MomentMemory(sagas_with_moments_max)
 
     def committed(self, append: Append, plan: SagaPlan, state: SagaState, /) -> None:
         """Writes the spans that these facts end."""
-        if not is_traced(state.trace):
-            return
-        for event in append.events:
-            fact = event.fact
-            match fact:
-                case AttemptFailed() | StepSucceeded() | StepRejected() | StepUnknown() | StepCompensated() | StepCompensationFailed():
-                    if fact.sent_at is not None:  # what was never sent, or ended in silence, has no span
-                        self._write_attempt(event.occurred_at, fact, fact.sent_at, plan, state)
-                case SagaTurnedBack() | SagaRecovered():
-                    self._remember(state.saga_id, _moment_of(event.occurred_at, fact))
-                case SagaCompleted() | SagaCompensated() | SagaFailed():
-                    self._write_root(event, plan, state)
-                case SagaStarted() | SagaBegan() | IncidentOpened():
-                    pass  # the state tells their instants for good; the root span reads them there
-                case _:
-                    assert_never(fact)
+        if is_traced(state.trace):
+            for event in append.events:
+                self._observe(event, plan, state)
 
-    def _remember(self, saga_id: SagaId, moment: SpanEvent) -> None:
-        moments = self._moments.setdefault(saga_id, [])
-        if len(moments) < MOMENTS_PER_SAGA_MAX:
-            moments.append(moment)
-        if len(self._moments) > self._sagas_with_moments_max:
-            del self._moments[next(iter(self._moments))]
+    def _observe(self, event: Event, plan: SagaPlan, state: SagaState) -> None:
+        fact = event.fact
+        match fact:  # the usual ones first: every case above costs the ones below
+            case StepSucceeded() | AttemptFailed() | StepRejected() | StepUnknown() | StepAccepted():
+                self._observe_attempt(event, fact, plan, state)
+            case SagaCompleted() | SagaCompensated() | SagaFailed() | SagaTerminated():
+                self._write_course(event, fact, plan, state)
+                return
+            case SagaStarted() | SagaBegan() | IncidentOpened() | IncidentClosed() | StepHeartbeat():
+                pass  # the state tells their instants for good, and how often a participant reports is for its own trace
+            case StepCompensated() | StepCompensationFailed():
+                self._observe_attempt(event, fact, plan, state)
+            case LateOutcome():
+                self._observe_late(event, fact, plan, state)
+            case (
+                SagaTurnedBack() | SagaRecovered() | TurnBackRequested() | StepCompletedEarly() | SagaPaused() | SagaResumed()
+                | StepRetried() | StepResolved() | StepPolicyChanged() | OutputResolved()
+            ):  # fmt: skip
+                self._remember(moment_of(event.occurred_at, fact), event, state)
+            case _:
+                assert_never(fact)
+        if event.reached:
+            for moment in moments_reached(event):
+                self._remember(moment, event, state)
 
-    def _write_attempt(self, ended_at: Instant, fact: AttemptFact, sent_at: Instant, plan: SagaPlan, state: SagaState) -> None:
-        attempt = fact.attempt
-        action = plan.steps[plan.index_of[attempt.step_id]].action
+    def _remember(self, moment: Moment, event: Event, state: SagaState) -> None:
+        """What comes after the end is on no span: that of the saga is written."""
+        if state.ended_at is None or event.occurred_at <= state.ended_at:
+            self._memory.keep(state.saga_id, moment)
+
+    def _observe_attempt(self, event: Event, fact: AttemptFact, plan: SagaPlan, state: SagaState) -> None:
+        step = step_of(fact.attempt.step_id, plan, state)
+        if fact.sent_at is not None:
+            self._write_attempt(event.occurred_at, fact, step, plan, state)
+        elif is_completion(fact, step):
+            self._write_completion(event.occurred_at, fact, step, plan, state)
+        # else: what was never sent, or ended in silence, has no span
+
+    def _observe_late(self, event: Event, fact: LateOutcome, plan: SagaPlan, state: SagaState) -> None:
+        step = step_of(fact.attempt.step_id, plan, state)
+        call = step.execute if fact.attempt.direction is Direction.EXECUTE else step.compensate
+        if fact.sent_at is not None and call is not None and is_owed(call, fact.attempt):
+            # It was under way when a person ended the saga or said how the step ended: nothing has ended it before.
+            self._write_attempt(event.occurred_at, fact, step, plan, state)
+        else:
+            self._remember(moment_of(event.occurred_at, fact), event, state)
+
+    def _write_attempt(self, ended_at: Instant, fact: AttemptFact, step: StepState, plan: SagaPlan, state: SagaState) -> None:
+        attempt, sent_at = fact.attempt, fact.sent_at
+        assert sent_at is not None, "what was never sent has no span"
         outcome, failure = ending_of(fact)
-        attributes: Attributes = {
-            names.SAGA_ID: state.saga_id,
-            names.SAGA_STEP: attempt.step_id,
-            names.SAGA_ATTEMPT: attempt.number,
-            names.SAGA_ROUND: attempt.round,
-            names.SAGA_DIRECTION: attempt.direction.name,
-            names.SAGA_ACTION: action,
-            names.SAGA_DEFINITION_NAME: plan.key.name,
-            names.SAGA_DEFINITION_VERSION: plan.key.version,
-            names.SAGA_OUTCOME: outcome,
-            names.RPC_SYSTEM: names.RPC_SYSTEM_GRPC,
-            names.RPC_SERVICE: names.RPC_SERVICE_PARTICIPANT,
-            names.RPC_METHOD: names.RPC_METHODS[attempt.direction],
-        }
+        attributes = _step_attributes(attempt, outcome, step, plan, state)
+        attributes[names.RPC_SYSTEM] = names.RPC_SYSTEM_GRPC
+        attributes[names.RPC_SERVICE] = names.RPC_SERVICE_PARTICIPANT
+        attributes[names.RPC_METHOD] = names.RPC_METHODS[attempt.direction]
         if failure is not None:
             attributes[names.ERROR_TYPE] = code_name(failure.code)
         if isinstance(fact, StepCompensated):
             attributes[names.SAGA_HANDLER_RAN] = fact.handler_ran
-        root = _root_context(state.trace)
+        elif isinstance(fact, LateOutcome):
+            attributes[names.SAGA_LATE] = True
+        root = root_context(state.trace)
         self._processor.on_end(
             ReadableSpan(
-                name=names.attempt_span(attempt.direction, action),
-                context=_sibling(root, attempt_span_id(state.saga_id, attempt)),
+                name=names.attempt_span(attempt.direction, step.plan.action),
+                context=sibling(root, attempt_span_id(state.saga_id, attempt)),
                 parent=root,
                 resource=self._resource,
                 attributes=attributes,
-                links=_links(root, attempt, plan, state),
+                links=() if attempt.direction is Direction.EXECUTE else _links_to_execution(root, attempt.step_id, step, state),
                 kind=SpanKind.CLIENT,
                 status=_status(failure),
-                start_time=sent_at * _NANOS_PER_MICRO,
-                end_time=ended_at * _NANOS_PER_MICRO,
+                start_time=sent_at * NANOS_PER_MICRO,
+                end_time=ended_at * NANOS_PER_MICRO,
                 instrumentation_scope=_SCOPE,
             )
         )
 
-    def _write_root(self, event: Event, plan: SagaPlan, state: SagaState) -> None:
-        """The span of the whole saga, written when it ends or FAILED is reached, whichever comes first.
+    def _write_completion(self, ended_at: Instant, fact: SettlingFact, step: StepState, plan: SagaPlan, state: SagaState) -> None:
+        """The span of what a participant does after it accepted a step, until it completes it or its time is over (R24).
 
-        A FAILED saga waits for a person, perhaps for ever, and is the one whose trace is looked at: it must not lack its root. No fact
-        leads out of FAILED and none follows an end, so there is one root. Whoever adds a way out of FAILED gives what follows a span of
-        its own below this one; a test fails when the table of transitions gets such a way.
-
-        The kind is SERVER: the saga is what the coordinator does for the caller that started it, and what rates, errors and
-        durations of the coordinator are counted by.
+        The call has a span of its own, to which this one is linked: it ended with the acceptance, perhaps in another process.
         """
-        status = _status_after(event)
-        attributes: Attributes = {
-            names.SAGA_ID: state.saga_id,
-            names.SAGA_DEFINITION_NAME: plan.key.name,
-            names.SAGA_DEFINITION_VERSION: plan.key.version,
-            names.SAGA_STATUS: status.name,
-        }
-        if state.cause is not None:
-            attributes[names.SAGA_CAUSE] = state.cause.name
-        if state.failure is not None:
-            attributes[names.ERROR_TYPE] = code_name(state.failure.code)
-        moments = [*self._moments.pop(state.saga_id, ()), *_moments_of_state(state)]
-        moments.sort(key=lambda moment: moment.timestamp)
+        assert step.accepted_at is not None, "what was accepted was accepted at an instant"
+        outcome, failure = ending_of(fact)
+        attributes = _step_attributes(fact.attempt, outcome, step, plan, state)
+        if failure is not None:
+            attributes[names.ERROR_TYPE] = code_name(failure.code)
+        root = root_context(state.trace)
         self._processor.on_end(
             ReadableSpan(
-                name=names.saga_span(plan.key.name),
-                context=_root_context(state.trace),
-                parent=_caller_context(state.trace),
+                name=names.completion_span(step.plan.action),
+                context=sibling(root, completion_span_id(state.saga_id, fact.attempt)),
+                parent=root,
                 resource=self._resource,
                 attributes=attributes,
+                links=(Link(sibling(root, attempt_span_id(state.saga_id, fact.attempt))),),
+                kind=SpanKind.INTERNAL,
+                status=_status(failure),
+                start_time=step.accepted_at * NANOS_PER_MICRO,
+                end_time=ended_at * NANOS_PER_MICRO,
+                instrumentation_scope=_SCOPE,
+            )
+        )
+
+    def _write_course(self, event: Event, fact: EndFact, plan: SagaPlan, state: SagaState) -> None:
+        """The span of what a saga did until it ended or became FAILED, since its start or since it last left FAILED.
+
+        The first one is the root. It is not left to the end: a FAILED saga waits for a person, perhaps for ever, and is the one whose
+        trace is looked at. Whatever it does after a person let it go on is a span of its own below the root, named by the fact that led
+        out of FAILED; so is a termination that finds it FAILED. Its attempts are below the root like all others.
+
+        The kind of the root is SERVER: the saga is what the coordinator does for the caller that started it, and what rates, errors and
+        durations of the coordinator are counted by. What follows is INTERNAL: it must not count as another request.
+        """
+        root, continued = root_context(state.trace), _continued(event, state)
+        since = state.created_at if continued is None else continued[1]
+        moments = [*self._memory.take(state.saga_id), *moments_reached(event), *moments_of_state(state, since, event.occurred_at)]
+        if isinstance(fact, SagaTerminated):
+            moments.append(moment_of(event.occurred_at, fact))
+        moments.sort(key=lambda moment: moment.timestamp)
+        failure = _failure_after(event, fact, state)
+        self._processor.on_end(
+            ReadableSpan(
+                name=names.saga_span(plan.key.name) if continued is None else names.continuation_span(plan.key.name),
+                context=root if continued is None else sibling(root, continuation_span_id(state.saga_id, continued[0])),
+                parent=caller_context(state.trace) if continued is None else root,
+                resource=self._resource,
+                attributes=_saga_attributes(fact, failure, plan, state),
                 events=moments,
-                kind=SpanKind.SERVER,
-                status=_status(state.failure),
-                start_time=state.created_at * _NANOS_PER_MICRO,
-                end_time=event.occurred_at * _NANOS_PER_MICRO,
+                kind=SpanKind.SERVER if continued is None else SpanKind.INTERNAL,
+                status=_status(failure),
+                start_time=since * NANOS_PER_MICRO,
+                end_time=event.occurred_at * NANOS_PER_MICRO,
                 instrumentation_scope=_SCOPE,
             )
         )
 
 
-def _status_after(event: Event) -> SagaStatus:
-    match event.fact:
-        case SagaCompleted():
-            return SagaStatus.COMPLETED
-        case SagaCompensated():
-            return SagaStatus.COMPENSATED
-        case _:
-            return SagaStatus.FAILED
+def _continued(event: Event, state: SagaState) -> tuple[int, Instant] | None:
+    """Sequence and instant of the fact that led out of FAILED to where this event is; None: the saga was not FAILED before it."""
+    return next((resumed for resumed in reversed(state.resumed) if resumed[0] <= event.sequence), None)
 
 
-def _root_context(trace: TraceContext) -> SpanContext:
-    return _context_of(trace.traceparent, trace.tracestate, is_remote=False)
+def _saga_attributes(fact: EndFact, failure: Failure | None, plan: SagaPlan, state: SagaState) -> Fields:
+    attributes: Fields = {
+        names.SAGA_ID: state.saga_id,
+        names.SAGA_DEFINITION_NAME: plan.key.name,
+        names.SAGA_DEFINITION_VERSION: plan.key.version,
+        names.SAGA_STATUS: _STATUS_AFTER[type(fact)].name,
+    }
+    if state.cause is not None:
+        attributes[names.SAGA_CAUSE] = state.cause.name
+    if failure is not None:
+        attributes[names.ERROR_TYPE] = code_name(failure.code)
+    return attributes
 
 
-def _caller_context(trace: TraceContext) -> SpanContext | None:
-    return _context_of(trace.parent_traceparent, trace.tracestate, is_remote=True) if trace.parent_traceparent else None
+def _failure_after(event: Event, fact: EndFact, state: SagaState) -> Failure | None:
+    """Why the saga did not do what it was asked for. One that cannot go forward has no reason of its own but that of its last incident."""
+    if isinstance(fact, SagaCompleted) or state.failure is not None:
+        return state.failure
+    return next((known.fact.failure for known in reversed(state.incidents) if known.opened_at <= event.occurred_at), None)
 
 
-@lru_cache(CONTEXTS_KEPT_MAX)
-def _context_of(traceparent: str, tracestate: str, *, is_remote: bool) -> SpanContext:
-    named = parse_traceparent(traceparent)
-    assert named is not None, "only well-formed traceparents are stored with a saga"
-    return SpanContext(
-        named.trace_id,
-        named.span_id,
-        is_remote,
-        _SAMPLED,
-        TraceState.from_header([tracestate]) if tracestate else None,
-    )
+def _step_attributes(attempt: AttemptKey, outcome: str, step: StepState, plan: SagaPlan, state: SagaState) -> Fields:
+    return {
+        names.SAGA_ID: state.saga_id,
+        names.SAGA_STEP: attempt.step_id,
+        names.SAGA_ATTEMPT: attempt.number,
+        names.SAGA_ROUND: attempt.round,
+        names.SAGA_DIRECTION: attempt.direction.name,
+        names.SAGA_ACTION: step.plan.action,
+        names.SAGA_DEFINITION_NAME: plan.key.name,
+        names.SAGA_DEFINITION_VERSION: plan.key.version,
+        names.SAGA_OUTCOME: outcome,
+    }
 
 
-def _sibling(context: SpanContext, span_id: int) -> SpanContext:
-    return SpanContext(context.trace_id, span_id, False, context.trace_flags, context.trace_state)
-
-
-def _links(root: SpanContext, attempt: AttemptKey, plan: SagaPlan, state: SagaState) -> tuple[Link, ...]:
+def _links_to_execution(root: SpanContext, step_id: StepId, step: StepState, state: SagaState) -> tuple[Link, ...]:
     """For a compensation, the last attempt to execute what it undoes. The execution is at rest by then: its number is final."""
-    if attempt.direction is Direction.EXECUTE:
-        return ()
-    execute = state.steps[plan.index_of[attempt.step_id]].execute
-    assert execute is not None, "what was never due is not compensated"
-    undone = AttemptKey(attempt.step_id, Direction.EXECUTE, execute.round, execute.number)
-    return (Link(_sibling(root, attempt_span_id(state.saga_id, undone))),)
+    assert step.execute is not None, "what was never due is not compensated"
+    undone = AttemptKey(step_id, Direction.EXECUTE, step.execute.round, step.execute.number)
+    return (Link(sibling(root, attempt_span_id(state.saga_id, undone))),)
 
 
 def _status(failure: Failure | None) -> Status:
-    return _UNSET if failure is None else Status(StatusCode.ERROR, failure.message[:STATUS_CHARS_MAX])
-
-
-def _moment_of(at: Instant, fact: SagaTurnedBack | SagaRecovered) -> SpanEvent:
-    if isinstance(fact, SagaRecovered):
-        return _moment(names.MOMENT_RECOVERED, at, {names.SAGA_IN_DOUBT: len(fact.in_doubt)})
-    attributes: Attributes = {names.SAGA_CAUSE: fact.cause.name, **_failure_attributes(fact.failure)}
-    if fact.step_id is not None:
-        attributes[names.SAGA_STEP] = fact.step_id
-    if fact.actor:
-        attributes[names.SAGA_ACTOR] = fact.actor
-    return _moment(names.MOMENT_TURNED_BACK, at, attributes)
-
-
-def _moments_of_state(state: SagaState) -> list[SpanEvent]:
-    moments = []
-    if state.started_at is not None and state.started_at != state.created_at:
-        moments.append(_moment(names.MOMENT_BEGAN, state.started_at, {}))
-    for at, incident in state.incidents:
-        attributes: Attributes = {
-            names.SAGA_INCIDENT_ID: incident.id,
-            names.SAGA_INCIDENT_KIND: incident.kind.name,
-            **_failure_attributes(incident.failure),
-        }
-        if incident.step_id is not None:
-            attributes[names.SAGA_STEP] = incident.step_id
-        moments.append(_moment(names.MOMENT_INCIDENT, at, attributes))
-    return moments
-
-
-def _failure_attributes(failure: Failure) -> Attributes:
-    return {names.ERROR_TYPE: code_name(failure.code), names.ERROR_MESSAGE: failure.message[:STATUS_CHARS_MAX]}
-
-
-def _moment(name: str, at: Instant, attributes: Mapping[str, str | bool | int]) -> SpanEvent:
-    return SpanEvent(name, attributes=attributes, timestamp=at * _NANOS_PER_MICRO)
+    return _UNSET if failure is None else Status(StatusCode.ERROR, failure.message[:TEXT_CHARS_MAX])

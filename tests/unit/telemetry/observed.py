@@ -1,5 +1,6 @@
 """Stories whose committed facts are shown to observers, as the engine shows them, and the spans that came of it as comparable values."""
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 from opentelemetry.sdk.resources import Resource
@@ -36,21 +37,42 @@ class Observed:
         self.recorder = Recorder()
         self.extra_observers = observers
         self.spans_observer = SpanObserver(self.recorder, RESOURCE)
+        self._uncommitted: list[Append] = []
 
     @property
     def spans(self) -> list[ReadableSpan]:
         return self.recorder.spans
 
     def feed(self, happened: Input, when: float) -> tuple[Fact, ...]:
-        before = len(self.story.journal)
+        facts = self.decide(happened, when)
+        self.commit()
+        return facts
+
+    def decide(self, happened: Input, when: float) -> tuple[Fact, ...]:
+        """Something happens, and is not committed yet: observers are shown a state that is ahead of it if something more happens first."""
         facts = self.story.feed(happened, when)
         if facts:
-            status = self.story.state.status
-            assert status is not None
-            append = Append(saga_id=self.story.state.saga_id, events=tuple(self.story.journal[before:]), status=status, wake_at=None)
+            state, events = self.story.state, tuple(self.story.journal[-len(facts) :])
+            assert state.status is not None
+            self._uncommitted.append(
+                Append(
+                    saga_id=state.saga_id,
+                    events=events,
+                    status=state.status,
+                    is_unfinished=state.is_unfinished,
+                    is_paused=state.paused is not None,
+                    has_ended=state.has_ended,
+                    wake_at=None,
+                )
+            )
+        return facts
+
+    def commit(self) -> None:
+        """Shows the observers what has happened since the last time."""
+        for append in self._uncommitted:
             for observer in (self.spans_observer, *self.extra_observers):
                 observer.committed(append, self.story.plan, self.story.state)
-        return facts
+        self._uncommitted.clear()
 
     def start(self, when: float = 0, *, trace: TraceContext | None = None, start_at: float | None = None) -> None:
         begin = None if start_at is None else at(start_at)
@@ -58,9 +80,16 @@ class Observed:
 
     def reply(self, step_id: str, outcome: Outcome, *, sent: float, ended: float, direction: Direction = EXECUTE) -> None:
         """The call that is owed ends."""
-        number = self.story.call(step_id, direction).number + 1
-        sent_at = None if isinstance(outcome, NotSent) else at(sent)
-        self.feed(Replied(attempt=attempt(step_id, number, direction), outcome=outcome, sent_at=sent_at), ended)
+        self.decide_reply(step_id, outcome, sent=sent, ended=ended, direction=direction)
+        self.commit()
+
+    def decide_reply(self, step_id: str, outcome: Outcome, *, sent: float, ended: float, direction: Direction = EXECUTE) -> None:
+        """The call that is owed ends, and that is not committed yet."""
+        step = self.story.state.step(self.story.plan, StepId(step_id))
+        call = None if step is None else step.execute if direction is EXECUTE else step.compensate
+        assert call is not None, f"{step_id} never owed {direction.name}"
+        owed = attempt(step_id, call.number + 1, direction, call.round)
+        self.decide(Replied(attempt=owed, outcome=outcome, sent_at=None if isinstance(outcome, NotSent) else at(sent)), ended)
 
     def crash(self) -> None:
         self.story.crash()
@@ -76,7 +105,7 @@ class Moment(NamedTuple):
 
     name: str
     at_us: int
-    attributes: dict[str, object]
+    attributes: Mapping[str, object]
 
 
 class Seen(NamedTuple):

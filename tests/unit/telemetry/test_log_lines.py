@@ -7,13 +7,34 @@ from collections.abc import Iterator
 from typing import Literal
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from coordinator.core.plan import RetryPolicy
-from coordinator.core.trace import attempt_span_id, root_span_id, start_trace
+from coordinator.core.events import StepDue
+from coordinator.core.inputs import (
+    Accepted,
+    Cancel,
+    ChangePolicy,
+    Command,
+    CompleteStep,
+    Heartbeat,
+    Pause,
+    PolicyChange,
+    ResolvedSkipped,
+    ResolveOutput,
+    ResolveStep,
+    Resume,
+    RetryStep,
+    Terminate,
+)
+from coordinator.core.plan import ExpressionError, RetryPolicy, SagaPlan, Values
+from coordinator.core.trace import attempt_span_id, completion_span_id, root_span_id, start_trace
+from coordinator.core.values import Payload, StepId, StepKind
 from coordinator.telemetry.log_observer import LogObserver
 from coordinator.telemetry.logs import OWN_LOGGERS, JsonFormatter, configure_logging
 from coordinator.telemetry.names import LOGGER_SAGAS
-from tests.builders import COMPENSATE, SAGA, attempt, compensated, not_sent, rejected, sequence, step, succeeded, unknown
+from tests.builders import COMPENSATE, SAGA, attempt, compensated, not_sent, rejected, seconds, sequence, step, succeeded, unknown
+from tests.unit.telemetry.lives import PLANS, Happening, happenings, live_through
 from tests.unit.telemetry.observed import Observed
 
 CALLER_TRACE = "0af7651916cd43dd8448eb211c80319c"
@@ -222,6 +243,114 @@ def test_story_has_a_line_per_fact_at_debug() -> None:
         "step compensated",
         "saga compensated",
     ]
+
+
+def test_what_persons_do_is_told_at_info_with_actor_and_reason() -> None:
+    written = Written("info")
+    saga = frail()
+    fail_to_undo(saga)
+    told = len(written.lines)
+    saga.feed(RetryStep(step_id=StepId("a"), reason="because", actor="bob"), 100)
+    retried, closed = written.lines[told:]
+    by_bob = {"saga.actor": "bob", "saga.reason": "because"}
+    expected = {"level": "INFO", "message": "step retried", "saga.step": "a", "saga.direction": "COMPENSATE", "saga.round": 1} | by_bob
+    assert expected.items() <= retried.items()
+    assert {"level": "INFO", "message": "incident closed", "saga.incident.id": 1}.items() <= closed.items()
+
+
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        (Pause(), "saga paused"),
+        (Terminate(), "saga terminated"),
+        (Cancel(), "saga turned back"),
+        (ChangePolicy(step_id=StepId("a"), change=PolicyChange(attempt_timeout_us=1)), "step policy changed"),
+    ],
+)
+def test_command_of_a_person_is_heard_at_info(command: Command, message: str) -> None:
+    written = Written("info")
+    saga = Observed(sequence("a"), LogObserver())
+    saga.start()
+    saga.feed(command, 1)
+    assert written.lines[0]["message"] == message
+
+
+def test_repair_by_a_person_is_heard_at_info() -> None:
+    def fails(_: Values) -> Payload:
+        raise ExpressionError("no such field")
+
+    saga = Observed(sequence(step("a", kind=StepKind.RETRIABLE), output=fails), LogObserver())
+    saga.start()
+    saga.feed(Pause(), 1)
+    saga.reply("a", rejected(), sent=1, ended=1)
+    written = Written("info")
+    saga.feed(Resume(reason="because", actor="bob"), 2)
+    saga.feed(ResolveStep(step_id=StepId("a"), resolution=ResolvedSkipped(), reason="because", actor="bob"), 3)
+    saga.feed(ResolveOutput(output=Payload("t", b"secret"), reason="because", actor="bob"), 4)
+    by_bob = [line["message"] for line in written.lines if line.get("saga.actor") == "bob" and line["saga.reason"] == "because"]
+    assert by_bob == ["saga resumed", "step resolved", "output resolved"]
+    assert "secret" not in written.text
+
+
+def test_wish_to_turn_back_is_heard_at_info() -> None:
+    written = Written("info")
+    saga = Observed(sequence(step("a", kind=StepKind.PIVOT)), LogObserver())
+    saga.start()
+    saga.reply("a", Accepted(time_limit_us=seconds(60)), sent=1, ended=1)
+    saga.feed(Cancel(actor="bob"), 2)  # R10
+    assert [(line["message"], line["saga.actor"]) for line in written.lines] == [("turning back requested", "bob")]
+
+
+def test_step_that_cannot_be_executed_is_heard_at_info_and_one_that_is_left_out_is_not() -> None:
+    def fails(_: Values) -> Payload:
+        raise ExpressionError("no such field")
+
+    written = Written("info")
+    optional = step("a", kind=StepKind.BEST_EFFORT, when=lambda _: False)
+    saga = Observed(sequence(optional, step("b", kind=StepKind.BEST_EFFORT, input=fails, copies_input=False), "c"), LogObserver())
+    saga.start()
+    (line,) = written.lines
+    assert (line["message"], line["saga.step"], line["error.message"]) == ("step cannot be executed", "b", "no such field")
+
+
+def test_late_outcome_is_heard_at_info() -> None:
+    written = Written("info")
+    saga = Observed(sequence("a"), LogObserver())
+    saga.start()
+    saga.feed(Terminate(), 1)
+    saga.reply("a", succeeded(b"secret"), sent=0.5, ended=2)
+    late = written.lines[-1]
+    assert {
+        "message": "late outcome",
+        "level": "INFO",
+        "saga.step": "a",
+        "saga.outcome": "SUCCEEDED",
+        "saga.late": True,
+    }.items() <= late.items()
+    assert late["span_id"] == f"{attempt_span_id(SAGA, attempt('a', 1)):016x}"
+
+
+def test_accepted_step_is_told_with_its_limit_and_its_completion_with_its_span() -> None:
+    written = Written("debug")
+    saga = Observed(sequence("a"), LogObserver())
+    saga.start()
+    saga.reply("a", Accepted(time_limit_us=seconds(60)), sent=1, ended=2)
+    saga.feed(Heartbeat(step_id=StepId("a"), round=1, time_limit_us=None, progress=Payload("t", b"secret")), 40)
+    saga.feed(CompleteStep(step_id=StepId("a"), round=1, result=succeeded()), 50)
+    _, accepted, beat, completed, _ = written.lines
+    assert (accepted["message"], accepted["saga.accepted_until"]) == ("step accepted", "1970-01-01T00:01:02.000Z")
+    assert (beat["message"], beat["saga.step"], beat["saga.accepted_until"]) == ("step still under way", "a", "1970-01-01T00:01:40.000Z")
+    assert completed["span_id"] == f"{completion_span_id(SAGA, attempt('a', 1)):016x}"
+    assert "secret" not in written.text
+
+
+@given(st.sampled_from(PLANS), happenings)
+def test_any_story_has_a_line_per_fact_and_per_step_that_is_not_executed(plan: SagaPlan, story: list[Happening]) -> None:
+    written = Written("debug")
+    journal = live_through(plan, story, LogObserver()).saga.story.journal
+    not_executed = [one for event in journal for one in event.reached if not isinstance(one, StepDue)]
+    assert len(written.lines) == len(journal) + len(not_executed)
+    assert all(line["message"] and line["saga.id"] == SAGA for line in written.lines)
 
 
 def test_payloads_are_never_written() -> None:

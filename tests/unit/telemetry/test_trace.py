@@ -10,6 +10,8 @@ from coordinator.core.trace import (
     TraceParent,
     attempt_span_id,
     attempt_traceparent,
+    completion_span_id,
+    continuation_span_id,
     format_traceparent,
     is_sampled,
     is_traced,
@@ -33,6 +35,19 @@ def test_same_saga_has_the_same_ids_in_every_release() -> None:
     assert f"{root_span_id(SAGA):016x}" == "67366c6c3526c5a6"
     assert f"{attempt_span_id(SAGA, attempt('charge', 1)):016x}" == "3aa81b113d0c0c7e"
     assert f"{attempt_span_id(SAGA, attempt('charge', 1, COMPENSATE)):016x}" == "09cc0bef0b896cb0"
+    assert f"{completion_span_id(SAGA, attempt('charge', 1)):016x}" == "33630163d7e4a4a0"
+    assert f"{continuation_span_id(SAGA, 11):016x}" == "c927f82265f94b73"
+
+
+def test_no_two_spans_of_a_saga_share_an_id() -> None:
+    numbers = range(1, 12)
+    ids = [
+        root_span_id(SAGA),
+        *(attempt_span_id(SAGA, attempt("charge", number)) for number in numbers),
+        *(completion_span_id(saga_id, attempt("charge", number)) for number in numbers for saga_id in (SAGA, OTHER_SAGA)),
+        *(continuation_span_id(saga_id, number) for number in numbers for saga_id in (SAGA, OTHER_SAGA)),
+    ]
+    assert len(set(ids)) == len(ids)
 
 
 def test_everything_that_names_an_attempt_is_in_its_id() -> None:
