@@ -2,9 +2,7 @@
 
 import asyncio
 import os
-import signal
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
@@ -12,10 +10,11 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Final
 
+from examples.demo.processes import ROOT, DemoError, Processes, Program, find_free_addresses
+from examples.demo.run import name_of, run, say
 from examples.shop.demo.books import read_books
-from examples.shop.demo.processes import ROOT, DemoError, Processes, Program, find_free_addresses
 from examples.shop.place_order import place_order
-from participant_sdk import CoordinatorError, SagaClient, SagaHandle, configure_otlp
+from participant_sdk import SagaClient, SagaHandle
 from saga.v1 import saga_pb2
 from shop.v1.shop_pb2 import PlaceOrder
 
@@ -217,46 +216,5 @@ def order(order_id: str, *, quantity: int = 1, card: str = "4242") -> PlaceOrder
     return PlaceOrder(order_id=order_id, sku="widget", quantity=quantity, amount_cents=quantity * 12_50, card=card, address="1 Main Street")
 
 
-def name_of(status: saga_pb2.SagaStatus.ValueType) -> str:
-    return saga_pb2.SagaStatus.Name(status).removeprefix("SAGA_STATUS_")
-
-
-def say(text: str) -> None:
-    print(text, flush=True)
-
-
-async def _until_interrupted(folder: Path) -> None:
-    running = asyncio.ensure_future(run_demo(folder))
-    for number in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(number, running.cancel)
-    await running
-
-
-def main() -> int:
-    stop_telemetry = configure_otlp("shop-demo")
-    with tempfile.TemporaryDirectory(prefix="saga-demo-") as folder:
-        try:
-            asyncio.run(_until_interrupted(Path(folder)))
-        except asyncio.CancelledError:
-            print("\ninterrupted; every process is stopped", file=sys.stderr)
-            return 130
-        except (DemoError, CoordinatorError) as failure:
-            return _failed(failure)
-        except ExceptionGroup as failures:
-            broken_promises, others = failures.split((DemoError, CoordinatorError))
-            if broken_promises is None or others is not None:
-                raise
-            return _failed(*broken_promises.exceptions)
-        finally:
-            stop_telemetry()
-    return 0
-
-
-def _failed(*failures: Exception) -> int:
-    for failure in failures:
-        print(f"\nFAILED: {failure}", file=sys.stderr)
-    return 1
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run(run_demo, name="shop-demo"))

@@ -20,7 +20,7 @@ LINE_TIME_LIMIT_S: Final = 20.0
 POLL_S: Final = 0.02
 LOG_TAIL_CHARACTERS: Final = 2_000
 
-ROOT: Final = Path(__file__).resolve().parents[3]
+ROOT: Final = Path(__file__).resolve().parents[2]
 
 
 class DemoError(Exception):

@@ -1,0 +1,1 @@
+"""What the demos share: the programs that they start, and how a demo runs and ends."""

@@ -1,0 +1,1 @@
+"""A travel agency of six services, and the saga that books a trip across them."""
