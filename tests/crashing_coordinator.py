@@ -3,12 +3,15 @@
 `before:3`   when the third group of appends is handed to the database, before it is committed
 `after:3`    when the third group is committed, before anybody is told
 `released:3` when everything that the third commit released was handed to the network
+
+CLOCK_SHIFT_S sets the clock of its machine forward by so many seconds, or back.
 """
 
 import asyncio
 import os
 import signal
 import sys
+import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
@@ -72,7 +75,14 @@ async def _open(url: str, clock: Clock) -> AsyncIterator[OpenedJournal]:
         yield CrashingJournal(journal, moment, int(at))
 
 
+def _shift_clock(by_s: float) -> None:
+    """As if somebody had set the clock of the machine before the process began."""
+    read_ns = time.time_ns
+    time.time_ns = lambda: read_ns() + round(by_s * 1e9)
+
+
 if __name__ == "__main__":
+    _shift_clock(float(os.environ.get("CLOCK_SHIFT_S", "0")))
     arguments = dict(zip(sys.argv[2::2], sys.argv[3::2], strict=True))
     settings = Settings(address=arguments["--address"], database=f"sqlite+aiosqlite:///{arguments['--database']}")
     sys.exit(asyncio.run(serve(settings, open_journal=_open)))

@@ -5,32 +5,39 @@ import re
 from collections import defaultdict
 from pathlib import Path
 
-from coordinator.core.transitions import SAGA_TRANSITIONS, STEP_TRANSITIONS
+from coordinator.core.events import StepResolved, StepRetried
+from coordinator.core.transitions import PERSON_TRANSITIONS, SAGA_TRANSITIONS, STEP_TRANSITIONS
+from coordinator.core.values import StepStatus
 
 ROOT = Path(__file__).parent.parent
 TESTS_SHOWN_MAX = 6
 """Tests named per rule; more are counted."""
 
 RULES = {
-    1: "All attempts of a round carry the same key and the same input; attempt numbers never restart",
+    1: "A round carries one key and one input, and rises only after one that had no effect; attempt numbers never restart",
     2: "A saga id is a UUID that the client may make, so that a start can be resent",
-    3: "An input is serialised once, by the coordinator; fingerprints are taken over that",
+    3: "A step's input is evaluated once and journalled; fingerprints are taken over the coordinator's own serialisation",
     4: "Start keys are unique per definition; a losing start is answered with the winner",
     5: "A rejection is clean only if it is sealed or nothing before it is in doubt; any other is UNKNOWN and compensated",
     6: "What each gRPC status means is one table; whatever is not clear is unknown",
     7: "Policies decide about retries, never about what is known; what was not sent is no attempt",
     8: "A refusal to compensate is a failed attempt, never believed",
-    9: "A compensatable step needs an action that has a compensation",
+    9: "Kinds have their places in the graph: compensatable steps before the pivot, retriable ones after it",
+    10: "While the pivot may have taken effect nothing turns the saga back",
+    11: "What must succeed and is refused opens an incident at once, and so does an expression that fails past the point of no return",
     12: "Turning back awaits what is in flight, then undoes in inverse order whatever may have taken effect",
-    13: "Limits bound execution only; compensation has its own",
-    14: "A step runs after its predecessors",
+    13: "Limits bound execution up to the point of no return only; recovery in either direction has its own",
+    14: "A step runs after its predecessors succeeded, were left out, or are best-effort and at rest",
     15: "A compensation that is exhausted opens an incident; other paths go on; FAILED is no end",
+    16: "A hook runs once at the end, durably; its failure is an incident of its own and changes no outcome",
+    17: "Nobody says how a step ends while its participant may still say it; what is said later changes nothing",
     18: "The barrier's verdict is a pure function of row and request",
     19: "Effects outside the database are marked before and stored after",
     20: "A compensation that knows the output runs, with a row or without",
     21: "A key older than what the participant remembers is refused, never run",
     22: "Same key, other payload is refused; concurrent duplicates run once",
     23: "Without a database there is no barrier, and the description says so",
+    24: "A step is finished later by the coordinator's token: early it is kept, late it is refused and recorded, expired it is UNKNOWN",
     25: "Every answer waits for the commit that it was derived from",
     26: "A commit whose outcome is not known is settled by reading it again; lost ownership drops all memory",
     27: "A conflict on an event is lost ownership",
@@ -70,16 +77,45 @@ def citations() -> dict[int, list[str]]:
 
 
 def transition_diagrams() -> str:
-    """Mermaid: the statuses of sagas and steps."""
-    saga = ["stateDiagram-v2"]
+    """Mermaid: the statuses of sagas and steps; and what a person may make of a step."""
+    saga: dict[tuple[str, str], list[str]] = {}
     for (before, fact), afters in SAGA_TRANSITIONS.items():
-        saga.extend(f"    {before.name if before else '[*]'} --> {after.name}: {fact.__name__}" for after in sorted(afters))
-    saga.extend(["    COMPLETED --> [*]", "    COMPENSATED --> [*]"])
-    step = ["stateDiagram-v2", "    [*] --> WAITING", "    WAITING --> EXECUTING: its predecessors are done"]
-    step.extend(f"    {before.name} --> {after.name}: {fact.__name__}" for (before, fact), after in STEP_TRANSITIONS.items())
-    step.extend(f"    {status} --> COMPENSATING: the saga turned back and its successors are undone" for status in ("SUCCEEDED", "UNKNOWN"))
-    blocks = ["```mermaid", *saga, "```", "", "```mermaid", *step, "```"]
-    return "\n".join(blocks)
+        for after in sorted(afters):
+            saga.setdefault((before.name if before else "[*]", after.name), []).append(fact.__name__)
+    step: dict[tuple[str, str], list[str]] = {
+        ("[*]", "WAITING"): [],
+        ("WAITING", "EXECUTING"): ["its predecessors are done"],
+        ("WAITING", "SKIPPED"): ["its condition is false"],
+        ("WAITING", "REJECTED"): ["its expression fails"],
+    }
+    for (status, fact), reached in STEP_TRANSITIONS.items():
+        if status is not reached:
+            step.setdefault((status.name, reached.name), []).append(fact.__name__)
+    step["ACCEPTED", "UNKNOWN"].append("the saga turned back")
+    for undone in ("SUCCEEDED", "UNKNOWN"):
+        step[undone, "COMPENSATING"] = ["the saga turned back and its successors are undone"]
+    ends = ["    COMPLETED --> [*]", "    COMPENSATED --> [*]"]
+    blocks = ["```mermaid", "stateDiagram-v2", *_arrows(saga), *ends, "```", "", "```mermaid", "stateDiagram-v2", *_arrows(step), "```"]
+    return "\n".join([*blocks, "", *_person_table()])
+
+
+def _arrows(labels: dict[tuple[str, str], list[str]]) -> list[str]:
+    return [f"    {before} --> {after}{': ' if said else ''}{' or '.join(said)}" for (before, after), said in labels.items()]
+
+
+def _person_table() -> list[str]:
+    rows = ["| A person may | of a step that is | so that it is |", "|---|---|---|"]
+    for fact, verb in ((StepRetried, "have it tried again"), (StepResolved, "say how it ended")):
+        by_before: dict[StepStatus, list[str]] = {}
+        for before, after in sorted(PERSON_TRANSITIONS[fact]):
+            by_before.setdefault(before, []).append(after.name)
+        rows.extend(f"| {verb} | {before.name} | {' or '.join(afters)} |" for before, afters in by_before.items())
+    return rows
+
+
+def verbs_table() -> str:
+    """What a saga answers to every verb, in every situation."""
+    return f"```text\n{(ROOT / 'tests/unit/core/verbs.txt').read_text().rstrip()}\n```"
 
 
 def between(text: str, begin: str, end: str, replacement: str | None = None) -> str:

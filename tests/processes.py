@@ -29,7 +29,7 @@ def free_port() -> int:
 
 def python_environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
     """What a child needs to import the tree under test."""
-    paths = [str(ROOT), str(ROOT / "protos"), str(ROOT / "examples" / "shop" / "protos")]
+    paths = [str(ROOT), str(ROOT / "protos"), *(str(ROOT / "examples" / name / "protos") for name in ("shop", "travel"))]
     return {**os.environ, "PYTHONPATH": os.pathsep.join(paths), **(extra or {})}
 
 

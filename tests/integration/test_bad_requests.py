@@ -69,10 +69,10 @@ async def test_start_of_unknown_definition_or_version_is_not_found(running: Runn
         (definition(step("a"), step("a")), "definition.steps[1].id", "unique"),
         (definition(step("a", after=["nowhere"])), "definition.steps[0].after.step_ids[0]", "no step 'nowhere'"),
         (definition(), "definition.steps", "1 to 256"),
-        (definition(step("a", input="b", after=[]), step("b", after=[])), "definition.steps[0].input", "a step before this one"),
+        (definition(step("a", input="b", after=[]), step("b", after=[])), "definition.steps[0].input", "not there yet"),
         (definition(step("no good")), "definition.steps[0].id", "letter"),
         (definition(step("input")), "definition.steps[0].id", "reserved"),
-        (definition(step("a"), output="nothing"), "definition.output", "id of a step"),
+        (definition(step("a"), output="nothing"), "definition.output", 'no variable "nothing"'),
     ],
 )
 async def test_registering_a_wrong_definition_names_the_field(
@@ -113,7 +113,8 @@ async def test_types_that_do_not_flow_are_refused(running: Running) -> None:
     wrong = definition(step("a"), step("b", input="a"))
     wrong.definition.steps[0].output_type = "google.protobuf.Int64Value"
     _, status = await refused(running.stub.RegisterDefinition(wrong))
-    assert "takes a google.protobuf.StringValue, but 'a' is a google.protobuf.Int64Value" in violations(status)["definition.steps[1].input"]
+    told = 'expected a google.protobuf.StringValue, because plain.act takes it; "a" is a google.protobuf.Int64Value'
+    assert told in violations(status)["definition.steps[1].input"]
 
 
 async def test_definition_that_contradicts_a_participant_is_refused(running: Running) -> None:  # R9
