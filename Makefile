@@ -37,6 +37,10 @@ install: $(VENV)/.installed-dev ## Install everything for development into .venv
 demo: $(VENV)/.installed ## Run the shop: four sagas, two killed processes, and the books that add up
 	$(BIN)/python -m examples.shop.demo
 
+.PHONY: demo-travel
+demo-travel: $(VENV)/.installed ## Run the travel booking: six trips with an approval, a pivot, a person's help
+	$(BIN)/python -m examples.travel
+
 .PHONY: test
 test: $(VENV)/.installed-dev ## Run the fast tests, under five minutes
 	$(BIN)/pytest -m 'not full' -n $(JOBS)
@@ -59,25 +63,31 @@ format: $(VENV)/.installed-dev ## Format the code
 
 .PHONY: generate
 generate: $(VENV)/.installed-dev ## Generate Python from the .proto files
-	$(PROTOC) $(PROTO_INCLUDES) --python_out=protos --mypy_out=protos saga/v1/saga.proto saga/v1/participant.proto saga/v1/coordinator.proto
-	$(PROTOC) $(PROTO_INCLUDES) --grpc_python_out=protos --mypy_grpc_out=protos saga/v1/participant.proto saga/v1/coordinator.proto
+	$(PROTOC) $(PROTO_INCLUDES) --python_out=protos --mypy_out=protos saga/v1/saga.proto saga/v1/participant.proto saga/v1/coordinator.proto saga/v1/operator.proto
+	$(PROTOC) $(PROTO_INCLUDES) --grpc_python_out=protos --mypy_grpc_out=protos saga/v1/participant.proto saga/v1/coordinator.proto saga/v1/operator.proto
 	$(PROTOC) $(PROTO_INCLUDES) -Iexamples/shop/protos --python_out=examples/shop/protos --mypy_out=examples/shop/protos shop/v1/shop.proto
+	$(PROTOC) $(PROTO_INCLUDES) -Iexamples/travel/protos --python_out=examples/travel/protos --mypy_out=examples/travel/protos \
+	  --include_imports --descriptor_set_out=examples/travel/travel.binpb travel/v1/travel.proto
 
 .PHONY: generate-check
 generate-check: $(VENV)/.installed-dev ## Fail if the generated Python is not what the .proto files say
 	@rm -rf build/generated && mkdir -p build/generated
-	@$(PROTOC) $(PROTO_INCLUDES) --python_out=build/generated --mypy_out=build/generated saga/v1/saga.proto saga/v1/participant.proto saga/v1/coordinator.proto 2>/dev/null
-	@$(PROTOC) $(PROTO_INCLUDES) --grpc_python_out=build/generated --mypy_grpc_out=build/generated saga/v1/participant.proto saga/v1/coordinator.proto 2>/dev/null
+	@$(PROTOC) $(PROTO_INCLUDES) --python_out=build/generated --mypy_out=build/generated saga/v1/saga.proto saga/v1/participant.proto saga/v1/coordinator.proto saga/v1/operator.proto 2>/dev/null
+	@$(PROTOC) $(PROTO_INCLUDES) --grpc_python_out=build/generated --mypy_grpc_out=build/generated saga/v1/participant.proto saga/v1/coordinator.proto saga/v1/operator.proto 2>/dev/null
 	@$(PROTOC) $(PROTO_INCLUDES) -Iexamples/shop/protos --python_out=build/generated --mypy_out=build/generated shop/v1/shop.proto 2>/dev/null
+	@$(PROTOC) $(PROTO_INCLUDES) -Iexamples/travel/protos --python_out=build/generated --mypy_out=build/generated \
+	  --include_imports --descriptor_set_out=build/travel.binpb travel/v1/travel.proto 2>/dev/null
 	@for file in $$(cd build/generated && find . -name '*.py*' -type f); do \
 	  committed=protos/$$file; [ -e $$committed ] || committed=examples/shop/protos/$$file; \
+	  [ -e $$committed ] || committed=examples/travel/protos/$$file; \
 	  cmp -s build/generated/$$file $$committed || { echo "$$committed is not what the .proto files say: run make generate"; exit 1; }; \
 	done
+	@cmp -s build/travel.binpb examples/travel/travel.binpb || { echo "examples/travel/travel.binpb is not what the .proto file says: run make generate"; exit 1; }
 	@echo "generated code is up to date"
 
 build/saga.v1.binpb: protos/saga/v1/*.proto | $(VENV)/.installed-dev
 	@mkdir -p build
-	@$(PROTOC) $(PROTO_INCLUDES) --include_imports --include_source_info --descriptor_set_out=$@ saga/v1/saga.proto saga/v1/participant.proto saga/v1/coordinator.proto
+	@$(PROTOC) $(PROTO_INCLUDES) --include_imports --include_source_info --descriptor_set_out=$@ saga/v1/saga.proto saga/v1/participant.proto saga/v1/coordinator.proto saga/v1/operator.proto
 
 .PHONY: proto-check
 proto-check: build/saga.v1.binpb ## Lint the wire contract, and compare it with the released one

@@ -6,21 +6,22 @@ import json
 import resource
 import time
 
-from benchmarks.participants import TEXT, bench_saga
+from benchmarks.participants import MESSAGE, bench_saga
 from participant_sdk import SagaClient
 from saga.v1 import saga_pb2
 
 
-async def main(coordinator: str, sagas: int, concurrency: int) -> None:
+async def main(coordinator: str, sagas: int, concurrency: int, *, mapped: bool) -> None:
     latencies: list[float] = []
     remaining = iter(range(sagas))
     async with SagaClient(coordinator) as client:
-        await client.register(bench_saga())
+        saga_definition = bench_saga(mapped=mapped)
+        await client.register(saga_definition)
 
         async def one_after_the_other() -> None:
             for _ in remaining:
                 began = time.perf_counter()
-                saga = await client.run("bench", TEXT)
+                saga = await client.run(saga_definition.name, MESSAGE)
                 latencies.append(time.perf_counter() - began)
                 if saga.status != saga_pb2.SAGA_STATUS_COMPLETED:
                     raise SystemExit(f"saga {saga.id} ended {saga_pb2.SagaStatus.Name(saga.status)}: nothing is measured")
@@ -48,5 +49,6 @@ if __name__ == "__main__":
     parser.add_argument("--coordinator", required=True)
     parser.add_argument("--sagas", type=int, required=True)
     parser.add_argument("--concurrency", type=int, required=True)
+    parser.add_argument("--mapped", action="store_true", help="an expression for the input of each step")
     given = parser.parse_args()
-    asyncio.run(main(given.coordinator, given.sagas, given.concurrency))
+    asyncio.run(main(given.coordinator, given.sagas, given.concurrency, mapped=given.mapped))

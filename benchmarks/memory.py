@@ -26,7 +26,7 @@ def main() -> None:
         participants = processes.enter_context(child("benchmarks.participants", "--coordinator", address, "--address", target))
         asyncio.run(wait_until_serving(target, participants))
         for done in range(given.every, given.sagas + 1, given.every):
-            result = load(address, given.every, given.concurrency)
+            result = load(address, given.every, given.concurrency, mapped=True)
             database_mib = (directory / "saga.db").stat().st_size / 2**20
             print(
                 f"{done:>9,} finished   coordinator {resident_mib(coordinator):6.1f} MiB   database {database_mib:6.1f} MiB   "

@@ -4,43 +4,49 @@ import argparse
 import asyncio
 from pathlib import Path
 
-from google.protobuf.wrappers_pb2 import StringValue
+from google.protobuf.api_pb2 import Mixin
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from participant_sdk import Barrier, NoBarrier, Participant, Saga, SqlBarrier, StepContext, action, serve
 
-TEXT = StringValue(value="x" * 180)
-"""About 200 bytes on the wire, as a small business message has."""
+MESSAGE = Mixin(name="x" * 140, root="y" * 40)
+"""About 200 bytes on the wire, as a small business message has. Any type with fields would do."""
+MAPPINGS = (
+    "Mixin{name: input.name, root: input.root}",
+    "Mixin{name: input.name, root: one.root}",
+    "Mixin{name: one.name + two.name, root: input.root}",
+)
+"""An expression for the input of each step."""
 
 
 class Bench(Participant, name="bench"):
     @action
-    async def one(self, request: StringValue, step: StepContext) -> StringValue:
-        return TEXT
+    async def one(self, request: Mixin, step: StepContext) -> Mixin:
+        return MESSAGE
 
     @one.compensation
-    async def undo_one(self, request: StringValue, output: StringValue, step: StepContext) -> None: ...
+    async def undo_one(self, request: Mixin, output: Mixin, step: StepContext) -> None: ...
 
     @action
-    async def two(self, request: StringValue, step: StepContext) -> StringValue:
-        return TEXT
+    async def two(self, request: Mixin, step: StepContext) -> Mixin:
+        return MESSAGE
 
     @two.compensation
-    async def undo_two(self, request: StringValue, output: StringValue, step: StepContext) -> None: ...
+    async def undo_two(self, request: Mixin, output: Mixin, step: StepContext) -> None: ...
 
     @action
-    async def three(self, request: StringValue, step: StepContext) -> StringValue:
-        return TEXT
+    async def three(self, request: Mixin, step: StepContext) -> Mixin:
+        return MESSAGE
 
     @three.compensation
-    async def undo_three(self, request: StringValue, output: StringValue, step: StepContext) -> None: ...
+    async def undo_three(self, request: Mixin, output: Mixin, step: StepContext) -> None: ...
 
 
-def bench_saga() -> Saga[StringValue]:
-    """Three steps, one after the other."""
-    saga = Saga("bench", input=StringValue)
-    for step in (Bench.one, Bench.two, Bench.three):
-        saga.step(step)
+def bench_saga(*, mapped: bool) -> Saga[Mixin]:
+    """Three steps, one after the other, called with the whole input of the saga or with what an expression makes."""
+    saga = Saga("mapped" if mapped else "bench", input=Mixin)
+    for step, mapping in zip((Bench.one, Bench.two, Bench.three), MAPPINGS, strict=True):
+        saga.step(step, mapping if mapped else saga.input)
     return saga
 
 

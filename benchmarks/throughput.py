@@ -60,8 +60,9 @@ def resident_mib(process: subprocess.Popen[bytes]) -> float:
     return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
 
 
-def load(coordinator: str, sagas: int, concurrency: int) -> dict[str, float]:
+def load(coordinator: str, sagas: int, concurrency: int, *, mapped: bool) -> dict[str, float]:
     command = ["benchmarks.load", "--coordinator", coordinator, "--sagas", str(sagas), "--concurrency", str(concurrency)]
+    command += ["--mapped"] if mapped else []
     done = subprocess.run([sys.executable, "-m", *command], cwd=ROOT, env=python_environment(), check=True, stdout=subprocess.PIPE)
     result: dict[str, float] = json.loads(done.stdout)
     return result
@@ -81,7 +82,7 @@ def counted(process: subprocess.Popen[bytes], path: Path) -> dict[str, int]:
     return result
 
 
-def measure(*, sagas: int, concurrency: int, barrier: bool) -> Figures:
+def measure(*, sagas: int, concurrency: int, barrier: bool = False, mapped: bool = False) -> Figures:
     with tempfile.TemporaryDirectory() as name, ExitStack() as processes:
         directory = Path(name)
         address, target = f"127.0.0.1:{free_port()}", f"127.0.0.1:{free_port()}"
@@ -93,10 +94,10 @@ def measure(*, sagas: int, concurrency: int, barrier: bool) -> Figures:
         database = ["--database", str(directory / "bench.db")] if barrier else []
         participants = processes.enter_context(child("benchmarks.participants", "--coordinator", address, "--address", target, *database))
         asyncio.run(wait_until_serving(target, participants))
-        load(address, WARM_UP_SAGAS, concurrency)
+        load(address, WARM_UP_SAGAS, concurrency, mapped=mapped)
         used_before = processor_s(coordinator), processor_s(participants)
         counted_before = counted(coordinator, counts)
-        result = load(address, sagas, concurrency)
+        result = load(address, sagas, concurrency, mapped=mapped)
         counted_after = counted(coordinator, counts)
         commits = counted_after["commits"] - counted_before["commits"]
         return Figures(
@@ -132,14 +133,20 @@ def main() -> None:
     given = parser.parse_args()
     print(f"{given.sagas} sagas of three steps, {given.concurrency} in flight, unary calls, tracing off, {os.cpu_count()} cores")
     plain: list[Figures] = []
+    mapped: list[Figures] = []
     guarded: list[Figures] = []
-    for number in range(given.runs):  # the two kinds take turns, so that a noisy minute hits both
-        plain.append(measure(sagas=given.sagas, concurrency=given.concurrency, barrier=False))
+    for number in range(given.runs):  # the kinds take turns, so that a noisy minute hits all
+        plain.append(measure(sagas=given.sagas, concurrency=given.concurrency))
         show(f"run {number + 1}, no barrier", plain[-1])
+        mapped.append(measure(sagas=given.sagas, concurrency=given.concurrency, mapped=True))
+        show(f"run {number + 1}, mapped inputs", mapped[-1])
         guarded.append(measure(sagas=given.sagas, concurrency=given.concurrency, barrier=True))
         show(f"run {number + 1}, SQL barrier", guarded[-1])
     show("median, no barrier", median(plain))
+    show("median, mapped inputs", median(mapped))
     show("median, SQL barrier", median(guarded))
+    growth = median(mapped).coordinator_ms / median(plain).coordinator_ms - 1
+    print(f"an expression for the input of each step costs the coordinator {growth:+.0%} of its processor time")
     per_call_ms = (median(guarded).participants_ms - median(plain).participants_ms) / 3
     print(f"the SQL barrier costs the participant {per_call_ms:.2f} ms of processor time per call (SQLite, AsyncSession on aiosqlite)")
 

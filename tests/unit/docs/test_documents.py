@@ -2,15 +2,18 @@
 
 import os
 import re
+import shlex
 from pathlib import Path
 
 import pytest
 
-from tests.documents import ROOT, RULES, between, citations, rules_table, transition_diagrams
+from coordinator.cli.app import main
+from tests.documents import ROOT, RULES, between, citations, rules_table, transition_diagrams, verbs_table
 
 GENERATED = [
     ("docs/ARCHITECTURE.md", "<!-- transitions:", "<!-- end of transitions -->", transition_diagrams),
     ("docs/rules.md", "<!-- rules:", "<!-- end of rules -->", rules_table),
+    ("docs/operators.md", "<!-- verbs:", "<!-- end of verbs -->", verbs_table),
 ]
 
 
@@ -41,3 +44,22 @@ def test_links_between_documents_lead_somewhere() -> None:
 def test_documents_name_no_machine_and_no_registry() -> None:
     for document in [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]:
         assert str(Path.home()) not in document.read_text()
+
+
+def _commands_in(document: Path) -> list[list[str]]:
+    blocks = re.findall(r"```sh\n(.*?)```", document.read_text(), re.DOTALL)
+    lines = [line.partition("   #")[0].strip() for block in blocks for line in block.splitlines()]
+    return [shlex.split(line) for line in lines if line.startswith("saga ")]
+
+
+@pytest.mark.parametrize("document", [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))], ids=lambda path: path.name)
+def test_commands_in_a_document_exist(document: Path) -> None:
+    for _, verb, *words in _commands_in(document):
+        command = main.commands.get(verb)
+        assert command is not None, f"there is no `saga {verb}`"
+        known = {option for parameter in command.params for option in parameter.opts} | {"--help"}
+        assert [word for word in words if word.startswith("--") and word not in known] == [], f"saga {verb}"
+
+
+def test_commands_of_the_operators_page_are_found() -> None:
+    assert len(_commands_in(ROOT / "docs/operators.md")) == 5
