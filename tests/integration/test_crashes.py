@@ -20,6 +20,8 @@ STEPS = ("first", "second", "third")
 DONE = [(step, "do") for step in STEPS]
 UNDONE = [("first", "do"), ("second", "do"), ("second", "undo"), ("first", "undo")]
 A_MINUTE = timedelta(minutes=1)
+OUTAGE_MAX = timedelta(minutes=3)
+"""Twenty kills one after the other on a busy machine leave a client little between them."""
 
 
 @asynccontextmanager
@@ -89,7 +91,7 @@ async def kill_at_random(directory: Path, *, sagas: int, kills: int, seed: int) 
     chance = random.Random(seed)
     with CoordinatorProcess(directory) as coordinator:
         await coordinator.start()
-        async with books_kept_for(coordinator, directory) as keeper, SagaClient(coordinator.address) as client:
+        async with books_kept_for(coordinator, directory) as keeper, SagaClient(coordinator.address, timeout=OUTAGE_MAX) as client:
             await client.register(three_steps())
             refused: set[str] = set()
             ended: list[saga_pb2.Saga] = []

@@ -202,9 +202,10 @@ def bring_to_its_end(life: Life, choices: Choices, check: Callable[[Life], None]
         state = life.story.state
         if state.has_ended and not state.is_unfinished and not _open_incidents(life):
             break
-        before = len(life.story.journal), life.now
+        before = len(life.story.journal), life.now, len(life.under_way)
         _do_the_next_thing(life, choices, repairs_by_retry=repairs_by_retry)
-        assert (len(life.story.journal), life.now) != before or life.newly_sent, "nothing more happens"
+        after = len(life.story.journal), life.now, len(life.under_way)
+        assert after != before or life.newly_sent, "nothing more happens"
         check(life)
     assert life.story.state.has_ended
     assert not life.story.state.is_unfinished
