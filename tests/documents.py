@@ -1,6 +1,7 @@
 """The parts of the documentation that are made from the code: the diagrams of the transitions, and the table of rules and tests."""
 
 import ast
+import os
 import re
 from collections import defaultdict
 from pathlib import Path
@@ -116,6 +117,16 @@ def _person_table() -> list[str]:
 def verbs_table() -> str:
     """What a saga answers to every verb, in every situation."""
     return f"```text\n{(ROOT / 'tests/unit/core/verbs.txt').read_text().rstrip()}\n```"
+
+
+def with_part(document: Path, made: str, *, old: str) -> str:
+    """The text of a document with one of its generated parts as it should be; written only when UPDATE_DOCS asks for it."""
+    text = document.read_text()
+    assert text.count(old) == 1
+    wanted = text.replace(old, made)
+    if os.environ.get("UPDATE_DOCS"):
+        document.write_text(wanted)
+    return wanted
 
 
 def between(text: str, begin: str, end: str, replacement: str | None = None) -> str:

@@ -4,8 +4,6 @@ from coordinator.core.attempts import failed_attempt, is_owed, next_attempt_at
 from coordinator.core.events import (
     AttemptFailed,
     Fact,
-    IncidentClosed,
-    IncidentOpened,
     SagaCompensated,
     SagaFailed,
     SagaTurnedBack,
@@ -14,11 +12,12 @@ from coordinator.core.events import (
     TurnBackRequested,
 )
 from coordinator.core.forward import quiet_at
+from coordinator.core.incidents import closed, opened
 from coordinator.core.inputs import Compensated, KeyExpired, Mismatched, Replied
 from coordinator.core.late import late_outcome
 from coordinator.core.plan import SagaPlan
 from coordinator.core.point_of_no_return import pivot_may_have_effect
-from coordinator.core.state import QUIET_GRACE_US, SagaState
+from coordinator.core.state import SagaState
 from coordinator.core.values import Failure, IncidentKind, Instant, StepId, StepStatus, TurnBackCause
 
 
@@ -41,14 +40,9 @@ def turn_back(
         if state.turn_back_requested is not None:
             return ()
         return (TurnBackRequested(cause=cause, step_id=step_id, failure=failure, actor=actor),)
-    until = quiet_at(plan, state, now, grace_us=QUIET_GRACE_US)
+    until = quiet_at(plan, state, now)
     turned_back = SagaTurnedBack(cause=cause, step_id=step_id, failure=failure, quiet_at=until, actor=actor)
-    settled = (
-        IncidentClosed(id=incident.fact.id)
-        for incident in state.incidents
-        if incident.closed_at is None and incident.fact.kind is not IncidentKind.LATE_OUTCOME
-    )
-    return (turned_back, *settled)
+    return (turned_back, *closed(state, lambda incident: incident.kind is not IncidentKind.LATE_OUTCOME))
 
 
 def decide_turned_back(plan: SagaPlan, state: SagaState) -> tuple[Fact, ...]:
@@ -96,8 +90,7 @@ def decide_compensation_reply(plan: SagaPlan, state: SagaState, reply: Replied, 
 
 
 def _give_up(state: SagaState, reply: Replied, failure: Failure, kind: IncidentKind) -> tuple[Fact, ...]:
-    step_id = reply.attempt.step_id
     return (
         StepCompensationFailed(attempt=reply.attempt, sent_at=reply.sent_at, failure=failure),
-        IncidentOpened(id=len(state.incidents) + 1, kind=kind, step_id=step_id, failure=failure),
+        opened(state, kind, reply.attempt.step_id, failure),
     )

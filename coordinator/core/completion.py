@@ -1,13 +1,14 @@
 """Steps that their participants finish later: CompleteStep and heartbeats (R24)."""
 
-from typing import Final
+from typing import Final, NoReturn
 
-from coordinator.core.errors import CommandRefusedError, Refusal
+from coordinator.core.errors import Refusal
 from coordinator.core.events import Fact, StepCompletedEarly, StepHeartbeat
 from coordinator.core.forward import completion_facts
 from coordinator.core.inputs import CompleteStep, Heartbeat, Rejected, Succeeded
 from coordinator.core.late import record_late
 from coordinator.core.plan import SagaPlan
+from coordinator.core.refusals import refuse
 from coordinator.core.state import CallState, SagaState, StepState
 from coordinator.core.values import AttemptKey, Direction, Instant, StepId, StepStatus
 
@@ -34,13 +35,13 @@ def decide_completion(plan: SagaPlan, state: SagaState, command: CompleteStep, n
             return (StepCompletedEarly(step_id=command.step_id, round=command.round, result=command.result),)
         if step.early.result == command.result:
             return ()
-        raise _too_late(state, step, "it was completed with another result already")
+        _refuse_late(state, step, "it was completed with another result already")
     if _is_repetition(step, command.result):
         return ()
     said = command.result.output if isinstance(command.result, Succeeded) else command.result.failure
     late = record_late(state, step, attempt, None, said, is_refusal=isinstance(command.result, Rejected))
     if not late:
-        raise _too_late(state, step, f"it is {step.status.name}")
+        _refuse_late(state, step, f"it is {step.status.name}")
     return late
 
 
@@ -48,7 +49,7 @@ def decide_heartbeat(plan: SagaPlan, state: SagaState, beat: Heartbeat, now: Ins
     """More time for an accepted step; nothing if the step is not accepted (yet, or any more) or the beat says nothing new."""
     step, _ = _step_of(plan, state, beat.step_id, beat.round)
     if step.status in (StepStatus.SUCCEEDED, StepStatus.REJECTED, StepStatus.SKIPPED):
-        raise _too_late(state, step, f"it is {step.status.name}")
+        _refuse_late(state, step, f"it is {step.status.name}")
     if step.status is not StepStatus.ACCEPTED or step.accepted_until is None:
         return ()
     limit_us = step.accepted_limit_us if beat.time_limit_us is None else beat.time_limit_us
@@ -62,11 +63,9 @@ def decide_heartbeat(plan: SagaPlan, state: SagaState, beat: Heartbeat, now: Ins
 def _step_of(plan: SagaPlan, state: SagaState, step_id: StepId, round_: int) -> tuple[StepState, CallState]:
     step = state.step(plan, step_id)
     if step is None:
-        assert state.status is not None, "only a saga that exists has tokens"
-        message = f"definition {plan.key.name!r} version {plan.key.version} has no step {step_id!r}"
-        raise CommandRefusedError(state.saga_id, state.status, Refusal.NO_SUCH_STEP, message)
+        refuse(state, Refusal.NO_SUCH_STEP, f"definition {plan.key.name!r} version {plan.key.version} has no step {step_id!r}")
     if step.execute is None or step.execute.round != round_:
-        raise _too_late(state, step, "a person had it tried again under another key; the token of that attempt counts")
+        _refuse_late(state, step, "a person had it tried again under another key; the token of that attempt counts")
     return step, step.execute
 
 
@@ -76,7 +75,5 @@ def _is_repetition(step: StepState, result: Succeeded | Rejected) -> bool:
     return step.status is StepStatus.REJECTED and step.resolved is None and step.failure == result.failure
 
 
-def _too_late(state: SagaState, step: StepState, why: str) -> CommandRefusedError:
-    assert state.status is not None, "only a saga that exists has tokens"
-    message = f"step {step.plan.id!r} of saga {state.saga_id} cannot be completed by this token: {why}"
-    return CommandRefusedError(state.saga_id, state.status, Refusal.TOO_LATE, message)
+def _refuse_late(state: SagaState, step: StepState, why: str) -> NoReturn:
+    refuse(state, Refusal.TOO_LATE, f"step {step.plan.id!r} of saga {state.saga_id} cannot be completed by this token: {why}")

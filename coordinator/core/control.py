@@ -1,11 +1,13 @@
 """Whether a whole saga may be cancelled, paused, resumed or terminated, and what that makes of it (R10, R15)."""
 
 from coordinator.core.backward import turn_back
-from coordinator.core.errors import CommandRefusedError, Refusal
+from coordinator.core.errors import Refusal
 from coordinator.core.events import Fact, IncidentClosed, SagaPaused, SagaResumed, SagaTerminated
+from coordinator.core.incidents import closed
 from coordinator.core.inputs import Acknowledge, Cancel, Pause, Resume, Terminate
 from coordinator.core.plan import SagaPlan
 from coordinator.core.point_of_no_return import has_passed
+from coordinator.core.refusals import refuse, refuse_ended
 from coordinator.core.state import SagaState
 from coordinator.core.values import Code, Failure, IncidentKind, Instant, SagaStatus, TurnBackCause
 
@@ -19,7 +21,7 @@ def decide_cancel(plan: SagaPlan, state: SagaState, cancel: Cancel, now: Instant
         return ()  # turning back already
     if has_passed(plan, state):
         message = f"saga {state.saga_id} cannot be cancelled: it has passed its point of no return and only goes forward"
-        raise CommandRefusedError(state.saga_id, _status(state), Refusal.NO_RETURN, message)
+        refuse(state, Refusal.NO_RETURN, message)
     failure = Failure(Code.CANCELLED, cancel.reason or "cancelled")
     return turn_back(plan, state, now, cause=TurnBackCause.CANCELLED, failure=failure, actor=cancel.actor)
 
@@ -29,7 +31,7 @@ def decide_pause(state: SagaState, pause: Pause) -> tuple[Fact, ...]:
     refuse_ended(state, "paused")
     if state.status is SagaStatus.FAILED:
         message = f"saga {state.saga_id} cannot be paused: it is FAILED, nothing of it moves until a person retries or resolves a step"
-        raise CommandRefusedError(state.saga_id, state.status, Refusal.SAGA_STATUS, message)
+        refuse(state, Refusal.SAGA_STATUS, message)
     return () if state.paused is not None else (SagaPaused(reason=pause.reason, actor=pause.actor),)
 
 
@@ -44,7 +46,7 @@ def decide_terminate(state: SagaState, terminate: Terminate) -> tuple[Fact, ...]
     if state.terminated is not None:
         return ()
     refuse_ended(state, "terminated")
-    return (SagaTerminated(reason=terminate.reason, actor=terminate.actor), *close_incidents(state))
+    return (SagaTerminated(reason=terminate.reason, actor=terminate.actor), *closed(state, lambda incident: True))
 
 
 def decide_acknowledgement(state: SagaState, acknowledge: Acknowledge) -> tuple[Fact, ...]:
@@ -52,31 +54,11 @@ def decide_acknowledgement(state: SagaState, acknowledge: Acknowledge) -> tuple[
     incident = next((one for one in state.incidents if one.fact.id == acknowledge.incident_id), None)
     if incident is None:
         message = f"saga {state.saga_id} has no incident {acknowledge.incident_id}"
-        raise CommandRefusedError(state.saga_id, _status(state), Refusal.NO_SUCH_INCIDENT, message)
+        refuse(state, Refusal.NO_SUCH_INCIDENT, message)
     if incident.closed_at is not None:
         return ()
     if incident.fact.kind is not IncidentKind.LATE_OUTCOME:
         words = "it is closed by what you do about it: retry or resolve the step, or cancel or terminate the saga"
         message = f"incident {incident.fact.id} of saga {state.saga_id} is {incident.fact.kind.name}; {words}"
-        raise CommandRefusedError(state.saga_id, _status(state), Refusal.SAGA_STATUS, message)
+        refuse(state, Refusal.SAGA_STATUS, message)
     return (IncidentClosed(id=incident.fact.id, reason=acknowledge.reason, actor=acknowledge.actor),)
-
-
-def close_incidents(state: SagaState) -> tuple[Fact, ...]:
-    """No person is needed any more, for anything."""
-    return tuple(IncidentClosed(id=incident.fact.id) for incident in state.incidents if incident.closed_at is None)
-
-
-def refuse_ended(state: SagaState, command: str) -> None:
-    """Raises CommandRefusedError if the outcome of the saga is final."""
-    if not state.has_ended:
-        return
-    status = _status(state)
-    found = f"terminated by {state.terminated.actor or 'somebody'}" if state.terminated is not None else status.name
-    message = f"saga {state.saga_id} cannot be {command}: it is {found}"
-    raise CommandRefusedError(state.saga_id, status, Refusal.SAGA_ENDED, message)
-
-
-def _status(state: SagaState) -> SagaStatus:
-    assert state.status is not None, "only a saga that exists is commanded"
-    return state.status

@@ -12,6 +12,7 @@ from coordinator.core.completion import decide_completion, decide_heartbeat
 from coordinator.core.control import decide_acknowledgement, decide_cancel, decide_pause, decide_resume, decide_terminate
 from coordinator.core.events import Event, Fact, IncidentOpened, Reached, SagaBegan, SagaCompleted, SagaFailed, SagaRecovered, SagaStarted
 from coordinator.core.forward import decide_execution_reply, decide_expired_acceptances, decide_silence
+from coordinator.core.incidents import opened
 from coordinator.core.inputs import (
     Acknowledge,
     Cancel,
@@ -44,7 +45,6 @@ from coordinator.core.values import (
     IncidentKind,
     Instant,
     SagaStatus,
-    StepId,
     StepKind,
     StepStatus,
     TurnBackCause,
@@ -195,11 +195,7 @@ def _incident(state: SagaState, step: StepState, kind: IncidentKind | None = Non
     elif kind is None:
         kind = IncidentKind.STEP_REJECTED if step.status is StepStatus.REJECTED else IncidentKind.STEP_EXHAUSTED
     assert step.failure is not None, "what came to rest without success has a reason"
-    return _opened(state, kind, step.plan.id, step.failure)
-
-
-def _opened(state: SagaState, kind: IncidentKind, step_id: StepId | None, failure: Failure) -> IncidentOpened:
-    return IncidentOpened(id=len(state.incidents) + 1, kind=kind, step_id=step_id, failure=failure)
+    return opened(state, kind, step.plan.id, step.failure)
 
 
 def _decide_completion(plan: SagaPlan, state: SagaState) -> tuple[Fact, ...]:
@@ -212,7 +208,7 @@ def _decide_completion(plan: SagaPlan, state: SagaState) -> tuple[Fact, ...]:
         return (SagaCompleted(output=plan.output(state)),)
     except ExpressionError as error:
         failure = Failure(Code.INVALID_ARGUMENT, str(error))
-        return (_opened(state, IncidentKind.EXPRESSION_FAILED, None, failure),)
+        return (opened(state, IncidentKind.EXPRESSION_FAILED, None, failure),)
 
 
 def _decide_hook(state: SagaState) -> tuple[Fact, ...]:
@@ -221,7 +217,7 @@ def _decide_hook(state: SagaState) -> tuple[Fact, ...]:
     if hook is None or not hook.is_at_rest or state.find_open_incident(state.hook_id) is not None:
         return ()
     assert hook.failure is not None, "what came to rest without success has a reason"
-    return (_opened(state, IncidentKind.HOOK_FAILED, state.hook_id, hook.failure),)
+    return (opened(state, IncidentKind.HOOK_FAILED, state.hook_id, hook.failure),)
 
 
 def _decide_start(plan: SagaPlan, state: SagaState, start: Start, now: Instant) -> tuple[Fact, ...]:

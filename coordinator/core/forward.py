@@ -4,18 +4,18 @@ from coordinator.core.attempts import failed_attempt, is_owed, next_attempt_at
 from coordinator.core.events import (
     AttemptFailed,
     Fact,
-    IncidentOpened,
     StepAccepted,
     StepRejected,
     StepSucceeded,
     StepUnknown,
 )
+from coordinator.core.incidents import opened
 from coordinator.core.inputs import Accepted, KeyExpired, Mismatched, Rejected, Replied, Succeeded
 from coordinator.core.late import late_outcome
 from coordinator.core.pending import execution_limit
 from coordinator.core.plan import SagaPlan
 from coordinator.core.point_of_no_return import goes_forward_only
-from coordinator.core.state import CallState, SagaState, StepState
+from coordinator.core.state import QUIET_GRACE_US, CallState, SagaState, StepState
 from coordinator.core.values import (
     AttemptKey,
     AttemptOutcome,
@@ -95,10 +95,7 @@ def _mismatched(state: SagaState, step: StepState, reply: Replied, outcome: Mism
     rest = _rest(reply, outcome.failure, may_have_effect=step.in_doubt)
     if state.status is SagaStatus.COMPENSATING or step.plan.kind is StepKind.BEST_EFFORT:
         return (rest,)  # nobody waits for it any more, or anybody goes on without it
-    incident = IncidentOpened(
-        id=len(state.incidents) + 1, kind=IncidentKind.TYPE_MISMATCH, step_id=reply.attempt.step_id, failure=outcome.failure
-    )
-    return (rest, incident)
+    return (rest, opened(state, IncidentKind.TYPE_MISMATCH, reply.attempt.step_id, outcome.failure))
 
 
 def _after_failed_attempt(plan: SagaPlan, state: SagaState, step: StepState, call: CallState, reply: Replied, now: Instant) -> Fact:
@@ -142,7 +139,7 @@ def decide_silence(plan: SagaPlan, state: SagaState) -> tuple[Fact, ...]:
     return tuple(facts)
 
 
-def quiet_at(plan: SagaPlan, state: SagaState, now: Instant, *, grace_us: int) -> Instant:
+def quiet_at(plan: SagaPlan, state: SagaState, now: Instant) -> Instant:
     """When no attempt that may be in flight now can still be under way, if the saga turns back now (R12).
 
     When each attempt was sent is not recorded (R29), but it was before now, so that its deadline is at most its timeout away; and no call
@@ -156,5 +153,5 @@ def quiet_at(plan: SagaPlan, state: SagaState, now: Instant, *, grace_us: int) -
         has_first_policy = step.plan is step_plan  # else the call may have been made under another limit
         timeout_at, limit_at = now + step.longest_call_us, execution_limit(plan, state, step, call) if has_first_policy else None
         ends_at = timeout_at if limit_at is None else min(timeout_at, limit_at)
-        latest = Instant(max(latest, max(ends_at, now) + grace_us))
+        latest = Instant(max(latest, max(ends_at, now) + QUIET_GRACE_US))
     return latest

@@ -3,7 +3,8 @@
 from typing import Final
 
 from coordinator.core.attempts import failed_attempt
-from coordinator.core.events import Fact, IncidentOpened, LateOutcome
+from coordinator.core.events import Fact, LateOutcome
+from coordinator.core.incidents import opened
 from coordinator.core.inputs import Compensated, Rejected, Replied, ResolvedRejected, ResolvedSkipped, ResolvedSucceeded, Succeeded
 from coordinator.core.state import SagaState, StepState
 from coordinator.core.values import AttemptKey, Code, Direction, Failure, IncidentKind, Instant, Payload
@@ -43,8 +44,7 @@ def record_late(
     if contradiction is None:
         return (late,)
     failure = Failure(Code.FAILED_PRECONDITION, contradiction)
-    kind = IncidentKind.LATE_OUTCOME
-    return (late, IncidentOpened(id=len(state.incidents) + 1, kind=kind, step_id=attempt.step_id, failure=failure))
+    return (late, opened(state, IncidentKind.LATE_OUTCOME, attempt.step_id, failure))
 
 
 def _find_contradiction(step: StepState, said: Payload | Failure | None, *, is_refusal: bool) -> str | None:

@@ -1,10 +1,10 @@
 """What a person may do to a step that is stuck: have it tried again, say how it ended, change how it is repeated (R1, R17)."""
 
-from typing import Final, NoReturn
+from typing import Final
 
-from coordinator.core.control import refuse_ended
-from coordinator.core.errors import CommandRefusedError, Refusal
+from coordinator.core.errors import Refusal
 from coordinator.core.events import Fact, IncidentClosed, OutputResolved, StepPolicyChanged, StepResolved, StepRetried
+from coordinator.core.incidents import closed
 from coordinator.core.inputs import (
     ChangePolicy,
     Resolution,
@@ -17,6 +17,7 @@ from coordinator.core.inputs import (
 )
 from coordinator.core.plan import SagaPlan
 from coordinator.core.point_of_no_return import has_passed
+from coordinator.core.refusals import refuse, refuse_ended
 from coordinator.core.state import SagaState, StepState
 from coordinator.core.values import Direction, IncidentKind, Instant, SagaStatus, StepId, StepKind, StepStatus
 
@@ -33,14 +34,14 @@ def decide_retry(plan: SagaPlan, state: SagaState, retry: RetryStep, now: Instan
     _refuse_under_way(state, step, now)
     _refuse_unless_forward(state, step)
     if step.status not in (StepStatus.EXECUTING, StepStatus.REJECTED, StepStatus.UNKNOWN):
-        _refuse(state, Refusal.STEP_STATUS, f"step {retry.step_id!r} is {step.status.name}; only one that failed can be tried again")
+        refuse(state, Refusal.STEP_STATUS, f"step {retry.step_id!r} is {step.status.name}; only one that failed can be tried again")
     if step.execute is None and retry.input is None:
         message = f"step {retry.step_id!r} was not executed because its expression failed, which it would again; give it an input"
-        _refuse(state, Refusal.STEP_STATUS, message)
+        refuse(state, Refusal.STEP_STATUS, message)
     had_no_effect = step.status is StepStatus.REJECTED or (step.status is StepStatus.EXECUTING and not step.in_doubt)
     if retry.input is not None and not had_no_effect:
         message = f"step {retry.step_id!r} may have taken effect with the input that it has; another one would be another business"
-        _refuse(state, Refusal.INPUT_FIXED, message)
+        refuse(state, Refusal.INPUT_FIXED, message)
     round_ = step.execute.round if step.execute is not None else 0
     is_new = step.status is StepStatus.REJECTED or retry.input is not None
     return (
@@ -52,7 +53,7 @@ def decide_retry(plan: SagaPlan, state: SagaState, retry: RetryStep, now: Instan
             reason=retry.reason,
             actor=retry.actor,
         ),
-        *_closed(state, retry.step_id),
+        *closed(state, lambda incident: incident.step_id == retry.step_id),
     )
 
 
@@ -60,12 +61,12 @@ def _retry_compensation(state: SagaState, step: StepState, retry: RetryStep, now
     call = step.compensate
     assert call is not None, "a step whose compensation was due has a call"
     if retry.input is not None:
-        _refuse(state, Refusal.INPUT_FIXED, f"step {retry.step_id!r} is being undone: it is undone with the input that it was done with")
+        refuse(state, Refusal.INPUT_FIXED, f"step {retry.step_id!r} is being undone: it is undone with the input that it was done with")
     _refuse_under_way(state, step, now)
     retried = StepRetried(
         step_id=retry.step_id, direction=Direction.COMPENSATE, round=call.round, input=None, reason=retry.reason, actor=retry.actor
     )
-    return (retried, *_closed(state, retry.step_id))
+    return (retried, *closed(state, lambda incident: incident.step_id == retry.step_id))
 
 
 def decide_resolution(plan: SagaPlan, state: SagaState, resolve: ResolveStep, now: Instant) -> tuple[Fact, ...]:
@@ -74,40 +75,40 @@ def decide_resolution(plan: SagaPlan, state: SagaState, resolve: ResolveStep, no
     _refuse_under_way(state, step, now)
     resolution = resolve.resolution
     if isinstance(resolution, ResolvedSucceeded) and (problem := step.plan.check_output(resolution.output)):
-        _refuse(state, Refusal.TYPE_MISMATCH, f"step {resolve.step_id!r} cannot have succeeded so: {problem}")
+        refuse(state, Refusal.TYPE_MISMATCH, f"step {resolve.step_id!r} cannot have succeeded so: {problem}")
     if state.cause is None or step is state.hook:
         _check_forward_resolution(plan, state, step, resolution)
     else:
         _check_backward_resolution(state, step, resolution)
     resolved = StepResolved(step_id=resolve.step_id, resolution=resolution, reason=resolve.reason, actor=resolve.actor)
-    return (resolved, *_closed(state, resolve.step_id))
+    return (resolved, *closed(state, lambda incident: incident.step_id == resolve.step_id))
 
 
 def _check_forward_resolution(plan: SagaPlan, state: SagaState, step: StepState, resolution: Resolution) -> None:
     step_id = step.plan.id
     is_done = step.is_at_rest and step.plan.kind is StepKind.BEST_EFFORT
     if step.status not in (StepStatus.EXECUTING, StepStatus.REJECTED, StepStatus.UNKNOWN) or is_done:
-        _refuse(state, Refusal.STEP_STATUS, f"step {step_id!r} is {step.status.name}, which nobody has to resolve")
+        refuse(state, Refusal.STEP_STATUS, f"step {step_id!r} is {step.status.name}, which nobody has to resolve")
     if isinstance(resolution, ResolvedSucceeded) and step.execute is None and step.plan.is_compensated:
         words = "it was never executed, so that there would be no key to undo it by; retry it with an input"
-        _refuse(state, Refusal.STEP_STATUS, f"step {step_id!r} cannot have succeeded: {words}")
+        refuse(state, Refusal.STEP_STATUS, f"step {step_id!r} cannot have succeeded: {words}")
     if isinstance(resolution, ResolvedCompensated):
-        _refuse(state, Refusal.STEP_STATUS, f"step {step_id!r} cannot be undone already: the saga has not turned back; cancel it first")
+        refuse(state, Refusal.STEP_STATUS, f"step {step_id!r} cannot be undone already: the saga has not turned back; cancel it first")
     if isinstance(resolution, ResolvedRejected):
         if step is state.hook:
             words = "rejecting it changes nothing; resolve it as skipped or succeeded"
-            _refuse(state, Refusal.STEP_STATUS, f"step {step_id!r} is a hook: {words}")
+            refuse(state, Refusal.STEP_STATUS, f"step {step_id!r} is a hook: {words}")
         if has_passed(plan, state) and step.plan.kind is not StepKind.BEST_EFFORT:
             words = "it has passed its point of no return; resolve the step as skipped or succeeded"
-            _refuse(state, Refusal.NO_RETURN, f"step {step_id!r} cannot make saga {state.saga_id} turn back: {words}")
+            refuse(state, Refusal.NO_RETURN, f"step {step_id!r} cannot make saga {state.saga_id} turn back: {words}")
 
 
 def _check_backward_resolution(state: SagaState, step: StepState, resolution: Resolution) -> None:
     step_id = step.plan.id
     if step.status not in (StepStatus.UNKNOWN, StepStatus.COMPENSATING, StepStatus.COMPENSATION_FAILED):
-        _refuse(state, Refusal.STEP_STATUS, f"step {step_id!r} is {step.status.name}, which nobody has to resolve")
+        refuse(state, Refusal.STEP_STATUS, f"step {step_id!r} is {step.status.name}, which nobody has to resolve")
     if step.output is not None and not isinstance(resolution, ResolvedCompensated):
-        _refuse(state, Refusal.STEP_STATUS, f"step {step_id!r} is known to have taken effect; it can only be resolved as compensated")
+        refuse(state, Refusal.STEP_STATUS, f"step {step_id!r} is known to have taken effect; it can only be resolved as compensated")
 
 
 def decide_policy_change(plan: SagaPlan, state: SagaState, command: ChangePolicy) -> tuple[Fact, ...]:
@@ -121,9 +122,9 @@ def decide_output(plan: SagaPlan, state: SagaState, resolve: ResolveOutput) -> t
     refuse_ended(state, "given an output")
     incident = state.find_open_incident(None, IncidentKind.EXPRESSION_FAILED)
     if incident is None:
-        _refuse(state, Refusal.SAGA_STATUS, f"the output of saga {state.saga_id} needs nobody: its expression has not failed")
+        refuse(state, Refusal.SAGA_STATUS, f"the output of saga {state.saga_id} needs nobody: its expression has not failed")
     if problem := plan.check_saga_output(resolve.output):
-        _refuse(state, Refusal.TYPE_MISMATCH, f"saga {state.saga_id} cannot return that: {problem}")
+        refuse(state, Refusal.TYPE_MISMATCH, f"saga {state.saga_id} cannot return that: {problem}")
     resolved = OutputResolved(output=resolve.output, reason=resolve.reason, actor=resolve.actor)
     return (resolved, IncidentClosed(id=incident.fact.id))
 
@@ -133,7 +134,7 @@ def _step_of(plan: SagaPlan, state: SagaState, step_id: StepId, command: str) ->
     step = state.step(plan, step_id)
     if step is None:
         known = ", ".join(one.id for one in plan.steps)
-        _refuse(state, Refusal.NO_SUCH_STEP, f"saga {state.saga_id} has no step {step_id!r}; it has: {known}")
+        refuse(state, Refusal.NO_SUCH_STEP, f"saga {state.saga_id} has no step {step_id!r}; it has: {known}")
     if step is not state.hook:
         refuse_ended(state, command)
     return step
@@ -146,38 +147,24 @@ def _refuse_under_way(state: SagaState, step: StepState, now: Instant) -> None:
             continue
         if call.may_be_unheard(now) and step.status in _UNSETTLED:  # nobody hears what becomes of that call (R12)
             words = "a call that was made before the coordinator was restarted may still be at work; wait until its time is over"
-            _refuse(state, Refusal.UNDER_WAY, f"step {step.plan.id!r}: {words}")
+            refuse(state, Refusal.UNDER_WAY, f"step {step.plan.id!r}: {words}")
         if step.status is status and state.may_be_under_way(step, call, now):
-            _refuse(state, Refusal.UNDER_WAY, f"an attempt of step {step.plan.id!r} is under way; wait for its end")
+            refuse(state, Refusal.UNDER_WAY, f"an attempt of step {step.plan.id!r} is under way; wait for its end")
     if step.early is not None:
         message = f"step {step.plan.id!r} was completed by its participant; that counts when its call has come to rest; wait for it"
-        _refuse(state, Refusal.UNDER_WAY, message)
+        refuse(state, Refusal.UNDER_WAY, message)
     if step.status is StepStatus.ACCEPTED:
         message = f"step {step.plan.id!r} was accepted and may still be completed by its participant; wait until its time is over"
-        _refuse(state, Refusal.UNDER_WAY, message)
+        refuse(state, Refusal.UNDER_WAY, message)
 
 
 def _refuse_unless_forward(state: SagaState, step: StepState) -> None:
     if step is state.hook:
         return
     if state.cause is not None:
-        _refuse(state, Refusal.SAGA_STATUS, f"saga {state.saga_id} has turned back: it executes nothing any more")
+        refuse(state, Refusal.SAGA_STATUS, f"saga {state.saga_id} has turned back: it executes nothing any more")
     if step.is_at_rest and step.plan.kind is StepKind.BEST_EFFORT:
         message = f"step {step.plan.id!r} is BEST_EFFORT: the saga has gone on without it"
-        _refuse(state, Refusal.STEP_STATUS, message)
+        refuse(state, Refusal.STEP_STATUS, message)
     if state.status not in (SagaStatus.RUNNING, SagaStatus.FAILED):
-        _refuse(state, Refusal.SAGA_STATUS, f"saga {state.saga_id} has not begun")
-
-
-def _closed(state: SagaState, step_id: StepId) -> tuple[Fact, ...]:
-    """A person has acted upon what was open about the step."""
-    return tuple(
-        IncidentClosed(id=incident.fact.id)
-        for incident in state.incidents
-        if incident.closed_at is None and incident.fact.step_id == step_id
-    )
-
-
-def _refuse(state: SagaState, refusal: Refusal, message: str) -> NoReturn:
-    assert state.status is not None, "only a saga that exists is commanded"
-    raise CommandRefusedError(state.saga_id, state.status, refusal, message)
+        refuse(state, Refusal.SAGA_STATUS, f"saga {state.saga_id} has not begun")

@@ -18,7 +18,7 @@ from coordinator.cli.checking import check, diff
 from coordinator.cli.definition_diff import Side, compare_definitions
 from coordinator.cli.definition_file import FoundDefinition, find_definitions
 from participant_sdk.definitions import expressions, graph, policies, rules
-from tests.documents import ROOT, between
+from tests.documents import ROOT, between, with_part
 
 DOCUMENT = ROOT / "docs" / "definitions.md"
 NOBODY = "127.0.0.1:1"
@@ -60,16 +60,6 @@ def _with_changes(text: str, changes: str) -> str:
     return text
 
 
-def _rewritten(made: str, old: str) -> str:
-    """The document with one of its generated parts as it should be; written only when asked for."""
-    text = DOCUMENT.read_text()
-    assert text.count(old) == 1
-    wanted = text.replace(old, made)
-    if os.environ.get("UPDATE_DOCS"):
-        DOCUMENT.write_text(wanted)
-    return wanted
-
-
 def _the(file: str) -> FoundDefinition:
     (found,) = find_definitions(file, None)
     return found
@@ -97,14 +87,18 @@ def test_command_prints_what_the_document_shows(folder: Path, index: int) -> Non
     result = CliRunner().invoke(saga, arguments.split(), env={"SAGA_ADDRESS": NOBODY})
     shown = "\n".join(line.rstrip() for line in result.output.splitlines()).replace(NOBODY, "127.0.0.1:7700") + "\n"
     block = f"```console\n$ saga {arguments}\n"
-    assert _rewritten(f"{block}{shown}```", f"{block}{printed}```") == DOCUMENT.read_text(), "run the tests once with UPDATE_DOCS=1"
+    assert with_part(DOCUMENT, f"{block}{shown}```", old=f"{block}{printed}```") == DOCUMENT.read_text(), (
+        "run the tests once with UPDATE_DOCS=1"
+    )
 
 
 def test_picture_is_that_of_its_definition(folder: Path) -> None:
     ((file, drawn),) = PICTURE.findall(DOCUMENT.read_text())
     result = CliRunner().invoke(check, [file, "--mermaid"])
     block = f"<!-- picture: {file} -->\n```mermaid\n"
-    assert _rewritten(f"{block}{result.output}```", f"{block}{drawn}```") == DOCUMENT.read_text(), "run the tests once with UPDATE_DOCS=1"
+    assert with_part(DOCUMENT, f"{block}{result.output}```", old=f"{block}{drawn}```") == DOCUMENT.read_text(), (
+        "run the tests once with UPDATE_DOCS=1"
+    )
 
 
 def _expressions() -> list[str]:

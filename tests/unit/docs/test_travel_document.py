@@ -4,7 +4,6 @@ UPDATE_DOCS=1 writes again what commands print, and the picture.
 """
 
 import ast
-import os
 import re
 import shutil
 from pathlib import Path
@@ -18,7 +17,7 @@ from coordinator.cli.checking import check
 from coordinator.cli.definition_diff import Side, compare_definitions
 from coordinator.cli.definition_file import FoundDefinition, find_definitions
 from examples.travel.book_trip import book_trip, weekend
-from tests.documents import ROOT
+from tests.documents import ROOT, with_part
 from travel.v1.travel_pb2 import CABIN_BUSINESS, BookTrip
 
 DOCUMENT = ROOT / "docs" / "travel.md"
@@ -70,14 +69,16 @@ def test_command_prints_what_the_document_shows(tmp_path: Path, monkeypatch: pyt
     result = CliRunner().invoke(saga, arguments.split())
     shown = "\n".join(line.rstrip() for line in result.output.splitlines()) + "\n"
     block = f"```console\n$ saga {arguments}\n"
-    assert _rewritten(f"{block}{shown}```", f"{block}{printed}```") == DOCUMENT.read_text(), "run the tests once with UPDATE_DOCS=1"
+    assert with_part(DOCUMENT, f"{block}{shown}```", old=f"{block}{printed}```") == DOCUMENT.read_text(), (
+        "run the tests once with UPDATE_DOCS=1"
+    )
 
 
 def test_picture_is_that_of_the_definition() -> None:
     ((head, drawn),) = PICTURE.findall(DOCUMENT.read_text())
     result = CliRunner().invoke(check, [str(TRAVEL / "book_trip.yaml"), "--mermaid"])
     made = result.output.rstrip("\n") + "\n"
-    assert _rewritten(f"{head}{made}```", f"{head}{drawn}```") == DOCUMENT.read_text(), "run the tests once with UPDATE_DOCS=1"
+    assert with_part(DOCUMENT, f"{head}{made}```", old=f"{head}{drawn}```") == DOCUMENT.read_text(), "run the tests once with UPDATE_DOCS=1"
 
 
 def test_table_names_every_test_of_a_trip() -> None:
@@ -100,13 +101,3 @@ def _with_mistakes(text: str) -> str:
         assert text.count(right) == 1, f"{right!r} is there once"
         text = text.replace(right, wrong)
     return text
-
-
-def _rewritten(made: str, old: str) -> str:
-    """The document with one of its generated parts as it should be; written only when asked for."""
-    text = DOCUMENT.read_text()
-    assert text.count(old) == 1
-    wanted = text.replace(old, made)
-    if os.environ.get("UPDATE_DOCS"):
-        DOCUMENT.write_text(wanted)
-    return wanted
