@@ -9,6 +9,7 @@ from participant_sdk.definitions.flow import Copy, Flow, check_flow
 from participant_sdk.definitions.graph import ancestors_of
 from participant_sdk.definitions.rules import find_problems, judge_definition
 from saga.v1 import saga_pb2
+from tests.processes import python_environment
 from tests.unit.definitions.travel_messages import travel_types
 
 TRIP, BOOKED, LEG = "travel.v1.Trip", "travel.v1.Booked", "travel.v1.Leg"
@@ -243,5 +244,7 @@ print(can_check_expressions(), [problem.field for problem in find_problems(made,
 
 
 def test_without_the_library_names_are_checked_and_expressions_are_left_to_the_coordinator() -> None:
-    ran = subprocess.run([sys.executable, "-c", WITHOUT_LIBRARY], capture_output=True, text=True, timeout=60, check=False)
+    ran = subprocess.run(
+        [sys.executable, "-c", WITHOUT_LIBRARY], env=python_environment(), capture_output=True, text=True, timeout=60, check=False
+    )
     assert ran.stdout.strip() == "False ['definition.steps[1].input', 'definition.steps[2].input']", ran.stderr
