@@ -16,7 +16,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
-from coordinator.bootstrap import OpenedJournal, open_sql_journal, serve
+from coordinator.bootstrap import OpenedJournal, Surroundings, open_sql_journal, serve
 from coordinator.core.values import Failure
 from coordinator.engine.ports import Append, Appended, Clock, JournalListener
 from coordinator.settings import Settings
@@ -85,4 +85,4 @@ if __name__ == "__main__":
     _shift_clock(float(os.environ.get("CLOCK_SHIFT_S", "0")))
     arguments = dict(zip(sys.argv[2::2], sys.argv[3::2], strict=True))
     settings = Settings(address=arguments["--address"], database=f"sqlite+aiosqlite:///{arguments['--database']}")
-    sys.exit(asyncio.run(serve(settings, open_journal=_open)))
+    sys.exit(asyncio.run(serve(settings, surroundings=Surroundings(open_journal=_open))))

@@ -5,17 +5,19 @@ from typing import Unpack
 
 from google.protobuf.wrappers_pb2 import StringValue
 
-from participant_sdk import RetryPolicy, Saga
+from participant_sdk import RetryPolicy, Saga, StepDefaults
 from participant_sdk.builder import StepOptions
 from tests.participants import Bookkeeper
 
 QUICK = RetryPolicy(initial_backoff=timedelta(milliseconds=20), max_backoff=timedelta(milliseconds=100))
 """Retries that do not make tests wait."""
+SHORT_ATTEMPTS = StepDefaults(attempt_timeout=timedelta(seconds=3))
+"""Whoever turns back after a crash waits for the end of the calls that nobody has heard of since (R12)."""
 
 
 def three_steps(name: str = "three-steps") -> Saga[StringValue]:
     """first, second, third of the bookkeeper, one after the other; the third can refuse."""
-    saga = Saga(name, input=StringValue)
+    saga = Saga(name, input=StringValue, defaults=SHORT_ATTEMPTS)
     for step in (Bookkeeper.first, Bookkeeper.second, Bookkeeper.third):
         saga.step(step, execute_retry=QUICK, compensate_retry=QUICK)
     return saga

@@ -19,7 +19,6 @@ from participant_sdk import (
     Participant,
     ParticipantServer,
     Rejected,
-    RetryPolicy,
     Saga,
     SagaClient,
     SagaHandle,
@@ -31,12 +30,11 @@ from participant_sdk import (
 from participant_sdk.builder import StepOptions
 from participant_sdk.client import StartOptions
 from saga.v1 import coordinator_pb2, coordinator_pb2_grpc, participant_pb2, participant_pb2_grpc, saga_pb2
+from tests.integration.definitions import QUICK, SHORT_ATTEMPTS
 from tests.participants import books, ledger
 
 TIME_LIMIT: Final = timedelta(seconds=60)
 """Of whatever a test waits for."""
-QUICK: Final = RetryPolicy(initial_backoff=timedelta(milliseconds=20), max_backoff=timedelta(milliseconds=100))
-"""Retries that do not make tests wait."""
 LATER: Final = timedelta(seconds=30)
 """For which an accepted step waits, where it is not about that."""
 
@@ -298,15 +296,14 @@ async def open_stand(directory: Path, coordinator: str) -> AsyncIterator[Stand]:
 
 
 def saga_of(name: str) -> Saga[StringValue]:
-    return Saga(name, input=StringValue)
+    return Saga(name, input=StringValue, defaults=SHORT_ATTEMPTS)
 
 
 def with_question(name: str = "with-question") -> Saga[StringValue]:
     """take, ask, then another take: everything can be undone."""
     saga = saga_of(name)
     saga.step(Desk.take, id="first", execute_retry=QUICK, compensate_retry=QUICK)
-    # Short, because whoever turns back after a crash waits for the end of the call that nobody has heard of since (R12).
-    saga.step(Desk.ask, saga.input, attempt_timeout=timedelta(seconds=3), execute_retry=QUICK, compensate_retry=QUICK)
+    saga.step(Desk.ask, saga.input, execute_retry=QUICK, compensate_retry=QUICK)
     saga.step(Desk.take, saga.input, id="last", execute_retry=QUICK, compensate_retry=QUICK)
     return saga
 

@@ -34,8 +34,8 @@ from participant_sdk.completion_token import read_token, write_token
 from participant_sdk.testing import completion_token
 from saga.v1 import participant_pb2, saga_pb2
 from tests.integration.conftest import Running
+from tests.integration.definitions import QUICK
 from tests.integration.desk import (
-    QUICK,
     TIME_LIMIT,
     Context,
     Desk,

@@ -11,6 +11,7 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from coordinator.api import ApiServer
 from coordinator.api.parts import ServiceParts
+from coordinator.api.server import make_server
 from coordinator.core.values import SagaStatus
 from participant_sdk.rpc_errors import error_reason, from_rpc_error
 from saga.v1 import coordinator_pb2, coordinator_pb2_grpc, operator_pb2, operator_pb2_grpc, participant_pb2, saga_pb2
@@ -55,7 +56,7 @@ async def served() -> AsyncIterator[Served]:
             payload_bytes_max=PAYLOAD_BYTES_MAX,
             trace_sample_ratio=0.0,
         )
-        server = ApiServer(parts=parts, address="127.0.0.1:0")
+        server = ApiServer(parts=parts, address="127.0.0.1:0", server=make_server())
         await server.start()
         try:
             async with grpc.aio.insecure_channel(server.address) as channel:

@@ -12,8 +12,8 @@ from participant_sdk import RetryPolicy, SagaAlreadyEnded, SagaHandle, StepKind,
 from participant_sdk.client import PointOfNoReturnPassed, Resolution, SagaSelection, SelectionGrew
 from saga.v1 import operator_pb2, saga_pb2
 from tests.integration.conftest import Running
+from tests.integration.definitions import QUICK
 from tests.integration.desk import (
-    QUICK,
     TIME_LIMIT,
     Desk,
     Held,

@@ -15,8 +15,8 @@ from participant_sdk.builder import StepOptions
 from participant_sdk.client import NotNow, PointOfNoReturnPassed, Resolution
 from saga.v1 import participant_pb2, saga_pb2
 from tests.integration.conftest import Running
+from tests.integration.definitions import QUICK
 from tests.integration.desk import (
-    QUICK,
     TIME_LIMIT,
     Context,
     Desk,

@@ -13,8 +13,8 @@ from participant_sdk import InvalidRequest, Saga, SagaAlreadyEnded, StepKind, St
 from participant_sdk.client import AttemptUnderWay, NotNow, Resolution
 from saga.v1 import coordinator_pb2, saga_pb2
 from tests.integration.conftest import Running
+from tests.integration.definitions import QUICK
 from tests.integration.desk import (
-    QUICK,
     TIME_LIMIT,
     Desk,
     Held,

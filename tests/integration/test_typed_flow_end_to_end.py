@@ -11,8 +11,8 @@ from participant_sdk import InvalidRequest, Saga, SagaHandle, StepKind, output_o
 from participant_sdk.client import NotNow, Resolution
 from saga.v1 import coordinator_pb2, operator_pb2, participant_pb2, saga_pb2
 from tests.integration.conftest import Running
+from tests.integration.definitions import QUICK
 from tests.integration.desk import (
-    QUICK,
     TIME_LIMIT,
     Desk,
     Held,
