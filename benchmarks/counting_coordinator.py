@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from coordinator.bootstrap import OpenedJournal, open_sql_journal, serve
+from coordinator.bootstrap import OpenedJournal, Surroundings, open_sql_journal, serve
 from coordinator.core.values import Failure
 from coordinator.engine.ports import Appended, Clock, JournalListener
 from coordinator.settings import Settings
@@ -60,4 +60,4 @@ async def _open(url: str, clock: Clock) -> AsyncIterator[OpenedJournal]:
 
 if __name__ == "__main__":
     settings = Settings(address=sys.argv[1], database=f"sqlite+aiosqlite:///{sys.argv[2]}", log_level="warning")
-    sys.exit(asyncio.run(serve(settings, open_journal=_open)))
+    sys.exit(asyncio.run(serve(settings, surroundings=Surroundings(open_journal=_open))))

@@ -6,15 +6,19 @@ import logging
 import signal
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
 from typing import Final, Protocol
+
+import grpc
 
 from coordinator.api import ApiServer
 from coordinator.api.parts import ServiceParts
-from coordinator.api.server import AddressInUseError
+from coordinator.api.server import AddressInUseError, make_server
 from coordinator.catalog import DefinitionCatalog
 from coordinator.codec.completion_tokens import SECRET_NAME, CompletionTokens, new_secret
 from coordinator.core.values import Failure
 from coordinator.dispatcher import GrpcDispatcher, ParticipantDirectory, ParticipantRegistry
+from coordinator.dispatcher.channels import Channels, OpenChannel, open_channel
 from coordinator.engine.clock import SystemClock
 from coordinator.engine.engine import Engine
 from coordinator.engine.ports import Clock, Journal, JournalListener, JournalUnavailableError
@@ -50,6 +54,23 @@ async def open_sql_journal(url: str, clock: Clock) -> AsyncIterator[OpenedJourna
         yield journal
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Surroundings:
+    """What a coordinator stands on. Tests and simulations bring their own."""
+
+    make_clock: Callable[[asyncio.AbstractEventLoop], Clock] = SystemClock
+    """Where time comes from."""
+    open_journal: OpenJournal = open_sql_journal
+    """Where it keeps what it knows."""
+    open_channel: OpenChannel = open_channel
+    """How it reaches participants."""
+    make_server: Callable[[], grpc.aio.Server] = make_server
+    """Where it listens."""
+
+
+REAL_SURROUNDINGS: Final = Surroundings()
+
+
 class Coordinator:
     """A running coordinator. Made by `run_coordinator`; everything in it lives as long as that context."""
 
@@ -83,14 +104,14 @@ class Coordinator:
 
 @contextlib.asynccontextmanager
 async def run_coordinator(
-    settings: Settings, telemetry: Telemetry, *, open_journal: OpenJournal = open_sql_journal
+    settings: Settings, telemetry: Telemetry, *, surroundings: Surroundings = REAL_SURROUNDINGS
 ) -> AsyncIterator[Coordinator]:
     """Opens the journal, takes up what an earlier process left, and listens. On exit everything is drained and closed.
 
     Raises JournalOpenError, JournalUnavailableError or AddressInUseError if it cannot start.
     """
-    clock = SystemClock(asyncio.get_running_loop())
-    async with open_journal(settings.database, clock) as journal:
+    clock = surroundings.make_clock(asyncio.get_running_loop())
+    async with surroundings.open_journal(settings.database, clock) as journal:
         tokens = CompletionTokens(await journal.keep_secret(SECRET_NAME, new_secret()))
         registry = ParticipantRegistry(clock=clock, journal=journal, configured=settings.participant_targets)
         await registry.load()
@@ -100,6 +121,7 @@ async def run_coordinator(
             tokens=tokens,
             limits_of=settings.limits_of,
             payload_bytes_max=settings.payload_bytes_max,
+            channels=Channels(surroundings.open_channel),
         )
         engine = Engine(clock=clock, journal=journal, dispatcher=dispatcher, observers=telemetry.observers)
         dispatcher.listen(engine)
@@ -118,7 +140,7 @@ async def run_coordinator(
             payload_bytes_max=settings.payload_bytes_max,
             trace_sample_ratio=sample_ratio_from_environment(settings.trace_sample_ratio) if telemetry.is_tracing else 0.0,
         )
-        server = ApiServer(parts=parts, address=settings.address)
+        server = ApiServer(parts=parts, address=settings.address, server=surroundings.make_server())
         coordinator = Coordinator(engine=engine, dispatcher=dispatcher, server=server, settings=settings)
         try:
             recovered = await recover_unfinished(engine, journal, catalog)
@@ -131,7 +153,7 @@ async def run_coordinator(
             await asyncio.wait((setting_aside,))
 
 
-async def serve(settings: Settings, *, open_journal: OpenJournal = open_sql_journal) -> int:
+async def serve(settings: Settings, *, surroundings: Surroundings = REAL_SURROUNDINGS) -> int:
     """Runs a coordinator until SIGTERM or SIGINT, or until it may not go on; returns the exit code of the process."""
     configure_logging(settings.log_level, settings.log_format)
     stopped = asyncio.Event()
@@ -139,7 +161,7 @@ async def serve(settings: Settings, *, open_journal: OpenJournal = open_sql_jour
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopped.set)
     try:
-        async with configure_telemetry() as telemetry, run_coordinator(settings, telemetry, open_journal=open_journal) as coordinator:
+        async with configure_telemetry() as telemetry, run_coordinator(settings, telemetry, surroundings=surroundings) as coordinator:
             return await _until_stopped(coordinator, stopped)
     except (JournalOpenError, JournalUnavailableError, AddressInUseError) as error:
         _logger.critical("cannot start: %s", error)

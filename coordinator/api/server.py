@@ -29,6 +29,11 @@ _OPTIONS: Final = (
 )
 
 
+def make_server() -> grpc.aio.Server:
+    """A gRPC server as coordinators use it."""
+    return grpc.aio.server(options=_OPTIONS)
+
+
 class AddressInUseError(Exception):
     """Nothing can listen there."""
 
@@ -36,12 +41,13 @@ class AddressInUseError(Exception):
 class ApiServer:
     """Listens when entered. `stop` refuses what comes, lets answers go out, and ends."""
 
-    def __init__(self, *, parts: ServiceParts, address: str) -> None:
+    def __init__(self, *, parts: ServiceParts, address: str, server: grpc.aio.Server) -> None:
+        """`server`: becomes its own."""
         self._shared = SharedParts(parts)
         self._saga_service = SagaService(parts, self._shared)
         self._operator_service = OperatorService(parts, self._shared)
         self._requested_address = address
-        self._server = grpc.aio.server(options=_OPTIONS)
+        self._server = server
         self._health = health.aio.HealthServicer()
         self.address = address
         """Where it listens; the port is the real one after `start`."""

@@ -1,9 +1,9 @@
 """gRPC channels, one per target, made when first used."""
 
-from collections.abc import Container
+from collections.abc import Callable, Container
 from contextlib import AbstractContextManager
 from types import TracebackType
-from typing import Final
+from typing import Final, TypeAlias
 
 import grpc
 
@@ -27,13 +27,22 @@ CHANNEL_OPTIONS: Final = (
 )
 
 
+OpenChannel: TypeAlias = Callable[[str], grpc.aio.Channel]
+"""Opens a channel to a target. It connects when it is first used."""
+
+
+def open_channel(target: str) -> grpc.aio.Channel:
+    """A channel as coordinators open them."""
+    return grpc.aio.insecure_channel(target, options=CHANNEL_OPTIONS)
+
+
 class _Connection:
     """A channel, the stub on it, and how many calls are under way there. Entered for each of them, several times at once."""
 
     __slots__ = ("channel", "stub", "under_way")
 
-    def __init__(self, target: str) -> None:
-        self.channel = grpc.aio.insecure_channel(target, options=CHANNEL_OPTIONS)
+    def __init__(self, channel: grpc.aio.Channel) -> None:
+        self.channel = channel
         self.stub: participant_pb2_grpc.ParticipantServiceAsyncStub = participant_pb2_grpc.ParticipantServiceStub(self.channel)
         self.under_way = 0
 
@@ -48,14 +57,15 @@ class _Connection:
 class Channels:
     """Owns every channel to a participant."""
 
-    def __init__(self) -> None:
+    def __init__(self, opened_by: OpenChannel = open_channel) -> None:
+        self._open_channel = opened_by
         self._connections: dict[str, _Connection] = {}
 
     def used_for_call(self, target: str) -> "AbstractContextManager[participant_pb2_grpc.ParticipantServiceAsyncStub]":
         """The stub for a target, which is not closed meanwhile; connects when the first call is made."""
         connection = self._connections.get(target)
         if connection is None:
-            connection = self._connections[target] = _Connection(target)
+            connection = self._connections[target] = _Connection(self._open_channel(target))
         return connection
 
     def is_cut_off(self, target: str) -> bool:

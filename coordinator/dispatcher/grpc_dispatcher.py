@@ -56,12 +56,14 @@ class GrpcDispatcher:
         tokens: CompletionTokens,
         limits_of: Callable[[str], ParticipantLimits],
         payload_bytes_max: int,
+        channels: Channels | None = None,
     ) -> None:
+        """`channels`: become its own; None: to wherever gRPC can connect."""
         self._clock = clock
         self._registry = registry
         self._limits_of = limits_of
         self._loop = asyncio.get_running_loop()
-        self._channels = Channels()
+        self._channels = Channels() if channels is None else channels
         self._caller = ParticipantCaller(channels=self._channels, tokens=tokens, payload_bytes_max=payload_bytes_max)
         self._descriptions = Descriptions(clock=clock, registry=registry, channels=self._channels, spawn=self._spawn)
         self._lines: dict[str, _Line] = {}

@@ -1,0 +1,433 @@
+"""gRPC without sockets: servers and channels of one process, over a network whose faults somebody decides.
+
+What is generated from the .proto files works on them as it does on those of grpc.aio, and messages travel as bytes. A call is lost, late,
+doubled or cut as its `Fate` says; a server that crashes cuts the calls that it has.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Final, NoReturn, Protocol, Self, TypeAlias, cast
+
+import grpc
+
+Handler: TypeAlias = Any
+"""What generated code registers: functions to run, to read and to write with, which gRPC types as optional."""
+Metadata: TypeAlias = tuple[tuple[str, str | bytes], ...]
+_NO_METADATA: Final[Metadata] = ()
+_PEER: Final = "unix:in-process"
+_STREAM_MESSAGES_MAX: Final = 16
+"""Messages of a stream that may be on their way at the same time; further ones wait at the server."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fate:
+    """What becomes of one call on its way. Times are seconds."""
+
+    request_delay_s: float = 0.0
+    """How long the request travels."""
+    is_request_lost: bool = False
+    """It never arrives."""
+    reply_delay_s: float = 0.0
+    """How long the reply travels."""
+    is_reply_lost: bool = False
+    """The server did its work, and the caller never hears of it."""
+    repeated_after_s: float | None = None
+    """The request arrives a second time so much later, and nobody hears the second reply; None: it does not."""
+    notices_loss_after_s: float | None = None
+    """When the caller is told that the connection broke (UNAVAILABLE), if something is lost; None: its deadline tells it."""
+    is_cancelled_at_server: bool = True
+    """Whether the server notices that the caller waits no longer; if not, its handler runs on until the deadline of the call."""
+
+
+SMOOTH: Final = Fate()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallOnItsWay:
+    """What the network sees of a call."""
+
+    source: str
+    """Name of who calls."""
+    target: str
+    """Address that is called."""
+    method: str
+    """Example: "/saga.v1.ParticipantService/Execute"."""
+    request: bytes
+    number: int
+    """Of this network, from 0."""
+
+
+class Weather(Protocol):
+    """Decides what happens to calls."""
+
+    def fate_of(self, call: CallOnItsWay, /) -> Fate:
+        """Asked once for each call, before it leaves."""
+
+    def is_parted(self, source: str, target: str, /) -> bool:
+        """Whether nothing gets from one to the other now, in either direction."""
+
+
+class FairWeather:
+    """Nothing ever goes wrong."""
+
+    def fate_of(self, call: CallOnItsWay, /) -> Fate:
+        return SMOOTH
+
+    def is_parted(self, source: str, target: str, /) -> bool:
+        return False
+
+
+class Network:
+    """Who listens at which address."""
+
+    def __init__(self, weather: Weather | None = None) -> None:
+        self.weather: Weather = FairWeather() if weather is None else weather
+        self._servers: dict[str, InProcessServer] = {}
+        self._calls = 0
+
+    def server(self, name: str = "") -> "InProcessServer":
+        """A server that can listen here, run by the process of that name."""
+        return InProcessServer(self, name)
+
+    def channel(self, target: str, *, source: str = "client") -> grpc.aio.Channel:
+        """A channel to an address, whether or not somebody listens there, for the process of that name."""
+        # The generated stubs ask for no more than is here.
+        return cast("grpc.aio.Channel", InProcessChannel(self, source, target))
+
+    def listen(self, address: str, server: "InProcessServer") -> None:
+        """From now on calls to that address go there."""
+        if address in self._servers:
+            raise RuntimeError(f"somebody listens at {address} already")
+        self._servers[address] = server
+
+    def leave(self, server: "InProcessServer") -> None:
+        """Nobody listens there any more."""
+        self._servers = {address: each for address, each in self._servers.items() if each is not server}
+
+    def find_server(self, call: CallOnItsWay) -> "InProcessServer | None":
+        """Who gets the call; None: it cannot be reached now."""
+        return None if self.weather.is_parted(call.source, call.target) else self._servers.get(call.target)
+
+    def is_reachable(self, source: str, target: str) -> bool:
+        """Whether a connection could be made now."""
+        return target in self._servers and not self.weather.is_parted(source, target)
+
+    def describe_call(self, source: str, target: str, method: str, request: bytes) -> CallOnItsWay:
+        """A call that is about to leave."""
+        self._calls += 1
+        return CallOnItsWay(source=source, target=target, method=method, request=request, number=self._calls - 1)
+
+
+# ── Servers ──────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class InProcessServer:
+    """Stands in for `grpc.aio.Server`. Every call is a task of its own, which ends with the server."""
+
+    def __init__(self, network: Network, name: str) -> None:
+        self._network = network
+        self.name = name
+        self._handlers: dict[str, Handler] = {}
+        self._addresses: list[str] = []
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._is_listening = False
+
+    def add_registered_method_handlers(self, service: str, handlers: Mapping[str, Handler]) -> None:
+        """What generated code calls."""
+        self._handlers.update({f"/{service}/{method}": handler for method, handler in handlers.items()})
+
+    def add_generic_rpc_handlers(self, handlers: Iterable[object]) -> None:
+        """What generated code calls too; the registered handlers are the same."""
+
+    def add_insecure_port(self, address: str) -> int:
+        """Listens there when it is started."""
+        self._addresses.append(address)
+        port = address.rpartition(":")[2]
+        return int(port) if port.isdigit() else 1
+
+    async def start(self) -> None:
+        """Begins to listen. Raises RuntimeError if somebody does already."""
+        for address in self._addresses:
+            self._network.listen(address, self)
+        self._is_listening = True
+
+    async def stop(self, grace: float | None) -> None:
+        """Takes no more calls, and cuts those that are not done after `grace` seconds."""
+        self._network.leave(self)
+        self._is_listening = False
+        if self._tasks and grace:
+            await asyncio.wait(self._tasks, timeout=grace)
+        self.crash()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+
+    def crash(self) -> None:
+        """Is gone at once, with every call that it has."""
+        self._network.leave(self)
+        self._is_listening = False
+        for task in self._tasks:
+            task.cancel()
+
+    def begin(self, call: CallOnItsWay, metadata: Metadata, time_left_s: float | None) -> "ServedCall":
+        """Serves a call that has arrived."""
+        served = ServedCall(metadata, time_left_s)
+        handler = self._handlers.get(call.method)
+        if handler is None:
+            served.end(grpc.StatusCode.UNIMPLEMENTED, f"nobody serves {call.method} at {call.target}")
+            return served
+        served.task = task = asyncio.get_running_loop().create_task(served.run(handler, call.request))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return served
+
+
+class ServedCall:
+    """One call at its server, which is also the context that its handler is given."""
+
+    def __init__(self, metadata: Metadata, time_left_s: float | None) -> None:
+        self._metadata = metadata
+        self._ends_at = None if time_left_s is None else asyncio.get_running_loop().time() + time_left_s
+        self._is_aborted = False
+        self.task: asyncio.Task[None] | None = None
+        self.messages: asyncio.Queue[bytes | None] = asyncio.Queue(_STREAM_MESSAGES_MAX)
+        """What the handler answers; None: that was all."""
+        self.code: grpc.StatusCode | None = None
+        """None: it has not ended."""
+        self.details = ""
+        self.trailing_metadata: Metadata = ()
+
+    async def run(self, handler: Handler, request: bytes) -> None:
+        """Runs the handler to its end, and never longer than the call may take."""
+        try:
+            async with asyncio.timeout_at(self._ends_at):
+                await self._run(handler, handler.request_deserializer(request))
+        except TimeoutError:
+            self.end(grpc.StatusCode.DEADLINE_EXCEEDED, "Deadline Exceeded")
+        except asyncio.CancelledError:
+            self.end(grpc.StatusCode.UNAVAILABLE, "the connection was cut")
+            raise
+        except Exception as error:
+            if not self._is_aborted:
+                self.end(grpc.StatusCode.UNKNOWN, f"Unexpected {type(error)}: {error}")
+        else:
+            self.end(grpc.StatusCode.OK, "")
+
+    async def _run(self, handler: Handler, request: Any) -> None:
+        if handler.unary_unary is not None:
+            self.messages.put_nowait(handler.response_serializer(await handler.unary_unary(request, self)))
+            return
+        async for message in handler.unary_stream(request, self):
+            await self.messages.put(handler.response_serializer(message))
+
+    def end(self, code: grpc.StatusCode, details: str, trailing_metadata: Metadata = ()) -> None:
+        """Says how it ended. The first word counts."""
+        if self.code is None:
+            self.code, self.details, self.trailing_metadata = code, details, trailing_metadata
+            if self.messages.full():
+                self.messages.get_nowait()  # who reads no more must not keep the end from being said
+            self.messages.put_nowait(None)
+
+    def forsake(self) -> None:
+        """Nobody waits for it any more."""
+        if self.task is not None:
+            self.task.cancel()
+
+    # ── What handlers ask of their context ──────────────────────────────────────────────────────────────────────────────────────
+
+    def peer(self) -> str:
+        return _PEER
+
+    def invocation_metadata(self) -> Metadata:
+        return self._metadata
+
+    def time_remaining(self) -> float | None:
+        return None if self._ends_at is None else max(0.0, self._ends_at - asyncio.get_running_loop().time())
+
+    async def abort_with_status(self, status: grpc.Status) -> NoReturn:
+        self._is_aborted = True
+        self.end(status.code, status.details, tuple(status.trailing_metadata or ()))
+        raise grpc.aio.AbortError(f"{status.code}: {status.details}")
+
+
+# ── Channels ─────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class InProcessChannel:
+    """Stands in for `grpc.aio.Channel`."""
+
+    def __init__(self, network: Network, source: str, target: str) -> None:
+        self._network = network
+        self._source = source
+        self._target = target
+        self._has_failed = False
+        self._calls: set[asyncio.Task[Any]] = set()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        await self.close()
+
+    async def close(self, grace: float | None = None) -> None:
+        """Cuts the calls that are under way."""
+        calls = list(self._calls)
+        for call in calls:
+            call.cancel()
+
+    def get_state(self, try_to_connect: bool = False) -> grpc.ChannelConnectivity:
+        """Whether it was tried to connect and nobody can be reached since."""
+        if not self._has_failed or self._network.is_reachable(self._source, self._target):
+            self._has_failed = False
+            return grpc.ChannelConnectivity.IDLE
+        return grpc.ChannelConnectivity.TRANSIENT_FAILURE
+
+    def unary_unary(
+        self, method: str, request_serializer: Callable[[Any], bytes], response_deserializer: Callable[[bytes], Any], **_: object
+    ) -> Callable[..., Coroutine[Any, Any, Any]]:
+        async def call(
+            request: Any,
+            *,
+            timeout: float | None = None,  # noqa: ASYNC109 - as gRPC names it
+            metadata: Sequence[tuple[str, str | bytes]] | None = None,
+        ) -> Any:
+            on_its_way = self._network.describe_call(self._source, self._target, method, request_serializer(request))
+            return response_deserializer(await self._call(on_its_way, tuple(metadata or ()), timeout))
+
+        return call
+
+    def unary_stream(
+        self, method: str, request_serializer: Callable[[Any], bytes], response_deserializer: Callable[[bytes], Any], **_: object
+    ) -> "Callable[..., _Stream]":
+        def call(request: Any, *, timeout: float | None = None, metadata: Sequence[tuple[str, str | bytes]] | None = None) -> _Stream:
+            on_its_way = self._network.describe_call(self._source, self._target, method, request_serializer(request))
+            return _Stream(self._stream(on_its_way, tuple(metadata or ()), timeout), response_deserializer)
+
+        return call
+
+    def stream_unary(self, method: str, *_: object, **__: object) -> Callable[..., Any]:
+        return _unsupported(method)
+
+    def stream_stream(self, method: str, *_: object, **__: object) -> Callable[..., Any]:
+        return _unsupported(method)
+
+    # ── One call ────────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    async def _call(self, call: CallOnItsWay, metadata: Metadata, timeout_s: float | None) -> bytes:
+        task = asyncio.current_task()
+        if task is not None:
+            self._calls.add(task)
+        try:
+            async with asyncio.timeout(timeout_s):
+                return await self._travel(call, metadata, timeout_s)
+        except TimeoutError as error:
+            raise _error(grpc.StatusCode.DEADLINE_EXCEEDED, "Deadline Exceeded") from error
+        finally:
+            if task is not None:
+                self._calls.discard(task)
+
+    async def _travel(self, call: CallOnItsWay, metadata: Metadata, timeout_s: float | None) -> bytes:
+        loop, fate = asyncio.get_running_loop(), self._network.weather.fate_of(call)
+        ends_at = None if timeout_s is None else loop.time() + timeout_s
+        served = await self._deliver(call, metadata, fate, ends_at)
+        try:
+            message = await served.messages.get()
+            if fate.is_reply_lost or self._network.weather.is_parted(call.source, call.target):
+                await _lose(fate)
+            if fate.reply_delay_s:
+                await asyncio.sleep(fate.reply_delay_s)
+        except BaseException:
+            if fate.is_cancelled_at_server:
+                served.forsake()
+            raise
+        if message is None:
+            raise self._end_of(served)
+        return message
+
+    async def _deliver(self, call: CallOnItsWay, metadata: Metadata, fate: Fate, ends_at: float | None) -> ServedCall:
+        loop = asyncio.get_running_loop()
+        if self._network.find_server(call) is None:
+            self._has_failed = True
+            raise _error(grpc.StatusCode.UNAVAILABLE, f"failed to connect to {self._target}")
+        if fate.request_delay_s:
+            await asyncio.sleep(fate.request_delay_s)
+        if fate.is_request_lost:
+            await _lose(fate)
+        server = self._network.find_server(call)
+        if server is None:
+            raise _error(grpc.StatusCode.UNAVAILABLE, f"the connection to {self._target} broke")
+        left_s = None if ends_at is None else ends_at - loop.time()
+        if fate.repeated_after_s is not None:
+            loop.call_later(fate.repeated_after_s, self._deliver_again, call, metadata, left_s)
+        return server.begin(call, metadata, left_s)
+
+    def _deliver_again(self, call: CallOnItsWay, metadata: Metadata, time_left_s: float | None) -> None:
+        server = self._network.find_server(call)
+        if server is not None:
+            server.begin(call, metadata, time_left_s)
+
+    async def _stream(self, call: CallOnItsWay, metadata: Metadata, timeout_s: float | None) -> AsyncIterator[bytes]:
+        fate = self._network.weather.fate_of(call)
+        ends_at = None if timeout_s is None else asyncio.get_running_loop().time() + timeout_s
+        served: ServedCall | None = None
+        try:
+            async with asyncio.timeout(timeout_s):
+                served = await self._deliver(call, metadata, fate, ends_at)
+                if fate.is_reply_lost:
+                    await _lose(fate)
+                while (message := await served.messages.get()) is not None:
+                    if self._network.weather.is_parted(call.source, call.target):
+                        raise _error(grpc.StatusCode.UNAVAILABLE, "the connection broke")
+                    yield message
+        except TimeoutError as error:
+            raise _error(grpc.StatusCode.DEADLINE_EXCEEDED, "Deadline Exceeded") from error
+        finally:
+            if served is not None:
+                served.forsake()
+        if served.code is not grpc.StatusCode.OK:
+            raise self._end_of(served)
+
+    def _end_of(self, served: ServedCall) -> grpc.aio.AioRpcError:
+        code = served.code if served.code not in (None, grpc.StatusCode.OK) else grpc.StatusCode.INTERNAL
+        assert code is not None
+        return _error(code, served.details, served.trailing_metadata)
+
+
+class _Stream:
+    """What a stub answers to a call whose answer is a stream."""
+
+    def __init__(self, messages: AsyncIterator[bytes], deserialize: Callable[[bytes], Any]) -> None:
+        self._messages = messages
+        self._deserialize = deserialize
+
+    def __aiter__(self) -> AsyncIterator[Any]:
+        return self._read()
+
+    async def _read(self) -> AsyncIterator[Any]:
+        async for message in self._messages:
+            yield self._deserialize(message)
+
+    def cancel(self) -> bool:
+        """Its reader stops by itself; the server is told when the stream is closed."""
+        return True
+
+
+async def _lose(fate: Fate) -> NoReturn:
+    """Waits until the loss is noticed: by a broken connection, or by the deadline around this."""
+    if fate.notices_loss_after_s is None:
+        await asyncio.get_running_loop().create_future()
+    else:
+        await asyncio.sleep(fate.notices_loss_after_s)
+    raise _error(grpc.StatusCode.UNAVAILABLE, "the connection broke")
+
+
+def _error(code: grpc.StatusCode, details: str, trailing_metadata: Metadata = ()) -> grpc.aio.AioRpcError:
+    return grpc.aio.AioRpcError(code, grpc.aio.Metadata(), grpc.aio.Metadata(*trailing_metadata), details=details)
+
+
+def _unsupported(method: str) -> Callable[..., Any]:
+    def call(*_: object, **__: object) -> NoReturn:
+        raise NotImplementedError(f"{method}: streams of requests are not carried in process")
+
+    return call

@@ -1,0 +1,209 @@
+"""Coordinators and participants as processes that can die at any instant and come back, all in one loop."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final, cast
+
+import grpc
+
+from coordinator.bootstrap import Coordinator, OpenedJournal, Surroundings, run_coordinator
+from coordinator.engine.ports import Clock
+from coordinator.journal.memory_database import MemoryDatabase
+from coordinator.settings import ParticipantSettings, Settings
+from coordinator.telemetry.setup import Telemetry
+from participant_sdk.participant import Participant
+from participant_sdk.servicer import ParticipantServicer
+from participant_sdk.testing.in_process import InProcessServer, Network
+from participant_sdk.testing.simulated_clock import SimulatedClock
+from participant_sdk.testing.simulated_journal import Disk, PromptDisk, SimulatedDatabase, SimulatedJournal
+from saga.v1 import participant_pb2_grpc
+
+COORDINATOR_ADDRESS: Final = "coordinator:7700"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClockFault:
+    """How the clock of a machine is wrong, from one start of its process to the next."""
+
+    ahead_s: float = 0.0
+    rate: float = 1.0
+
+
+RIGHT_CLOCK: Final = ClockFault()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CoordinatorOptions:
+    """What a simulated coordinator is started with."""
+
+    name: str = "coordinator"
+    """As the network knows it."""
+    address: str = COORDINATOR_ADDRESS
+    participants: Mapping[str, str] = field(default_factory=dict)
+    """Address by name."""
+    settings: Settings = field(default_factory=Settings)
+    """Its address, its database and the addresses of participants are set by the simulation."""
+    disk: Disk = field(default_factory=PromptDisk)
+
+
+class SimulatedCoordinator:
+    """The real coordinator on a simulated network, a simulated disk and virtual time. Its database outlives it."""
+
+    def __init__(self, network: Network, options: CoordinatorOptions) -> None:
+        self._network = network
+        self._options = options
+        said = {name: ParticipantSettings(target=address) for name, address in options.participants.items()}
+        settings = options.settings
+        self._settings = Settings(
+            address=options.address,
+            participants={**settings.participants, **said},
+            participant_concurrency=settings.participant_concurrency,
+            participant_rate_per_second=settings.participant_rate_per_second,
+            participant_circuit_failures=settings.participant_circuit_failures,
+            participant_circuit_open_s=settings.participant_circuit_open_s,
+            participant_circuit_open_s_max=settings.participant_circuit_open_s_max,
+            drain_time_limit_s=settings.drain_time_limit_s,
+            payload_bytes_max=settings.payload_bytes_max,
+        )
+        self.database = SimulatedDatabase(MemoryDatabase(), options.disk)
+        """What stays when it dies."""
+        self.lives = 0
+        """How often it was started."""
+        self._life: _Life | None = None
+
+    @property
+    def is_running(self) -> bool:
+        """Whether it was started and has neither died nor stopped."""
+        return self._life is not None
+
+    @property
+    def running(self) -> Coordinator:
+        """The coordinator of this life. Raises RuntimeError if it is not running."""
+        if self._life is None or self._life.coordinator is None:
+            raise RuntimeError("the coordinator is not running")
+        return self._life.coordinator
+
+    async def start(self, clock: ClockFault = RIGHT_CLOCK) -> None:
+        """Takes up what it left, and listens."""
+        assert self._life is None, "it is running already"
+        life = self._life = _Life(self._network, self._options, self.database, clock)
+        self.lives += 1
+        await life.start(self._settings)
+
+    def crash(self) -> None:
+        """It dies at this instant. What was not committed never will be; nobody is told anything any more."""
+        life, self._life = self._life, None
+        if life is not None:
+            life.crash()
+
+    async def stop(self) -> None:
+        """Ends as after SIGTERM: drains, then closes. Safe to call when it is not running."""
+        life, self._life = self._life, None
+        if life is not None:
+            await life.stop()
+
+
+class _Life:
+    """From one start to the next end."""
+
+    def __init__(self, network: Network, options: CoordinatorOptions, database: SimulatedDatabase, clock: ClockFault) -> None:
+        self.coordinator: Coordinator | None = None
+        self._network = network
+        self._options = options
+        self._database = database
+        self._clock = clock
+        self._journal: SimulatedJournal | None = None
+        self._server: InProcessServer | None = None
+        self._end = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+
+    async def start(self, settings: Settings) -> None:
+        ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._task = asyncio.create_task(self._run(settings, ready))
+        await asyncio.wait((self._task, ready), return_when=asyncio.FIRST_COMPLETED)
+        if not ready.done() and not self._task.cancelled() and (error := self._task.exception()) is not None:
+            raise error
+
+    async def _run(self, settings: Settings, ready: "asyncio.Future[None]") -> None:
+        surroundings = Surroundings(
+            make_clock=lambda loop: SimulatedClock(loop, ahead_s=self._clock.ahead_s, rate=self._clock.rate),
+            open_journal=self._open_journal,
+            open_channel=lambda target: self._network.channel(target, source=self._options.name),
+            make_server=self._make_server,
+        )
+        async with run_coordinator(settings, Telemetry(None), surroundings=surroundings) as self.coordinator:
+            ready.set_result(None)
+            await self._end.wait()
+
+    def crash(self) -> None:
+        if self._server is not None:
+            self._server.crash()
+        if self._journal is not None:
+            self._journal.die()
+        if self.coordinator is None and self._task is not None:
+            self._task.cancel()
+        self._end.set()
+
+    async def stop(self) -> None:
+        self._end.set()
+        if self._task is not None:
+            await self._task
+
+    def _make_server(self) -> "grpc.aio.Server":
+        self._server = self._network.server(self._options.name)
+        # The generated code and the API ask for no more than is here.
+        return cast("grpc.aio.Server", self._server)
+
+    @contextlib.asynccontextmanager
+    async def _open_journal(self, _: str, clock: Clock) -> AsyncIterator[OpenedJournal]:
+        self._journal = SimulatedJournal(self._database, clock)
+        try:
+            yield cast("OpenedJournal", self._journal)
+        finally:
+            await self._journal.aclose()
+
+
+class SimulatedParticipants:
+    """The process that serves one or several participants, with the real servicer. Databases outlive it, if `make` lets them."""
+
+    def __init__(self, network: Network, address: str, make: Callable[[SimulatedClock], Sequence[Participant]]) -> None:
+        """`make`: called at each start. A barrier that it makes must take the clock that it is given."""
+        self._network = network
+        self.address: Final = address
+        self._make = make
+        self._server: InProcessServer | None = None
+        self._servicer: ParticipantServicer | None = None
+        self.participants: Sequence[Participant] = ()
+        """Those of this life."""
+
+    @property
+    def is_running(self) -> bool:
+        """Whether it was started and has not ended."""
+        return self._server is not None
+
+    async def start(self, clock: ClockFault = RIGHT_CLOCK) -> None:
+        """Serves."""
+        assert self._server is None, "it is running already"
+        own_clock = SimulatedClock(asyncio.get_running_loop(), ahead_s=clock.ahead_s, rate=clock.rate)
+        self.participants = self._make(own_clock)
+        self._servicer = ParticipantServicer(*self.participants, clock=own_clock)
+        self._server = self._network.server(self.address)
+        participant_pb2_grpc.add_ParticipantServiceServicer_to_server(self._servicer, cast("grpc.aio.Server", self._server))
+        self._server.add_insecure_port(self.address)
+        await self._server.start()
+
+    def crash(self) -> None:
+        """It dies at this instant, with every call that it has. Whoever made its barriers must crash their stores too."""
+        server, self._server = self._server, None
+        if server is not None and self._servicer is not None:
+            server.crash()
+            self._servicer.close()
+
+    async def stop(self) -> None:
+        """Ends as after SIGTERM."""
+        server, self._server = self._server, None
+        if server is not None and self._servicer is not None:
+            await server.stop(10.0)
+            self._servicer.close()

@@ -1,0 +1,184 @@
+"""A journal whose database outlives it, on a disk whose faults somebody decides, in virtual time.
+
+What is queued is committed as a group, in one instant, after as long as the disk takes; then it takes a while until anybody is told. In
+both gaps a coordinator can die: before the commit, when nothing of it happened, and after it, when nobody heard of it.
+"""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Protocol
+
+from coordinator.core.values import MICROS_PER_SECOND, Failure
+from coordinator.engine.ports import Append, Appended, Clock, JournalListener, JournalUnavailableError
+from coordinator.journal.memory_journal import MemoryDatabase, MemoryJournal
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CommitFate:
+    """What becomes of one commit. Times are seconds."""
+
+    takes_s: float = 0.0
+    """From its beginning until it is in."""
+    fails_for_s: float = 0.0
+    """How long the database is away before that: nothing is written and nothing can be read."""
+    told_after_s: float = 0.0
+    """From the instant at which it is in until the coordinator knows: its outcome is in doubt for so long."""
+
+
+PROMPT: Final = CommitFate()
+
+
+class Disk(Protocol):
+    """Decides how commits go."""
+
+    def fate_of(self, number: int, appends: Sequence[Append], /) -> CommitFate:
+        """Asked once for each commit of this database, before it begins. `number` counts from 1."""
+
+    def committed(self, number: int, appends: Sequence[Append], /) -> None:
+        """That commit is in, and nobody knows."""
+
+    def told(self, number: int, appends: Sequence[Append], /) -> None:
+        """The coordinator knows, and has released what that commit justifies."""
+
+
+class PromptDisk:
+    """Every commit is in at once."""
+
+    def fate_of(self, number: int, appends: Sequence[Append], /) -> CommitFate:
+        return PROMPT
+
+    def committed(self, number: int, appends: Sequence[Append], /) -> None:
+        """Nothing follows from it."""
+
+    def told(self, number: int, appends: Sequence[Append], /) -> None:
+        """Nothing follows from it."""
+
+
+@dataclass(slots=True)
+class SimulatedDatabase:
+    """What stays when a coordinator dies."""
+
+    content: MemoryDatabase
+    disk: Disk
+    commits: int = 0
+
+
+class SimulatedJournal:
+    """Implements `Journal` for one life of a coordinator."""
+
+    def __init__(self, database: SimulatedDatabase, clock: Clock) -> None:
+        self._database = database
+        self._clock = clock
+        self._inner = MemoryJournal(clock=clock, database=database.content, commits_by_itself=False)
+        self._inner.listen(_Collector(self))
+        self._listener: JournalListener | None = None
+        self._queue: list[Append] = []
+        self._results: list[Appended] = []
+        self._is_committing = False
+        self._is_dead = False
+        self._failing_since_us: int | None = None
+
+    def listen(self, listener: JournalListener, /) -> None:
+        """Says who is told what becomes of appends. To be called once, before anything is appended."""
+        self._listener = listener
+
+    def append(self, batch: Sequence[Append], /) -> None:
+        """Queues appends; after the end of its coordinator they are dropped."""
+        if self._is_dead:
+            return
+        self._queue += batch
+        if not self._is_committing:
+            self._is_committing = True
+            asyncio.get_running_loop().call_soon(self._begin)
+
+    @property
+    def stalled_for_us(self) -> int:
+        """How long the database has been away; 0 while it is there."""
+        return 0 if self._failing_since_us is None else self._clock.now() - self._failing_since_us
+
+    def die(self) -> None:
+        """The process has ended: what is not in by now never will be, and nobody is told anything any more."""
+        self._is_dead = True
+        self._queue.clear()
+        if self._listener is not None:
+            self._listener.lost(Failure(14, "the process has ended"))
+
+    async def aclose(self) -> None:
+        """Takes nothing any more. Safe to call twice."""
+        self._is_dead = True
+
+    def __getattr__(self, name: str) -> Any:
+        # Everything that reads and every registry: as the journal in memory does it, while the database is there.
+        found = getattr(self._inner, name)
+        if self._is_dead or self._failing_since_us is not None:
+            return _unavailable
+        return found
+
+    # ── Commits ─────────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _begin(self) -> None:
+        if self._is_dead or not self._queue:
+            self._is_committing = False
+            return
+        self._database.commits += 1
+        number, taken = self._database.commits, tuple(self._queue)
+        fate = self._database.disk.fate_of(number, taken)
+        if fate.fails_for_s:
+            self._failing_since_us = self._clock.now()
+        self._later(fate.fails_for_s + fate.takes_s, lambda: self._commit(number, fate))
+
+    def _commit(self, number: int, fate: CommitFate) -> None:
+        if self._is_dead:
+            return
+        self._failing_since_us = None
+        taken, self._queue = tuple(self._queue), []
+        self._inner.append(taken)
+        self._inner.commit()
+        self._database.disk.committed(number, taken)
+        self._later(fate.told_after_s, lambda: self._tell(number, taken))
+
+    def _tell(self, number: int, taken: Sequence[Append]) -> None:
+        results, self._results = self._results, []
+        if self._is_dead:
+            return
+        if results and self._listener is not None:
+            self._listener.appended(results)
+        self._database.disk.told(number, taken)
+        self._begin()
+
+    def collect(self, results: Sequence[Appended]) -> None:
+        """What became of appends, before anybody is told."""
+        self._results += results
+
+    def lose(self, reason: Failure) -> None:
+        """Another journal writes this database."""
+        self._is_dead = True
+        if self._listener is not None:
+            self._listener.lost(reason)
+
+    def _later(self, delay_s: float, callback: Callable[[], None]) -> None:
+        if delay_s:
+            asyncio.get_running_loop().call_later(delay_s, callback)
+        else:
+            callback()
+
+
+class _Collector:
+    def __init__(self, journal: SimulatedJournal) -> None:
+        self._journal = journal
+
+    def appended(self, results: Sequence[Appended], /) -> None:
+        self._journal.collect(results)
+
+    def lost(self, reason: Failure, /) -> None:
+        self._journal.lose(reason)
+
+
+async def _unavailable(*_: object, **__: object) -> Any:
+    raise JournalUnavailableError("the database is away")
+
+
+def seconds_of(micros: int) -> float:
+    """The same duration in seconds."""
+    return micros / MICROS_PER_SECOND
