@@ -10,6 +10,7 @@ PROTO_INCLUDES = -Iprotos -I$$($(BIN)/python -c 'import pathlib, grpc_tools; pri
 	-I$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
 PROTOC = PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m grpc_tools.protoc
 JOBS ?= auto
+SEEDS ?= fresh:20
 
 .PHONY: help
 help: ## List the targets
@@ -48,6 +49,10 @@ test: $(VENV)/.installed-dev ## Run the fast tests, under five minutes
 .PHONY: test-full
 test-full: $(VENV)/.installed-dev ## Run the tests with the big budgets
 	HYPOTHESIS_PROFILE=full $(BIN)/pytest -m 'full or property' -n $(JOBS) --timeout 1200
+
+.PHONY: sim
+sim: $(VENV)/.installed-dev ## Run simulated worlds: SEEDS=7, SEEDS=1:100, or SEEDS=fresh:20
+	$(BIN)/python -m tests.simulation --seeds $(SEEDS) $(SIM)
 
 .PHONY: check
 check: $(VENV)/.installed-dev generate-check proto-check ## Lint, types, layers, wire contract, generated code

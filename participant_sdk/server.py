@@ -17,6 +17,7 @@ from participant_sdk.barrier.barrier import Barrier
 from participant_sdk.barrier.store import StoreBusyError, StoreUnavailableError
 from participant_sdk.client.channel import MESSAGE_BYTES_MAX
 from participant_sdk.client.saga_client import SagaClient
+from participant_sdk.closings import wait_for_closings
 from participant_sdk.completing import LentClient
 from participant_sdk.errors import ParticipantSetupError
 from participant_sdk.participant import Participant
@@ -158,6 +159,7 @@ class ParticipantServer:
             self._lend(None)
             await client.close(self._drain_time_limit)
         self._servicer.close()
+        await wait_for_closings()
 
     async def __aenter__(self) -> Self:
         await self.start()

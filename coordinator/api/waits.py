@@ -13,14 +13,14 @@ class OpenWaits:
     """Every future that a request awaits, so that no caller hangs on a coordinator that goes away."""
 
     def __init__(self) -> None:
-        self._futures: set[asyncio.Future[object]] = set()
+        self._futures: dict[asyncio.Future[object], None] = {}  # in the order in which they came: a set has none
         self._closed = False
 
     def add(self, future: "asyncio.Future[_T]") -> "asyncio.Future[_T]":
         """Ends the future with UNAVAILABLE if the coordinator closes before it is done."""
         kept: asyncio.Future[object] = future  # type: ignore[assignment] # only ever ended through this reference, never read
-        self._futures.add(kept)
-        kept.add_done_callback(self._futures.discard)
+        self._futures[kept] = None
+        kept.add_done_callback(lambda done: self._futures.pop(done, None))
         if self._closed and not future.done():
             future.set_exception(closing())
         return future

@@ -67,7 +67,7 @@ class GrpcDispatcher:
         self._caller = ParticipantCaller(channels=self._channels, tokens=tokens, payload_bytes_max=payload_bytes_max)
         self._descriptions = Descriptions(clock=clock, registry=registry, channels=self._channels, spawn=self._spawn)
         self._lines: dict[str, _Line] = {}
-        self._spawned: set[asyncio.Task[None]] = set()
+        self._spawned: dict[asyncio.Task[None], None] = {}  # in the order in which they began: a set has none
         self._replies: list[tuple[SagaId, Replied]] = []
         self._listener: ReplyListener | None = None
         self._disarm: Callable[[], None] | None = None
@@ -245,8 +245,8 @@ class GrpcDispatcher:
 
     def _spawn(self, work: Coroutine[object, object, None]) -> "asyncio.Task[None]":
         task = self._loop.create_task(work)
-        self._spawned.add(task)
-        task.add_done_callback(self._spawned.discard)
+        self._spawned[task] = None
+        task.add_done_callback(lambda done: self._spawned.pop(done, None))
         return task
 
     async def _doubt(self, line: _Line, call: CallParticipant, differing: Differing) -> None:

@@ -331,7 +331,7 @@ class Engine:
             self._due.remove(call)  # the dispatcher does not know it yet, so it could not take it back
             slot.released.discard(call.attempt)
         if slot.released:
-            self._dispatcher.withdraw(state.saga_id, tuple(slot.released))
+            self._dispatcher.withdraw(state.saga_id, tuple(sorted(slot.released)))
         if not slot.restraints.turned_back and not slot.restraints.shall_turn_back:
             return  # what it owes stays owed, until it is resumed
         for step_plan, step in zip(slot.plan.steps, state.steps, strict=True):

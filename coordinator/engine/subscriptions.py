@@ -9,15 +9,15 @@ class Subscriptions:
     """Listeners by saga. They are only told that there is something; what it is stands in the journal."""
 
     def __init__(self) -> None:
-        self._listeners: dict[SagaId, set[Callable[[], None]]] = {}
+        self._listeners: dict[SagaId, dict[Callable[[], None], None]] = {}  # in the order in which they came: a set has none
 
     def add(self, saga_id: SagaId, listener: Callable[[], None]) -> Callable[[], None]:
         """Adds a listener; returns what takes it away again."""
-        listeners = self._listeners.setdefault(saga_id, set())
-        listeners.add(listener)
+        listeners = self._listeners.setdefault(saga_id, {})
+        listeners[listener] = None
 
         def unsubscribe() -> None:
-            listeners.discard(listener)
+            listeners.pop(listener, None)
             if not listeners and self._listeners.get(saga_id) is listeners:
                 del self._listeners[saga_id]
 

@@ -34,7 +34,7 @@ class Fate:
     is_reply_lost: bool = False
     """The server did its work, and the caller never hears of it."""
     repeated_after_s: float | None = None
-    """The request arrives a second time so much later, and nobody hears the second reply; None: it does not."""
+    """The request arrives once more so much later, though it was lost at first, and nobody hears that reply; None: it does not."""
     notices_loss_after_s: float | None = None
     """When the caller is told that the connection broke (UNAVAILABLE), if something is lost; None: its deadline tells it."""
     is_cancelled_at_server: bool = True
@@ -131,7 +131,7 @@ class InProcessServer:
         self.name = name
         self._handlers: dict[str, Handler] = {}
         self._addresses: list[str] = []
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: dict[asyncio.Task[None], None] = {}
         self._is_listening = False
 
     def add_registered_method_handlers(self, service: str, handlers: Mapping[str, Handler]) -> None:
@@ -178,8 +178,8 @@ class InProcessServer:
             served.end(grpc.StatusCode.UNIMPLEMENTED, f"nobody serves {call.method} at {call.target}")
             return served
         served.task = task = asyncio.get_running_loop().create_task(served.run(handler, call.request))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._tasks[task] = None
+        task.add_done_callback(lambda done: self._tasks.pop(done, None))
         return served
 
 
@@ -262,7 +262,7 @@ class InProcessChannel:
         self._source = source
         self._target = target
         self._has_failed = False
-        self._calls: set[asyncio.Task[Any]] = set()
+        self._calls: dict[asyncio.Task[Any], None] = {}
 
     async def __aenter__(self) -> Self:
         return self
@@ -317,7 +317,7 @@ class InProcessChannel:
     async def _call(self, call: CallOnItsWay, metadata: Metadata, timeout_s: float | None) -> bytes:
         task = asyncio.current_task()
         if task is not None:
-            self._calls.add(task)
+            self._calls[task] = None
         try:
             async with asyncio.timeout(timeout_s):
                 return await self._travel(call, metadata, timeout_s)
@@ -325,7 +325,7 @@ class InProcessChannel:
             raise _error(grpc.StatusCode.DEADLINE_EXCEEDED, "Deadline Exceeded") from error
         finally:
             if task is not None:
-                self._calls.discard(task)
+                self._calls.pop(task, None)
 
     async def _travel(self, call: CallOnItsWay, metadata: Metadata, timeout_s: float | None) -> bytes:
         loop, fate = asyncio.get_running_loop(), self._network.weather.fate_of(call)
@@ -352,14 +352,14 @@ class InProcessChannel:
             raise _error(grpc.StatusCode.UNAVAILABLE, f"failed to connect to {self._target}")
         if fate.request_delay_s:
             await asyncio.sleep(fate.request_delay_s)
+        left_s = None if ends_at is None else ends_at - loop.time()
+        if fate.repeated_after_s is not None:
+            loop.call_later(fate.repeated_after_s, self._deliver_again, call, metadata, left_s)
         if fate.is_request_lost:
             await _lose(fate)
         server = self._network.find_server(call)
         if server is None:
             raise _error(grpc.StatusCode.UNAVAILABLE, f"the connection to {self._target} broke")
-        left_s = None if ends_at is None else ends_at - loop.time()
-        if fate.repeated_after_s is not None:
-            loop.call_later(fate.repeated_after_s, self._deliver_again, call, metadata, left_s)
         return server.begin(call, metadata, left_s)
 
     def _deliver_again(self, call: CallOnItsWay, metadata: Metadata, time_left_s: float | None) -> None:

@@ -50,6 +50,10 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
         future.add_done_callback(self._back_from_thread)
         return future
 
+    async def shutdown_default_executor(self, *arguments: Any) -> None:
+        with self.outside():  # it waits for a thread that it makes for that
+            await super().shutdown_default_executor(*arguments)
+
     def _back_from_thread(self, _: "asyncio.Future[Any]") -> None:
         self._selector_of_time.in_threads -= 1
 

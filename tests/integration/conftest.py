@@ -11,7 +11,15 @@ from coordinator.bootstrap import Coordinator, run_coordinator
 from coordinator.settings import Settings
 from coordinator.telemetry.setup import Telemetry
 from participant_sdk import SagaClient
+from participant_sdk.closings import wait_for_closings
 from saga.v1 import coordinator_pb2_grpc
+
+
+@pytest.fixture(autouse=True)
+async def closings() -> AsyncIterator[None]:
+    """No test leaves a connection behind that its driver is still closing: its loop could not be closed."""
+    yield
+    await wait_for_closings()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

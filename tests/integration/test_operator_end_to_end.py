@@ -242,7 +242,7 @@ async def test_many_sagas_are_paused_resumed_and_cancelled_after_a_dry_run(stand
         _ = [result async for result in operator.act_on_sagas(odd, operator_pb2.BULK_ACTION_CANCEL, expected_sagas=3, reason="x")]
     running = SagaSelection(definition="with-question", statuses=[saga_pb2.SAGA_STATUS_RUNNING])
     await act(operator_pb2.BULK_ACTION_CANCEL, running, sagas)
-    ended = await asyncio.gather(*(handle.wait(timeout=TIME_LIMIT) for handle in handles))
+    ended = await asyncio.gather(*(handle.wait(timeout=5 * TIME_LIMIT) for handle in handles))
     assert {saga.status for saga in ended} == {COMPENSATED}
     for saga in ended:
         lines = await stand.desk.lines(saga.id)

@@ -207,7 +207,7 @@ async def test_caller_that_goes_away_leaves_the_rest_undone(stand: Stand) -> Non
     await asyncio.sleep(0)
     paused = [(await stand.view(saga(number))).state.paused is not None for number in range(1, bulk.AT_ONCE + 2)]
     assert paused.count(False) == 1
-    assert stand.waits._futures == set()
+    assert stand.waits._futures == {}
 
 
 async def test_saga_that_ended_since_it_was_found_is_refused_alone(stand: Stand) -> None:

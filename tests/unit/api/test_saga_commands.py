@@ -214,7 +214,7 @@ async def test_caller_that_goes_away_leaves_the_command_done(stand: Stand) -> No
     await one_turn()
     assert stand.dispatcher.sent() == {"ship execute 2"}
     assert stand.commands._flights == {}
-    assert stand.waits._futures == set()
+    assert stand.waits._futures == {}
 
 
 async def test_answer_that_cannot_be_read_hurts_its_caller_only(stand: Stand) -> None:

@@ -53,7 +53,7 @@ async def test_what_is_over_is_not_kept() -> None:
         waits.add(future()).cancel()
     await asyncio.sleep(0)
     gc.collect()
-    assert waits._futures == set()
+    assert waits._futures == {}
 
 
 async def test_awaiting_raises_the_refusal() -> None:

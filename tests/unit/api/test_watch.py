@@ -199,4 +199,4 @@ async def test_watcher_that_goes_away_leaves_nothing_behind(stand: Stand) -> Non
     await one_turn()
     assert stand.engine._subscriptions._listeners == {}
     assert stand.watches._count == 0
-    assert stand.waits._futures == set()
+    assert stand.waits._futures == {}

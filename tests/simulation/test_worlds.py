@@ -1,0 +1,83 @@
+"""Whole worlds in virtual time: the real coordinator and the real SDK, and everything that can go wrong between them."""
+
+import os
+import random
+import subprocess
+import sys
+
+import pytest
+
+from tests.processes import ROOT, python_environment
+from tests.simulation.command import live, story
+from tests.simulation.mutants import MUTANTS, Mutant
+from tests.simulation.options import Options, drawn
+
+FRESH_WORLDS = 4
+FRESH_WORLDS_FULL = 40
+MUTANT_SEEDS = "1:40"
+"""The budget within which every deliberate bug must be found."""
+
+
+def keeps_every_promise(options: Options) -> int:
+    """Returns how many sagas it had."""
+    outcome = live(options)
+    if outcome.violations:
+        pytest.fail(story(outcome))
+    return outcome.sagas
+
+
+@pytest.mark.parametrize("seed", range(1, 7))
+def test_known_world_keeps_every_promise(seed: int) -> None:  # P1, P2, P3, P4, R5, R9, R10, R12, R14, R16, R18, R19, R24, R25, R29, R33
+    assert keeps_every_promise(drawn(seed)) > 0
+
+
+def test_fresh_worlds_keep_every_promise() -> None:  # P1, P2, P3, P4
+    for _ in range(FRESH_WORLDS):
+        keeps_every_promise(drawn(random.SystemRandom().randrange(2**32)))
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("part", range(4))
+def test_many_fresh_worlds_keep_every_promise(part: int) -> None:  # P1, P2, P3, P4
+    for _ in range(FRESH_WORLDS_FULL):
+        keeps_every_promise(drawn(random.SystemRandom().randrange(2**32)))
+
+
+def test_world_in_which_nothing_goes_wrong_completes_and_undoes_sagas() -> None:
+    calm = Options(
+        seed=1, lost_requests=0, lost_replies=0, repeated_requests=0, delayed=0, lost_client_calls=0, partitions=0, coordinator_crashes=0,
+        commit_crashes=0, participant_crashes=0, slow_commits=0, failing_commits=0, transient_failures=0, postponements=0,
+        slow_handlers=0, verbs=0,
+    )  # fmt: skip
+    assert keeps_every_promise(calm) == calm.sagas
+
+
+def test_same_seed_is_the_same_world_in_every_process() -> None:
+    """The order of sets, which differs from process to process, decides nothing."""
+    command = "from tests.simulation.command import live; from tests.simulation.options import drawn; print(live(drawn(11)).fingerprint)"
+    said = {
+        subprocess.run(
+            [sys.executable, "-c", command], env=python_environment({"PYTHONHASHSEED": seed}), cwd=ROOT, check=True, capture_output=True
+        ).stdout
+        for seed in ("1", "2")
+    }
+    assert said == {live(drawn(11)).fingerprint.encode() + os.linesep.encode()}
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)
+def test_deliberate_bug_is_found(mutant: Mutant) -> None:
+    command = [sys.executable, "-m", "tests.simulation", "--mutant", mutant.name, "--seeds", MUTANT_SEEDS]
+    done = subprocess.run(command, env=python_environment(), cwd=ROOT, check=False, capture_output=True, text=True)
+    assert done.returncode == 1, f"{mutant.name} breaks {mutant.rule}, and nothing was noticed: {done.stdout} {done.stderr}"
+    assert ": saga " in done.stdout, f"expected a broken promise, found {done.stdout} {done.stderr}"
+
+
+def test_story_of_a_broken_promise_is_small_and_can_be_seen_again() -> None:
+    command = [sys.executable, "-c", "import sys; from tests.simulation.mutants import *; infect(BY_NAME['unknown-not-compensated']);"
+               "from tests.simulation.command import main; sys.exit(main(['--seeds', '1:10']))"]  # fmt: skip
+    done = subprocess.run(command, env=python_environment(), cwd=ROOT, check=False, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "smallest world: seed=" in done.stdout
+    assert "again: make sim SEEDS=" in done.stdout
+    assert len(done.stdout.splitlines()) < 150
