@@ -296,21 +296,22 @@ async def open_stand(directory: Path, coordinator: str) -> AsyncIterator[Stand]:
 
 
 def saga_of(name: str) -> Saga[StringValue]:
-    return Saga(name, input=StringValue, defaults=SHORT_ATTEMPTS)
+    return Saga(name, input=StringValue)
 
 
 def with_question(name: str = "with-question") -> Saga[StringValue]:
     """take, ask, then another take: everything can be undone."""
     saga = saga_of(name)
     saga.step(Desk.take, id="first", execute_retry=QUICK, compensate_retry=QUICK)
-    saga.step(Desk.ask, saga.input, execute_retry=QUICK, compensate_retry=QUICK)
+    # Short, because whoever turns back after a crash waits for the end of the call that nobody has heard of since (R12).
+    saga.step(Desk.ask, saga.input, attempt_timeout=timedelta(seconds=3), execute_retry=QUICK, compensate_retry=QUICK)
     saga.step(Desk.take, saga.input, id="last", execute_retry=QUICK, compensate_retry=QUICK)
     return saga
 
 
 def of_every_kind(name: str = "every-kind", **pivot: Unpack[StepOptions]) -> Saga[StringValue]:
     """A compensatable step, one that is left out unless "gift" is said, the pivot, a retriable, a best-effort one and both hooks."""
-    saga = saga_of(name)
+    saga = Saga(name, input=StringValue, defaults=SHORT_ATTEMPTS)
     taken = saga.step(Desk.take, execute_retry=QUICK, compensate_retry=QUICK)
     wrapped = saga.step(Desk.take, saga.input, id="wrap", when='input.contains("gift")', execute_retry=QUICK, compensate_retry=QUICK)
     noted = saga.step(Desk.note, saga.input, after=[taken], kind=StepKind.BEST_EFFORT, execute_retry=QUICK, compensate_retry=QUICK)

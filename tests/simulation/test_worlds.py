@@ -13,7 +13,7 @@ from tests.simulation.mutants import MUTANTS, Mutant
 from tests.simulation.options import Options, drawn
 
 FRESH_WORLDS = 4
-FRESH_WORLDS_FULL = 40
+FRESH_WORLDS_FULL = 25
 MUTANT_SEEDS = "1:40"
 """The budget within which every deliberate bug must be found."""
 
