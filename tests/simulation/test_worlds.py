@@ -1,7 +1,6 @@
 """Whole worlds in virtual time: the real coordinator and the real SDK, and everything that can go wrong between them."""
 
 import os
-import random
 import subprocess
 import sys
 
@@ -12,8 +11,6 @@ from tests.simulation.command import live, story
 from tests.simulation.mutants import MUTANTS, Mutant
 from tests.simulation.options import Options, drawn
 
-FRESH_WORLDS = 4
-FRESH_WORLDS_FULL = 25
 MUTANT_SEEDS = "1:40"
 """The budget within which every deliberate bug must be found."""
 
@@ -26,21 +23,17 @@ def keeps_every_promise(options: Options) -> int:
     return outcome.sagas
 
 
-@pytest.mark.parametrize("seed", range(1, 7))
+@pytest.mark.parametrize("seed", range(1, 5))
 def test_known_world_keeps_every_promise(seed: int) -> None:  # P1, P2, P3, P4, R5, R9, R10, R12, R14, R16, R18, R19, R24, R25, R29, R33
     assert keeps_every_promise(drawn(seed)) > 0
 
 
-def test_fresh_worlds_keep_every_promise() -> None:  # P1, P2, P3, P4
-    for _ in range(FRESH_WORLDS):
-        keeps_every_promise(drawn(random.SystemRandom().randrange(2**32)))
-
-
 @pytest.mark.full
-@pytest.mark.parametrize("part", range(4))
-def test_many_fresh_worlds_keep_every_promise(part: int) -> None:  # P1, P2, P3, P4
-    for _ in range(FRESH_WORLDS_FULL):
-        keeps_every_promise(drawn(random.SystemRandom().randrange(2**32)))
+@pytest.mark.parametrize("first", range(1000, 1060, 10))
+def test_many_known_worlds_keep_every_promise(first: int) -> None:  # P1, P2, P3, P4
+    """Known ones, so that a change that breaks one is seen where it is made. `make sim` lives through fresh ones."""
+    for seed in range(first, first + 10):
+        keeps_every_promise(drawn(seed))
 
 
 def test_world_in_which_nothing_goes_wrong_completes_and_undoes_sagas() -> None:
@@ -73,6 +66,7 @@ def test_deliberate_bug_is_found(mutant: Mutant) -> None:
     assert ": saga " in done.stdout, f"expected a broken promise, found {done.stdout} {done.stderr}"
 
 
+@pytest.mark.full
 def test_story_of_a_broken_promise_is_small_and_can_be_seen_again() -> None:
     command = [sys.executable, "-c", "import sys; from tests.simulation.mutants import *; infect(BY_NAME['unknown-not-compensated']);"
                "from tests.simulation.command import main; sys.exit(main(['--seeds', '1:10']))"]  # fmt: skip
