@@ -14,7 +14,7 @@ from coordinator.dispatcher.channels import Channels
 from coordinator.dispatcher.circuit import Health
 from coordinator.dispatcher.descriptions import Descriptions
 from coordinator.dispatcher.health import failure_in, health_of
-from coordinator.dispatcher.lane import Lane
+from coordinator.dispatcher.lane import CallId, Lane
 from coordinator.dispatcher.places import Place, Places
 from coordinator.dispatcher.registry import ParticipantRegistry
 from coordinator.dispatcher.targets import Differing, NotServed, Served, Target
@@ -26,6 +26,8 @@ LOOK_AGAIN_US: Final = MICROS_PER_SECOND
 """How often it is looked whether a participant that nobody could connect to can be reached again. Looking costs it nothing."""
 BELIEVED_US: Final = 2 * MICROS_PER_SECOND
 """How old the answer of a configured participant may be for a call to be refused by it; it may be another release by now."""
+
+WITHDRAWN: Final = "not sent: the saga turned back first"
 
 _logger = logging.getLogger(__name__)
 
@@ -67,6 +69,8 @@ class GrpcDispatcher:
         self._caller = ParticipantCaller(channels=self._channels, tokens=tokens, payload_bytes_max=payload_bytes_max)
         self._descriptions = Descriptions(clock=clock, registry=registry, channels=self._channels, spawn=self._spawn)
         self._lines: dict[str, _Line] = {}
+        self._doubted: set[CallId] = set()
+        """Calls that had their turn and wait for an answer to Describe. One that is withdrawn meanwhile is not sent (R12)."""
         self._spawned: dict[asyncio.Task[None], None] = {}  # in the order in which they began: a set has none
         self._replies: list[tuple[SagaId, Replied]] = []
         self._listener: ReplyListener | None = None
@@ -94,10 +98,13 @@ class GrpcDispatcher:
             self._pump(line)
 
     def withdraw(self, saga_id: SagaId, attempts: Sequence[AttemptKey], /) -> None:
-        """Calls that need not be sent any more: those still waiting end NotSent at once, those under way go on."""
+        """Calls that need not be sent any more: those still waiting end NotSent at once, those of which it is being asked
+        whether they can be sent when that is known. Those under way go on.
+        """
         for line in self._lines.values():
             for call in line.lane.withdraw(saga_id, attempts):
-                self._reply_not_sent(call, "not sent: the saga turned back first")
+                self._reply_not_sent(call, WITHDRAWN)
+        self._doubted.difference_update((saga_id, attempt) for attempt in attempts)
 
     def abandon_waiting(self) -> int:
         """Sends nothing any more. Calls that still wait are dropped without a reply; returns how many. They stay owed for recovery."""
@@ -253,8 +260,14 @@ class GrpcDispatcher:
         """Nobody takes the call as its definition says. Before a person is asked for, those are asked again who may have changed."""
         now = self._clock.now()
         old = [target for target in differing.targets if target.told_at is not None and target.told_at < now - BELIEVED_US]
+        call_id = (call.saga_id, call.attempt)
+        self._doubted.add(call_id)
         for target in old:
             await self._descriptions.ask(line.name, target.address)
+        if call_id not in self._doubted:
+            self._refuse(line, call, NotSent(failure=Failure(Code.UNAVAILABLE, WITHDRAWN)))
+            return
+        self._doubted.remove(call_id)
         service = self._registry.live(line.name).service_for(call) if old else differing
         match service:
             case Served(addresses=addresses):

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from coordinator.codec.completion_tokens import CompletionTokens
-from coordinator.core.inputs import Mismatched, Succeeded
+from coordinator.core.inputs import Mismatched, NotSent, Succeeded
 from coordinator.core.values import Code, Direction
 from coordinator.dispatcher.descriptions import ASK_AGAIN_US, ASK_EVERY_US
 from coordinator.dispatcher.grpc_dispatcher import BELIEVED_US
@@ -123,6 +123,25 @@ async def test_configured_participant_that_changed_since_is_asked_before_a_call_
         await clock.pass_time(BELIEVED_US / 1_000_000 + 0.1)
         assert isinstance(await outcome_of_one(stand), Succeeded)
     assert participant.asked == 2
+
+
+async def test_call_withdrawn_while_its_participant_is_asked_is_not_sent(new_stand: NewStand) -> None:  # R12
+    """Sent after the saga has turned back it would be overtaken by its own undo."""
+    clock, participant, answer = VirtualClock(), Talkative(described(input_type=INT)), asyncio.Event()
+    async with serving(participant) as target, new_stand(clock=clock, configured={"shop": target}) as stand:
+        await stand.dispatcher.describe("shop")
+        participant.description, participant.before_answering = described(), answer.wait
+        await clock.pass_time(BELIEVED_US / 1_000_000 + 0.1)
+        one = call(input_type=STRING, output_type=STRING)
+        stand.dispatcher.send([one])
+        await eventually(lambda: participant.asked == 2)
+        stand.dispatcher.withdraw(one.saga_id, [one.attempt])
+        answer.set()
+        reply = await stand.replies.to(one)
+        standing = stand.dispatcher.standing_of("shop")
+        assert isinstance(await outcome_of_one(stand), Succeeded), "others go on"
+    assert isinstance(reply.outcome, NotSent)
+    assert (len(participant.executions), standing.under_way) == (1, 0)
 
 
 async def test_configured_participant_that_does_not_answer_any_more_is_called(new_stand: NewStand) -> None:
