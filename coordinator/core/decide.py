@@ -103,9 +103,7 @@ def decide(plan: SagaPlan, state: SagaState, happened: Input, now: Instant) -> t
         case Pause():
             return decide_pause(state, happened)
         case Resume():
-            resumed = decide_resume(state, happened)
-            # What came in during the pause is judged as it stood then, with nothing under way that was not sent before it (R10).
-            return (*_decide_failures(plan, state, now), *resumed) if resumed and state.status is SagaStatus.RUNNING else resumed
+            return _decide_resume(plan, state, happened, now)
         case Terminate():
             return decide_terminate(state, happened)
         case RetryStep():
@@ -243,14 +241,33 @@ def _decide_wake(plan: SagaPlan, state: SagaState, now: Instant) -> tuple[Fact, 
         return ()  # its clocks run on, and are judged when it is resumed
     if expired := decide_expired_acceptances(plan, state, now):
         return expired
+    if facts := _decide_deadline(plan, state, now):
+        return facts
     if state.status is SagaStatus.PENDING and state.start_at is not None and state.start_at <= now:
         return (SagaBegan(),)
-    if state.status is SagaStatus.RUNNING and state.deadline is not None and state.deadline <= now and not has_passed(plan, state):
-        failure = Failure(Code.DEADLINE_EXCEEDED, "the time limit of the saga was reached")
-        return turn_back(plan, state, now, cause=TurnBackCause.TIME_LIMIT, failure=failure)
     if state.status is SagaStatus.COMPENSATING and state.quiet_at is not None and state.quiet_at <= now:
         return decide_silence(plan, state)
     return ()
+
+
+def _decide_deadline(plan: SagaPlan, state: SagaState, now: Instant) -> tuple[Fact, ...]:
+    """Turns the saga back if its time is over. Judged BEFORE anything is reached: a RETRIABLE step that is due is no way back."""
+    is_on_its_way = state.status is SagaStatus.RUNNING or state.status is SagaStatus.PENDING
+    if not is_on_its_way or state.deadline is None or state.deadline > now or has_passed(plan, state):
+        return ()
+    failure = Failure(Code.DEADLINE_EXCEEDED, "the time limit of the saga was reached")
+    return turn_back(plan, state, now, cause=TurnBackCause.TIME_LIMIT, failure=failure)
+
+
+def _decide_resume(plan: SagaPlan, state: SagaState, resume: Resume, now: Instant) -> tuple[Fact, ...]:
+    """What came in during the pause is judged as it stood then, with nothing under way that was not sent before it (R10); and so are the
+    clocks, which ran on.
+    """
+    resumed = decide_resume(state, resume)
+    if not resumed:
+        return ()
+    failures = _decide_failures(plan, state, now) if state.status is SagaStatus.RUNNING else ()
+    return (*(failures or _decide_deadline(plan, state, now)), *resumed)
 
 
 def _decide_recovery(plan: SagaPlan, state: SagaState) -> tuple[Fact, ...]:

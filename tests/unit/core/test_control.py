@@ -108,9 +108,23 @@ def test_limits_run_on_during_a_pause_and_are_judged_after_it() -> None:
     story = started(sequence("a", "b", limit_s=60))
     story.pause(1)
     story.reply("a", succeeded(), 2)
-    story.resume(70)
-    assert story.wake_at() == at(60)
-    assert [type(fact) for fact in story.wake(70)] == [SagaTurnedBack]
+    assert [type(fact) for fact in story.resume(70)] == [SagaTurnedBack, SagaResumed]
+    assert story.state.cause is TurnBackCause.TIME_LIMIT
+
+
+def test_limit_that_passed_during_a_pause_is_judged_before_the_point_of_no_return_is_reached() -> None:  # R9, R13
+    story = started(sequence(step("a"), step("b", kind=StepKind.RETRIABLE), limit_s=60))
+    story.pause(1)
+    story.reply("a", succeeded(), 2)
+    assert [type(fact) for fact in story.resume(3_600)] == [SagaTurnedBack, SagaResumed]
+    assert story.step("b").status is StepStatus.WAITING
+
+
+def test_limit_that_passed_before_a_delayed_start_is_judged_before_anything_is_reached() -> None:  # R9, R13
+    story = Story(sequence(step("a", kind=StepKind.RETRIABLE), limit_s=60))
+    story.start(0, start_at=10)
+    assert [type(fact) for fact in story.wake(1_000)] == [SagaTurnedBack, SagaCompensated]
+    assert story.step("a").status is StepStatus.WAITING
 
 
 def test_backoff_runs_on_during_a_pause() -> None:
