@@ -1,10 +1,15 @@
 """Connections that a database driver closes on its own, after a call was cut short twice."""
 
 import asyncio
+import logging
 from typing import Final
+
+logger = logging.getLogger(__name__)
 
 CLOSING_TIME_LIMIT_S: Final = 1.0
 """How long such a connection may take to close."""
+CANCELLATIONS_MAX: Final = 3
+"""One cancellation ends each of the two waits of such a closing."""
 _CLOSING: Final = "_terminate_graceful_close"
 
 
@@ -19,7 +24,10 @@ async def wait_for_closings(time_limit_s: float = CLOSING_TIME_LIMIT_S) -> None:
     if not closing:
         return
     _, hanging = await asyncio.wait(closing, timeout=time_limit_s)
-    while hanging:
+    for _ in range(CANCELLATIONS_MAX):
+        if not hanging:
+            return
         for task in hanging:
             task.cancel()
         _, hanging = await asyncio.wait(hanging, timeout=time_limit_s)
+    logger.error("%d connections that their driver was closing did not end", len(hanging))

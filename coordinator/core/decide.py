@@ -251,7 +251,7 @@ def _decide_wake(plan: SagaPlan, state: SagaState, now: Instant) -> tuple[Fact, 
 
 
 def _decide_deadline(plan: SagaPlan, state: SagaState, now: Instant) -> tuple[Fact, ...]:
-    """Turns the saga back if its time is over. Judged BEFORE anything is reached: a RETRIABLE step that is due is no way back."""
+    """Turns the saga back if its time is over. Judged BEFORE anything is reached: behind a RETRIABLE step there is no way back."""
     is_on_its_way = state.status is SagaStatus.RUNNING or state.status is SagaStatus.PENDING
     if not is_on_its_way or state.deadline is None or state.deadline > now or has_passed(plan, state):
         return ()

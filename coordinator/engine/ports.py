@@ -275,7 +275,7 @@ class Dispatcher(Protocol):
         """Hands over calls."""
 
     def withdraw(self, saga_id: SagaId, attempts: Sequence[AttemptKey], /) -> None:
-        """Calls that need not be sent any more: those still waiting end NotSent at once, those under way go on."""
+        """Calls that need not be sent any more: those that are not sent yet end NotSent, those under way go on."""
 
     def abandon_waiting(self) -> int:
         """Sends nothing any more. Calls that still wait are dropped without a reply; returns how many. They stay owed for recovery."""

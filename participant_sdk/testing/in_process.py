@@ -15,7 +15,6 @@ import grpc
 Handler: TypeAlias = Any
 """What generated code registers: functions to run, to read and to write with, which gRPC types as optional."""
 Metadata: TypeAlias = tuple[tuple[str, str | bytes], ...]
-_NO_METADATA: Final[Metadata] = ()
 _PEER: Final = "unix:in-process"
 _STREAM_MESSAGES_MAX: Final = 16
 """Messages of a stream that may be on their way at the same time; further ones wait at the server."""
@@ -28,13 +27,13 @@ class Fate:
     request_delay_s: float = 0.0
     """How long the request travels."""
     is_request_lost: bool = False
-    """It never arrives."""
+    """It does not arrive, unless it is repeated: then it arrives so much later."""
     reply_delay_s: float = 0.0
     """How long the reply travels."""
     is_reply_lost: bool = False
     """The server did its work, and the caller never hears of it."""
     repeated_after_s: float | None = None
-    """The request arrives once more so much later, though it was lost at first, and nobody hears that reply; None: it does not."""
+    """The request arrives once more so much later, and nobody hears that reply; None: it does not."""
     notices_loss_after_s: float | None = None
     """When the caller is told that the connection broke (UNAVAILABLE), if something is lost; None: its deadline tells it."""
     is_cancelled_at_server: bool = True
@@ -87,9 +86,9 @@ class Network:
         self._servers: dict[str, InProcessServer] = {}
         self._calls = 0
 
-    def server(self, name: str = "") -> "InProcessServer":
-        """A server that can listen here, run by the process of that name."""
-        return InProcessServer(self, name)
+    def server(self) -> "InProcessServer":
+        """A server that can listen here."""
+        return InProcessServer(self)
 
     def channel(self, target: str, *, source: str = "client") -> grpc.aio.Channel:
         """A channel to an address, whether or not somebody listens there, for the process of that name."""
@@ -126,13 +125,11 @@ class Network:
 class InProcessServer:
     """Stands in for `grpc.aio.Server`. Every call is a task of its own, which ends with the server."""
 
-    def __init__(self, network: Network, name: str) -> None:
+    def __init__(self, network: Network) -> None:
         self._network = network
-        self.name = name
         self._handlers: dict[str, Handler] = {}
         self._addresses: list[str] = []
         self._tasks: dict[asyncio.Task[None], None] = {}
-        self._is_listening = False
 
     def add_registered_method_handlers(self, service: str, handlers: Mapping[str, Handler]) -> None:
         """What generated code calls."""
@@ -151,12 +148,10 @@ class InProcessServer:
         """Begins to listen. Raises RuntimeError if somebody does already."""
         for address in self._addresses:
             self._network.listen(address, self)
-        self._is_listening = True
 
     async def stop(self, grace: float | None) -> None:
         """Takes no more calls, and cuts those that are not done after `grace` seconds."""
         self._network.leave(self)
-        self._is_listening = False
         if self._tasks and grace:
             await asyncio.wait(self._tasks, timeout=grace)
         self.crash()
@@ -166,7 +161,6 @@ class InProcessServer:
     def crash(self) -> None:
         """Is gone at once, with every call that it has."""
         self._network.leave(self)
-        self._is_listening = False
         for task in self._tasks:
             task.cancel()
 
@@ -272,8 +266,7 @@ class InProcessChannel:
 
     async def close(self, grace: float | None = None) -> None:
         """Cuts the calls that are under way."""
-        calls = list(self._calls)
-        for call in calls:
+        for call in list(self._calls):
             call.cancel()
 
     def get_state(self, try_to_connect: bool = False) -> grpc.ChannelConnectivity:

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final, cast
 
 import grpc
@@ -44,7 +44,7 @@ class CoordinatorOptions:
     participants: Mapping[str, str] = field(default_factory=dict)
     """Address by name."""
     settings: Settings = field(default_factory=Settings)
-    """Its address, its database and the addresses of participants are set by the simulation."""
+    """Its address and those of the participants above are set by the simulation; it has no database but the simulated one."""
     disk: Disk = field(default_factory=PromptDisk)
 
 
@@ -56,17 +56,7 @@ class SimulatedCoordinator:
         self._options = options
         said = {name: ParticipantSettings(target=address) for name, address in options.participants.items()}
         settings = options.settings
-        self._settings = Settings(
-            address=options.address,
-            participants={**settings.participants, **said},
-            participant_concurrency=settings.participant_concurrency,
-            participant_rate_per_second=settings.participant_rate_per_second,
-            participant_circuit_failures=settings.participant_circuit_failures,
-            participant_circuit_open_s=settings.participant_circuit_open_s,
-            participant_circuit_open_s_max=settings.participant_circuit_open_s_max,
-            drain_time_limit_s=settings.drain_time_limit_s,
-            payload_bytes_max=settings.payload_bytes_max,
-        )
+        self._settings = replace(settings, address=options.address, participants={**settings.participants, **said})
         self.database = SimulatedDatabase(MemoryDatabase(), options.disk)
         """What stays when it dies."""
         self.lives = 0
@@ -152,7 +142,7 @@ class _Life:
             await self._task
 
     def _make_server(self) -> "grpc.aio.Server":
-        self._server = self._network.server(self._options.name)
+        self._server = self._network.server()
         # The generated code and the API ask for no more than is here.
         return cast("grpc.aio.Server", self._server)
 
@@ -189,7 +179,7 @@ class SimulatedParticipants:
         own_clock = SimulatedClock(asyncio.get_running_loop(), ahead_s=clock.ahead_s, rate=clock.rate)
         self.participants = self._make(own_clock)
         self._servicer = ParticipantServicer(*self.participants, clock=own_clock)
-        self._server = self._network.server(self.address)
+        self._server = self._network.server()
         participant_pb2_grpc.add_ParticipantServiceServicer_to_server(self._servicer, cast("grpc.aio.Server", self._server))
         self._server.add_insecure_port(self.address)
         await self._server.start()

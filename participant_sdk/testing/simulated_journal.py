@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
-from coordinator.core.values import MICROS_PER_SECOND, Failure
+from coordinator.core.values import Code, Failure
 from coordinator.engine.ports import Append, Appended, Clock, JournalListener, JournalUnavailableError
 from coordinator.journal.memory_journal import MemoryDatabase, MemoryJournal
 
@@ -102,7 +102,7 @@ class SimulatedJournal:
         self._is_dead = True
         self._queue.clear()
         if self._listener is not None:
-            self._listener.lost(Failure(14, "the process has ended"))
+            self._listener.lost(Failure(Code.UNAVAILABLE, "the process has ended"))
 
     async def aclose(self) -> None:
         """Takes nothing any more. Safe to call twice."""
@@ -177,8 +177,3 @@ class _Collector:
 
 async def _unavailable(*_: object, **__: object) -> Any:
     raise JournalUnavailableError("the database is away")
-
-
-def seconds_of(micros: int) -> float:
-    """The same duration in seconds."""
-    return micros / MICROS_PER_SECOND

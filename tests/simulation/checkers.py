@@ -32,6 +32,7 @@ class Committed:
         self.resolved: set[str] = set()
         self.ends: list[str] = []
         self.has_turned_back = False
+        self.is_paused = False
 
     def follow(self, payloads: list[bytes]) -> Self:
         """Reads what is new."""
@@ -45,6 +46,8 @@ class Committed:
         if kind in _ENDS:
             self.ends.append(kind)
         self.has_turned_back |= kind == "saga_turned_back"
+        if kind in ("saga_paused", "saga_resumed", "saga_terminated"):
+            self.is_paused = kind == "saga_paused"
         if kind in _SETTLED:
             step_id = _step_of(getattr(event, kind))
             self.settled.add(step_id)
@@ -95,6 +98,8 @@ def check_is_justified(world: "World", request: "participant_pb2.ExecuteRequest 
         world.record.violated("R25", saga_id, f"{step_id} is called, and no such saga is in the journal")
         return
     facts = world.committed[saga_id].follow(row.payloads)
+    if facts.is_paused:
+        world.record.violated("B12", saga_id, f"{step_id} is called, and the saga is paused")
     if step_id.startswith("on_"):
         if not facts.ends:
             world.record.violated("R16", saga_id, f"{step_id} is called, and the saga has not ended")
@@ -103,7 +108,9 @@ def check_is_justified(world: "World", request: "participant_pb2.ExecuteRequest 
         if not facts.has_turned_back:
             world.record.violated("R12", saga_id, f"{step_id} is undone, and the saga has not turned back")
         return
-    shape = world.definitions[world.sagas[saga_id]][1]
+    if facts.has_turned_back:
+        world.record.violated("R12", saga_id, f"{step_id} is called, and the saga has turned back")
+    shape = world.shape_of(saga_id)
     if step_id not in facts.reached:
         world.record.violated("R25", saga_id, f"{step_id} is called, and the journal does not say that it is due")
     for before in shape.before[step_id]:

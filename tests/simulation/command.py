@@ -1,16 +1,24 @@
-"""Worlds from the command line: with progress, in several processes, and for a failing one its smallest form and its story."""
+"""Worlds from the command line: with progress, in several processes, and for a failing one its smallest form and its story.
+
+The world itself is imported where it is lived through: a deliberate bug must be in its module before that is imported.
+"""
 
 import argparse
 import random
 import re
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from dataclasses import dataclass, fields, replace
-from itertools import islice
+from functools import partial
+from hashlib import sha256
+from itertools import islice, takewhile
 from typing import Any
 
+from tests.simulation.journal_of_world import Deed
+from tests.simulation.mutants import BY_NAME, infect
 from tests.simulation.options import FAULTS, Options, drawn
 
 SHRINKS_MAX = 60
@@ -26,16 +34,14 @@ class Outcome:
     violations: tuple[str, ...]
     fingerprint: str
     """Of everything that happened: equal for equal worlds."""
-    took_s: float
+    deeds: Mapping[Deed, int]
+    """How often participants did what."""
 
 
 def live(options: Options) -> Outcome:
     """Lives through one world."""
-    from hashlib import sha256
-
     from tests.simulation.world import run
 
-    began = time.perf_counter()
     record = run(options)
     told = record.transcript() + "".join(map(str, record.ledger))
     return Outcome(
@@ -43,18 +49,15 @@ def live(options: Options) -> Outcome:
         sagas=len(record.acknowledged),
         violations=tuple(record.violations),
         fingerprint=sha256(told.encode()).hexdigest(),
-        took_s=time.perf_counter() - began,
+        deeds=Counter(entry.deed for entry in record.ledger),
     )
 
 
-def live_many(every: Iterable[Options], *, jobs: int, until_s: float | None = None) -> Iterator[Outcome]:
+def live_many(every: Iterable[Options], *, jobs: int) -> Iterator[Outcome]:
     """Lives through many worlds side by side, as they end."""
     waiting: set[Future[Outcome]] = set()
-    ends_at = None if until_s is None else time.monotonic() + until_s
     with ProcessPoolExecutor(max_workers=jobs) as pool:
         for options in every:
-            if ends_at is not None and time.monotonic() > ends_at:
-                break
             waiting.add(pool.submit(live, options))
             if len(waiting) >= 2 * jobs:
                 done, waiting = wait(waiting, return_when=FIRST_COMPLETED)
@@ -65,30 +68,28 @@ def live_many(every: Iterable[Options], *, jobs: int, until_s: float | None = No
 def shrink(outcome: Outcome) -> Outcome:
     """The smallest world found that breaks the same promise: fewer sagas, then fewer faults."""
     rule, best = outcome.violations[0].partition(":")[0], outcome
-    for options in islice(_smaller(outcome), SHRINKS_MAX):
-        again = live(options(best.options))
+    for smaller in islice(_smaller(outcome), SHRINKS_MAX):
+        again = live(smaller(best.options))
         if any(violation.startswith(f"{rule}:") for violation in again.violations):
             best = again
     return best
 
 
-def _smaller(outcome: Outcome) -> Iterator["Smaller"]:
-    numbers = range(outcome.options.sagas)
-    halves = [tuple(numbers[::2]), tuple(numbers[1::2])]
-    named = _number_of(outcome)
-    yield from (Smaller("only", only) for only in ([(named,)] if named is not None else []) + halves)
-    yield from (Smaller(name, None) for name in FAULTS)
+def _smaller(outcome: Outcome) -> Iterator[Callable[[Options], Options]]:
+    """Ways to leave something out: every saga but the one that the violation names, or half of them; then one fault after the other."""
+    numbers, named = tuple(range(outcome.options.sagas)), _number_of(outcome)
+    for only in (() if named is None else (named,), numbers[::2], numbers[1::2]):
+        yield partial(_with_only, only)
+    for name in FAULTS:
+        yield partial(_without, name)
 
 
-@dataclass(frozen=True, slots=True)
-class Smaller:
-    """One way to leave something out."""
+def _with_only(only: tuple[int, ...], options: Options) -> Options:
+    return replace(options, only=options.only or only)
 
-    name: str
-    value: tuple[int, ...] | None
 
-    def __call__(self, options: Options) -> Options:
-        return options.without(self.name) if self.value is None else replace(options, only=options.only or self.value)
+def _without(fault: str, options: Options) -> Options:
+    return options.without(fault)
 
 
 def _number_of(outcome: Outcome) -> int | None:
@@ -121,12 +122,11 @@ def main(arguments: Sequence[str]) -> int:
     """The command. 0: every promise was kept; 1: one was broken."""
     given = _parser().parse_args(arguments)
     if given.mutant:
-        from tests.simulation.mutants import BY_NAME, infect
-
         infect(BY_NAME[given.mutant])
-    every = (replace(drawn(seed), **_overridden(given.set)) for seed in _seeds(given.seeds))
+    every = (replace(drawn(seed), **dict(given.set)) for seed in given.seeds)
     worlds, sagas, began = 0, 0, time.monotonic()
-    outcomes = map(live, every) if given.jobs == 1 else live_many(every, jobs=given.jobs, until_s=given.minutes * 60 or None)
+    timely = _for(given.minutes * 60, every) if given.minutes else every
+    outcomes = map(live, timely) if given.jobs == 1 else live_many(timely, jobs=given.jobs)
     for outcome in outcomes:
         worlds, sagas = worlds + 1, sagas + outcome.sagas
         if outcome.violations:
@@ -140,13 +140,17 @@ def main(arguments: Sequence[str]) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="make sim", description="Runs simulated worlds and checks every promise in them.")
-    seeds = "7 (that one), 1:100 (a range), or fresh:20 (so many, chosen now), which is the default"
-    parser.add_argument("--seeds", default="fresh:20", help=seeds)
+    parser.add_argument("--seeds", type=_seeds, default="fresh:20", help="7 (that one), 1:100 (1 to 99), fresh:20 (so many, the default)")
     parser.add_argument("--jobs", type=int, default=1, help="processes")
-    parser.add_argument("--minutes", type=float, default=0.0, help="stop after so long; with --seeds fresh:1000000 for a night")
-    parser.add_argument("--mutant", default="", help="with that deliberate bug, which must be found")
-    parser.add_argument("--set", action="append", default=[], metavar="OPTION=VALUE", help="another failure model, e.g. partitions=0")
+    parser.add_argument("--minutes", type=float, default=0.0, help="begin no world after so long; with --seeds fresh:1000000 for a night")
+    parser.add_argument("--mutant", choices=sorted(BY_NAME), help="with that deliberate bug, which must be found")
+    parser.add_argument("--set", type=_setting, action="append", default=[], metavar="OPTION=VALUE", help="as in options.py: partitions=0")
     return parser
+
+
+def _for(seconds: float, every: Iterable[Options]) -> Iterator[Options]:
+    ends_at = time.monotonic() + seconds
+    return takewhile(lambda _: time.monotonic() < ends_at, every)
 
 
 def _seeds(text: str) -> Iterable[int]:
@@ -156,7 +160,9 @@ def _seeds(text: str) -> Iterable[int]:
     return range(int(kind), int(rest)) if kind else [int(rest)]
 
 
-def _overridden(said: Sequence[str]) -> dict[str, Any]:
+def _setting(text: str) -> tuple[str, Any]:
     types = {field.name: type(getattr(Options(seed=0), field.name)) for field in fields(Options)}
-    pairs = (each.partition("=") for each in said)
-    return {name: tuple(map(int, value.split(","))) if types[name] is tuple else types[name](value) for name, _, value in pairs}
+    name, _, value = text.partition("=")
+    if name not in types:
+        raise argparse.ArgumentTypeError(f"expected one of {', '.join(types)}, found {name!r}")
+    return name, tuple(map(int, value.split(","))) if types[name] is tuple else types[name](value)

@@ -68,6 +68,8 @@ MUTANTS = (
     Mutant("effect-before-commit", "R25", _ENGINE, "                batch.append(append)\n", "                batch.append(append)\n                self._due += slot.take_due(self._clock.now())[0]\n"),
     Mutant("start-answered-before-commit", "P1", _ENGINE, "        self._starts_uncommitted += 1\n", "        self._starts_uncommitted += 1\n        slot.starts.clear()\n        answer(Started(plan=slot.plan, state=slot.state))\n"),
     Mutant("verb-answered-before-commit", "R25", _ENGINE, "        if slot.uncommitted:\n            slot.after_commit.append(lambda kept: answer(settled if kept else NotLive()))  # R25\n", "        if slot.uncommitted:\n            answer(settled)\n"),
+    Mutant("nothing-withdrawn", "R12", _ENGINE, "            self._dispatcher.withdraw(state.saga_id, tuple(sorted(slot.released)))\n", "            pass\n"),
+    Mutant("paused-saga-owes", "B12", _PENDING, "    if state.paused is not None:\n        return NOTHING\n    if state.has_ended", "    if state.has_ended"),
     Mutant("unsealed-rejection-believed", "R5", _FORWARD, "may_have_effect=step.in_doubt and not outcome.sealed", "may_have_effect=False"),
     Mutant("unknown-taken-for-failed", "P4", _FORWARD, "in_doubt = step.in_doubt or failed.outcome is AttemptOutcome.UNKNOWN", "in_doubt = False"),
     Mutant("exhausted-taken-for-failed", "R7", _FORWARD, "    if may_have_effect:\n        return StepUnknown", "    if False:\n        return StepUnknown"),

@@ -80,13 +80,6 @@ class Options:
         return " ".join([f"seed={self.seed}", *(f"{name}={value}" for name, value in said.items())])
 
 
-def drawn(seed: int) -> Options:
-    """The failure model of that seed: in one world more is lost, in another more dies."""
-    defaults, chance = Options(seed=seed), Chance(seed).stream("options")
-    shares = {name: getattr(defaults, name) * chance.choice(INTENSITIES) for name in SHARES}
-    return replace(defaults, **{name: min(share, SHARE_MAX) for name, share in shares.items()})
-
-
 INTENSITIES = (0.0, 0.5, 1.0, 1.0, 2.0, 6.0)
 SHARE_MAX = 0.4
 SHARES = (
@@ -100,3 +93,10 @@ FAULTS = (
     "rejections", "transient_failures", "postponements", "slow_handlers", "verbs",
 )  # fmt: skip
 """What may be left out to make a failing world smaller."""
+
+
+def drawn(seed: int) -> Options:
+    """The failure model of that seed: in one world more is lost, in another more dies."""
+    defaults, chance = Options(seed=seed), Chance(seed).stream("options")
+    shares = {name: getattr(defaults, name) * chance.choice(INTENSITIES) for name in SHARES}
+    return replace(defaults, **{name: min(share, SHARE_MAX) for name, share in shares.items()})

@@ -38,7 +38,7 @@ class Outside:
 
 
 @dataclass
-class Surroundings:
+class SharedWorld:
     """What the participants of one world share."""
 
     options: Options
@@ -79,9 +79,9 @@ class Surroundings:
 
 
 class _Careful(Participant):
-    def __init__(self, surroundings: Surroundings, *, barrier: Barrier) -> None:
+    def __init__(self, shared: SharedWorld, *, barrier: Barrier) -> None:
         super().__init__(barrier=barrier)
-        self.world = surroundings
+        self.world = shared
 
 
 class Alpha(_Careful, name="alpha"):

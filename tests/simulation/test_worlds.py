@@ -7,7 +7,8 @@ import sys
 import pytest
 
 from tests.processes import ROOT, python_environment
-from tests.simulation.command import live, story
+from tests.simulation.command import Outcome, live, main, story
+from tests.simulation.journal_of_world import Deed
 from tests.simulation.mutants import MUTANTS, Mutant
 from tests.simulation.options import Options, drawn
 
@@ -15,17 +16,18 @@ MUTANT_SEEDS = "1:40"
 """The budget within which every deliberate bug must be found."""
 
 
-def keeps_every_promise(options: Options) -> int:
-    """Returns how many sagas it had."""
+def keeps_every_promise(options: Options) -> Outcome:
+    """What became of that world, which must have had sagas that were done and sagas that were undone."""
     outcome = live(options)
     if outcome.violations:
         pytest.fail(story(outcome))
-    return outcome.sagas
+    assert outcome.deeds[Deed.DO] > outcome.deeds[Deed.UNDO] > 0
+    return outcome
 
 
 @pytest.mark.parametrize("seed", range(1, 5))
 def test_known_world_keeps_every_promise(seed: int) -> None:  # P1, P2, P3, P4, R5, R9, R10, R12, R14, R16, R18, R19, R24, R25, R29, R33
-    assert keeps_every_promise(drawn(seed)) > 0
+    keeps_every_promise(drawn(seed))
 
 
 @pytest.mark.full
@@ -42,7 +44,7 @@ def test_world_in_which_nothing_goes_wrong_completes_and_undoes_sagas() -> None:
         commit_crashes=0, participant_crashes=0, slow_commits=0, failing_commits=0, transient_failures=0, postponements=0,
         slow_handlers=0, verbs=0,
     )  # fmt: skip
-    assert keeps_every_promise(calm) == calm.sagas
+    assert keeps_every_promise(calm).sagas == calm.sagas
 
 
 def test_same_seed_is_the_same_world_in_every_process() -> None:
@@ -75,3 +77,22 @@ def test_story_of_a_broken_promise_is_small_and_can_be_seen_again() -> None:
     assert "smallest world: seed=" in done.stdout
     assert "again: make sim SEEDS=" in done.stdout
     assert len(done.stdout.splitlines()) < 150
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--seeds", "many"], "argument --seeds"),
+        (["--mutant", "unheard-of"], "argument --mutant"),
+        (["--set", "unheard_of=1"], "expected one of seed, sagas"),
+    ],
+)
+def test_command_that_is_misspelt_is_refused_in_words(arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(arguments)
+    assert said in capsys.readouterr().err
+
+
+def test_time_that_is_over_begins_no_world(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--seeds", "1:1000", "--minutes", "0.0000001"]) == 0
+    assert capsys.readouterr().out.startswith("0 worlds")

@@ -24,7 +24,7 @@ class StormyWeather:
     chance: Chance
     tell: Callable[[str, str], None]
     """Saga and text, for the transcript."""
-    arrived: Callable[[CallOnItsWay, "participant_pb2.ExecuteRequest | participant_pb2.CompensateRequest"], None]
+    leaves: Callable[["participant_pb2.ExecuteRequest | participant_pb2.CompensateRequest"], None]
     """Shown every call to a participant as it leaves: what justifies it must be committed by now."""
     is_calm: bool = True
     parted: set[frozenset[str]] = field(default_factory=set)
@@ -39,7 +39,7 @@ class StormyWeather:
             return SMOOTH if self.is_calm else self._fate_of_clients(call)
         request = kind.FromString(call.request)
         direction = call.method.rpartition("/")[2].lower()
-        self.arrived(call, request)
+        self.leaves(request)
         fate = SMOOTH if self.is_calm else self._fate_of_attempts(request.saga_id, (request.step_id, direction, request.attempt))
         self.tell(request.saga_id, f"{direction} {request.step_id} attempt {request.attempt} leaves{_shown(fate)}")
         return fate

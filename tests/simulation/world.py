@@ -6,11 +6,11 @@ Afterwards the storm ends, everything is started again, and the checkers look at
 import asyncio
 import logging
 import random
-import uuid
 from collections import defaultdict
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import aclosing, contextmanager
 from datetime import timedelta
+from functools import partial
 from typing import Any, Final
 
 from google.protobuf.wrappers_pb2 import StringValue
@@ -18,9 +18,9 @@ from google.protobuf.wrappers_pb2 import StringValue
 from coordinator.codec.completion_tokens import SECRET_NAME
 from coordinator.core.values import SagaId
 from coordinator.journal.memory_database import SagaRow
-from participant_sdk import Participant, Saga, SagaClient
+from participant_sdk import Participant, Saga, SagaClient, ids
 from participant_sdk.client import CoordinatorError, WaitTimedOut
-from participant_sdk.testing.in_process import CallOnItsWay, Network
+from participant_sdk.testing.in_process import Network
 from participant_sdk.testing.memory_barrier import MemoryBarrier, MemoryDatabase
 from participant_sdk.testing.processes import (
     COORDINATOR_ADDRESS,
@@ -31,18 +31,17 @@ from participant_sdk.testing.processes import (
 )
 from participant_sdk.testing.simulated_clock import BEGINNING_S, SimulatedClock
 from participant_sdk.testing.virtual_time import run_in_virtual_time
-from saga.v1 import participant_pb2
 from tests.simulation import checkers
 from tests.simulation.chance import Chance
 from tests.simulation.journal_of_world import Line, Record
 from tests.simulation.options import Options
-from tests.simulation.participants import Alpha, Beta, Gamma, Surroundings
+from tests.simulation.participants import Alpha, Beta, Gamma, SharedWorld
 from tests.simulation.persons import Person
 from tests.simulation.plans import PARTICIPANTS, WORDS, Shape, make_definition
 from tests.simulation.weather import StormyDisk, StormyWeather
 
-CALM_LIMIT: Final = timedelta(hours=30)
-"""How long a saga may take once nothing goes wrong any more: longer than an undo is tried for."""
+CALM_LIMIT: Final = timedelta(hours=60)
+"""How long all of them together may take once nothing goes wrong any more: longer than an undo is tried for."""
 PATIENCE: Final = timedelta(hours=1)
 """How long clients go on trying."""
 
@@ -55,20 +54,17 @@ class World:
         self.chance = Chance(options.seed)
         self.record = Record()
         self.loop = asyncio.get_running_loop()
-        self.weather = StormyWeather(options, self.chance, self.tell, self._call_leaves)
+        self.weather = StormyWeather(options, self.chance, self.tell, partial(checkers.check_is_justified, self))
         self.network = Network(self.weather)
         self.disk = StormyDisk(options, self.chance, self._coordinator_dies, self.loop.call_later)
         addresses = {name: f"{name}:1" for name in PARTICIPANTS}
         self.coordinator = SimulatedCoordinator(self.network, CoordinatorOptions(participants=addresses, disk=self.disk))
         self.coordinator.database.content.secrets[SECRET_NAME] = b"s" * 32
         self.client = SagaClient(channel=self.network.channel(COORDINATOR_ADDRESS), timeout=PATIENCE)
-        self.shared = Surroundings(options, self.chance, self.record, self.loop.time, self._spawn_promise, self.client)
+        self.shared = SharedWorld(options, self.chance, self.record, self.loop.time, self._spawn_promise, self.client)
         self.databases = {name: MemoryDatabase() for name in PARTICIPANTS}
         self.barriers: dict[str, MemoryBarrier] = {}
-        self.participants = {
-            name: SimulatedParticipants(self.network, addresses[name], lambda clock, name=name: self._make(name, clock))  # type: ignore[misc]
-            for name in PARTICIPANTS
-        }
+        self.participants = {name: SimulatedParticipants(self.network, addresses[name], partial(self._make, name)) for name in PARTICIPANTS}
         self.definitions: dict[str, tuple[Saga[StringValue], Shape]] = {}
         self.sagas: dict[str, str] = {}
         """Name of the definition by saga id, of every start that was tried."""
@@ -118,9 +114,9 @@ class World:
         for number in range(self.options.coordinator_crashes):
             self._at(("coordinator crash", number), lambda: self._coordinator_dies("at a random instant"))
         for number in range(self.options.participant_crashes):
-            self._at(("participant crash", number), lambda number=number: self._participant_dies(number))  # type: ignore[misc]
+            self._at(("participant crash", number), partial(self._participant_dies, number))
         for number in range(self.options.partitions):
-            self._at(("partition", number), lambda number=number: self._part(number))  # type: ignore[misc]
+            self._at(("partition", number), partial(self._part, number))
         await asyncio.sleep(self.options.storm_s)
 
     async def _calm(self) -> None:
@@ -133,7 +129,7 @@ class World:
         if not self.coordinator.is_running:
             await self._start_coordinator()
         try:
-            async with asyncio.timeout(CALM_LIMIT.total_seconds() * 2):
+            async with asyncio.timeout(CALM_LIMIT.total_seconds()):
                 await asyncio.gather(*self._tasks)
                 for saga_id in self.sagas:
                     await Person(self, saga_id).sees_to_it()
@@ -189,9 +185,6 @@ class World:
                     expected += 1
         except WaitTimedOut:
             return
-
-    def _call_leaves(self, call: CallOnItsWay, request: "participant_pb2.ExecuteRequest | participant_pb2.CompensateRequest") -> None:
-        checkers.check_is_justified(self, request)
 
     # ── Processes ───────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -302,6 +295,4 @@ def run(options: Options) -> Record:
 
 def saga_id_of(seed: int, number: int) -> str:
     """Of one saga of a world: made from the seed, of version 7."""
-    value = (BEGINNING_S * 1000 + number) << 80 | Chance(seed).stream("saga id", number).getrandbits(76)
-    value = value & ~(0xF << 76) | 0x7 << 76
-    return str(uuid.UUID(int=value & ~(0x3 << 62) | 0x2 << 62))
+    return ids.saga_id_of(BEGINNING_S * 1000 + number, Chance(seed).stream("saga id", number).getrandbits(76))
