@@ -48,9 +48,9 @@ def find_waits(plan: SagaPlan, state: SagaState, now: Instant, held_by: HeldBy) 
 
 
 def _find_incidents(state: SagaState, now: Instant) -> Iterator[Wait]:
-    for incident in state.incidents:
-        if incident.closed_at is not None:
-            continue
+    open_ones = [incident for incident in state.incidents if incident.closed_at is None]
+    # What contradicts a person later stops nothing: it is told after what does.
+    for incident in sorted(open_ones, key=lambda one: one.fact.kind is IncidentKind.LATE_OUTCOME):
         fact = incident.fact
         if fact.step_id is None:
             what = "The saga cannot say what it returns, because the expression for that failed"

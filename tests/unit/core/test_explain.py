@@ -6,15 +6,18 @@ from dataclasses import replace
 import pytest
 
 from coordinator.core.explanation import Explanation, HeldCall, WaitReason, in_words
-from coordinator.core.inputs import Pause, RetryStep
+from coordinator.core.inputs import Accepted, Pause, ResolvedSucceeded, RetryStep
 from coordinator.core.plan import RetryPolicy
-from coordinator.core.values import Failure, StepId, StepKind
+from coordinator.core.values import Failure, Payload, StepId, StepKind
 from tests.builders import (
     Story,
     at,
+    rejected,
+    seconds,
     sequence,
     started,
     step,
+    succeeded,
     unknown,
 )
 from tests.unit.core.explained import (
@@ -209,6 +212,19 @@ def test_incident_says_what_a_person_is_needed_for(story: Callable[[], Story], s
     assert wait.incident_id == 1
     assert wait.description.startswith("A person is needed (incident 1, opened at ")
     assert wait.description.endswith(said)
+
+
+def test_incident_that_stops_nothing_is_told_after_what_stops_the_saga() -> None:
+    story = running()
+    story.reply("reserve", succeeded(), 1)
+    story.reply("charge", Accepted(time_limit_us=seconds(1)), 2)
+    story.wake(3.5)
+    story.resolve("charge", ResolvedSucceeded(Payload("shop.v1.Done", b"said")), 4)
+    story.complete("charge", rejected(), 5)
+    story.reply("ship", rejected(sealed=True), 6)
+    explanation = explained(story, 7)
+    assert [wait.step_id for wait in explanation.waits] == ["ship", "charge"]
+    assert "Step 'ship' must succeed" in explanation.summary
 
 
 def test_closed_incident_is_not_waited_for() -> None:
