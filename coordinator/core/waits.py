@@ -22,7 +22,7 @@ _INCIDENTS: Final[dict[IncidentKind, str]] = {
     IncidentKind.PIVOT_UNKNOWN: "is the pivot, and nobody knows whether it took effect",
     IncidentKind.EXPRESSION_FAILED: "has an expression that failed where the saga cannot turn back any more",
     IncidentKind.TYPE_MISMATCH: "has a participant that takes or returns other message types than the definition says",
-    IncidentKind.LATE_OUTCOME: "was resolved by a person, and what its participant said later contradicts that",
+    IncidentKind.LATE_OUTCOME: "was resolved or retried by a person, and what its participant said later contradicts that",
     IncidentKind.HOOK_FAILED: "did not succeed; the outcome of the saga stays",
 }
 
