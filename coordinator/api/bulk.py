@@ -19,7 +19,7 @@ from coordinator.core.inputs import Cancel, Command, Pause, Resume, RetryStep, T
 from coordinator.core.values import IncidentKind, SagaId
 from coordinator.engine.commands import CommandRefused
 from coordinator.engine.engine import Engine
-from coordinator.engine.ports import Clock, Journal, JournalUnavailableError, SagaFilter, StoredSaga
+from coordinator.engine.ports import Journal, JournalUnavailableError, SagaFilter, StoredSaga
 from participant_sdk.definitions.problems import Problem
 from participant_sdk.ids import parse_saga_id
 from participant_sdk.rpc_errors import ErrorReason, error_reason
@@ -45,8 +45,7 @@ class _Act(NamedTuple):
 class BulkActions:
     """Does the same to many sagas. If the caller goes away, what was not begun is not done."""
 
-    def __init__(self, *, clock: Clock, engine: Engine, journal: Journal, views: SagaViews, commands: SagaCommands) -> None:
-        self._clock = clock
+    def __init__(self, *, engine: Engine, journal: Journal, views: SagaViews, commands: SagaCommands) -> None:
         self._engine = engine
         self._journal = journal
         self._views = views
@@ -90,9 +89,9 @@ class BulkActions:
             view = await self._views.current(saga_id)
             if isinstance(view, StoredSaga):
                 return _Act(saga, set_aside(view.saga_id, view.quarantined) if view.quarantined is not None else None)
-            saga, commands = saga_summary(*view), _commands_of(request, view)
+            saga, commands = saga_summary(view.plan, view.state), _commands_of(request, view)
             if request.dry_run:
-                self._try_out(view, commands)
+                _try_out(view, commands)
                 return _Act(saga, None)
             for command in commands:
                 saga = await self._commands.give(saga_id, command, lambda accepted: saga_summary(accepted.plan, accepted.state))
@@ -100,16 +99,15 @@ class BulkActions:
             return _Act(saga, error)
         return _Act(saga, None)
 
-    def _try_out(self, view: SagaView, commands: Sequence[Command]) -> None:
-        """Raises the refusal that a saga would answer. Decides only: nothing is applied."""
-        state = view.state
-        now = max(self._clock.now(), state.updated_at)
-        for command in commands:
-            try:
-                decide(view.plan, state, command, now)
-            except CommandRefusedError as refused:
-                answer = CommandRefused(status=refused.status, refusal=refused.refusal, message=str(refused))
-                raise refusal_of_command(state.saga_id, answer) from refused
+
+def _try_out(view: SagaView, commands: Sequence[Command]) -> None:
+    """Raises the refusal that a saga would answer. Decides only: nothing is applied."""
+    for command in commands:
+        try:
+            decide(view.plan, view.state, command, view.now)
+        except CommandRefusedError as refused:
+            answer = CommandRefused(status=refused.status, refusal=refused.refusal, message=str(refused))
+            raise refusal_of_command(view.state.saga_id, answer) from refused
 
 
 def _commands_of(request: operator_pb2.ActOnSagasRequest, view: SagaView) -> Sequence[Command]:
