@@ -10,12 +10,16 @@ from coordinator.core.late import record_late
 from coordinator.core.plan import SagaPlan
 from coordinator.core.refusals import refuse
 from coordinator.core.state import CallState, SagaState, StepState
-from coordinator.core.values import AttemptKey, Direction, Instant, StepId, StepStatus
+from coordinator.core.values import MICROS_PER_SECOND, AttemptKey, Direction, Instant, StepId, StepStatus
 
 ANOTHER_ROUND: Final = "a person had it tried again under another key; the token of that attempt counts"
 HEARTBEAT_SHARE: Final = 4
 """A heartbeat without news is journalled only if it extends the time by at least this part (a quarter) of the limit: participants may beat
 as often as they like without filling the journal."""
+PROGRESS_SHARE: Final = 100
+"""Progress is journalled at most so often within the limit, for the same reason,"""
+PROGRESS_GAP_US: Final = MICROS_PER_SECOND
+"""and never more often than this."""
 
 
 def decide_completion(plan: SagaPlan, state: SagaState, command: CompleteStep, now: Instant) -> tuple[Fact, ...]:
@@ -56,6 +60,8 @@ def decide_heartbeat(plan: SagaPlan, state: SagaState, beat: Heartbeat, now: Ins
     limit_us = step.accepted_limit_us if beat.time_limit_us is None else beat.time_limit_us
     until = max(Instant(now + limit_us), step.accepted_until)
     is_news = beat.progress is not None and beat.progress != step.progress
+    if is_news and step.progress_at is not None:
+        is_news = now - step.progress_at >= max(limit_us // PROGRESS_SHARE, PROGRESS_GAP_US)
     if not is_news and (until - step.accepted_until) * HEARTBEAT_SHARE < limit_us:
         return ()
     return (StepHeartbeat(step_id=beat.step_id, accepted_until=until, progress=beat.progress),)

@@ -162,7 +162,8 @@ def _record(plan: SagaPlan, state: SagaState, event: Event) -> None:  # noqa: C9
             step = required_step(plan, state, fact.step_id)
             step.status = step_status_after(step.status, fact)
             step.accepted_until = fact.accepted_until
-            step.progress = fact.progress or step.progress
+            if fact.progress is not None:
+                step.progress, step.progress_at = fact.progress, at
         case StepCompletedEarly():
             step = required_step(plan, state, fact.step_id)
             step.status, step.early = step_status_after(step.status, fact), fact

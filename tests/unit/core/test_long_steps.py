@@ -161,6 +161,22 @@ def test_progress_is_kept_and_journalled_once() -> None:
     assert story.step("approve").progress == HALF
 
 
+def test_progress_that_changes_with_every_heartbeat_does_not_fill_the_journal() -> None:
+    story = waiting(400)
+    said = [story.beat("approve", 10 + number / 10, progress=Payload("shop.v1.Progress", b"%d" % number)) for number in range(1_000)]
+    assert len([facts for facts in said if facts]) == 25, "every 4 s of 100 s: a hundredth of the limit"
+    assert said[0], "the first is not kept waiting"
+
+
+def test_progress_that_comes_too_soon_goes_with_a_later_heartbeat() -> None:
+    story = waiting()
+    story.beat("approve", 11, progress=HALF)
+    more = Payload("shop.v1.Progress", b"more")
+    assert story.beat("approve", 11.5, progress=more) == ()
+    assert story.beat("approve", 12, progress=more)
+    assert story.step("approve").progress == more
+
+
 def test_heartbeat_asks_for_its_own_time() -> None:
     story = waiting()
     story.beat("approve", 20, limit_s=1_000)
