@@ -150,6 +150,12 @@ class StepState:
         self.input = given
         self.execute = CallState(at, 1)
 
+    def keep_alive(self, until: Instant, progress: Payload | None, at: Instant) -> None:
+        """Its participant has more time to complete it, and may have told how far it is."""
+        self.accepted_until = until
+        if progress is not None:
+            self.progress, self.progress_at = progress, at
+
     def settle(self, status: StepStatus, at: Instant) -> None:
         """Its execution has ended so; nothing more is owed for it."""
         self.status, self.ended_at, self.accepted_until, self.early = status, at, None, None
