@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Final
 
 from participant_sdk.testing.contexts import completion_token, step_context
 from participant_sdk.testing.errors import KitError, SagaStandstillError
-from participant_sdk.testing.memory_barrier import MemoryBarrier, MemoryDatabase
+from participant_sdk.testing.memory_barrier import MemoryBarrier, MemoryDatabase, at_commit
 from participant_sdk.testing.stubs import Stub, StubFailure, stub, stubs_of
 from participant_sdk.testing.virtual_time import StandstillError, VirtualTimeLoop, run_in_virtual_time
 
 if TYPE_CHECKING:
+    from participant_sdk.testing.exploring import Exploration, PromiseBrokenError, explore
     from participant_sdk.testing.faults import Mishap
     from participant_sdk.testing.kit import SagaKit
     from participant_sdk.testing.ledger import Call, CallOutcome
@@ -26,11 +27,13 @@ __all__ = [
     "Call",
     "CallOutcome",
     "Definition",
+    "Exploration",
     "Given",
     "KitError",
     "MemoryBarrier",
     "MemoryDatabase",
     "Mishap",
+    "PromiseBrokenError",
     "SagaKit",
     "SagaRun",
     "SagaStandstillError",
@@ -39,7 +42,9 @@ __all__ = [
     "Stub",
     "StubFailure",
     "VirtualTimeLoop",
+    "at_commit",
     "completion_token",
+    "explore",
     "given",
     "run_in_virtual_time",
     "step_context",
@@ -51,11 +56,14 @@ _OF_THE_EXTRA: Final = {
     "Call": "ledger",
     "CallOutcome": "ledger",
     "Definition": "plans",
+    "Exploration": "exploring",
     "Given": "scenario",
     "Mishap": "faults",
+    "PromiseBrokenError": "exploring",
     "SagaKit": "kit",
     "SagaRun": "saga_run",
     "Servicer": "serving",
+    "explore": "exploring",
     "given": "scenario",
 }
 """Module by name."""

@@ -49,7 +49,7 @@ class Disturbance:
         return tuple(self._pending)
 
     def on_commit(self, callback: Callable[[], None]) -> None:
-        """Called after each commit of which the coordinator knows."""
+        """Called after each commit, whether or not the coordinator lives to hear of it."""
         self._heard.append(callback)
 
     # ── Weather ─────────────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -87,12 +87,12 @@ class Disturbance:
     def committed(self, number: int) -> None:
         if self._takes(CommitFault(number, Moment.DIES_AFTER)):
             self._crash()
+        for callback in self._heard:
+            callback()
 
     def told(self, number: int) -> None:
         if self._takes(CommitFault(number, Moment.CANCEL)):
             self._cancel()
-        for callback in self._heard:
-            callback()
 
     # ── Observer ────────────────────────────────────────────────────────────────────────────────────────────────────────────────
 

@@ -173,7 +173,8 @@ class SagaKit:
         calls = [call for call in self.calls if call.saga_id == saga_id]
         key = found.definition.name, found.definition.version
         descriptors = self._known.get(key, FileDescriptorSet())
-        run = SagaRun(saga=found, events=events, calls=calls, descriptors=descriptors, now=self.now)
+        participants = [each for process in self._processes for each in process.participants]
+        run = SagaRun(saga=found, events=events, calls=calls, descriptors=descriptors, now=self.now, participants=participants)
         self._stories[saga_id] = run
         return run
 

@@ -50,7 +50,7 @@ class Call:
     handler_ran: bool = False
     """Whether a handler of the participant was called for it; False too for a participant without the SDK."""
     is_guarded: bool = False
-    """Whether the participant promises that each key takes effect at most once."""
+    """Whether the participant promises that each key takes effect at most once: a barrier, and an effect inside its database."""
     took_effect: bool = False
     """Whether it was this very call that did it, or undid it: a repeated answer did nothing."""
 

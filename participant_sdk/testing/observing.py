@@ -22,6 +22,7 @@ from participant_sdk.barrier.outcomes import (
     HandlerRejected,
 )
 from participant_sdk.barrier.verdict import CompensateCall, CompletionCall, ExecuteCall
+from participant_sdk.effects import Effect
 from participant_sdk.errors import Rejected
 from participant_sdk.rpc_errors import abort_with, status_with
 from participant_sdk.step_context import SessionSource
@@ -156,7 +157,7 @@ class ObservedBarrier:
 
         answer = await self._inner.execute(call, run_seen)
         if noted is not None:
-            noted.is_guarded = self._inner.is_effect_once
+            noted.is_guarded = self._inner.is_effect_once and call.effect is Effect.DATABASE
             did = isinstance(answer, participant_pb2.ExecuteResponse) and answer.WhichOneof("outcome") in {"succeeded", "accepted"}
             noted.took_effect = noted.handler_ran and did
         return answer
@@ -174,7 +175,7 @@ class ObservedBarrier:
 
         answer = await self._inner.compensate(call, claimed, run_seen)
         if noted is not None:
-            noted.is_guarded = self._inner.is_effect_once
+            noted.is_guarded = self._inner.is_effect_once and call.effect is Effect.DATABASE
             did = isinstance(answer, participant_pb2.CompensateResponse) and answer.HasField("compensated")
             noted.took_effect = noted.handler_ran and did
         return answer

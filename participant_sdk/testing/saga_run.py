@@ -14,10 +14,12 @@ from coordinator.cli.payloads import PayloadTypes
 from coordinator.cli.timeline import render_saga
 from coordinator.cli.wording import instant, plain_name, short_name
 from participant_sdk.client import SagaNotCompleted, output_of
+from participant_sdk.participant import Participant
 from participant_sdk.testing.ledger import Call, order_of
 from saga.v1 import saga_pb2
 
 OutputT = TypeVar("OutputT", bound=Message)
+ParticipantT = TypeVar("ParticipantT", bound=Participant)
 
 STORY_COLUMNS: Final = 150
 """Width of a story."""
@@ -39,6 +41,8 @@ class SagaRun:
     """Its message types."""
     now: datetime
     """Virtual time when it was looked at."""
+    participants: Sequence[Participant] = ()
+    """Those that were served, stubs aside."""
 
     @property
     def id(self) -> str:
@@ -69,6 +73,13 @@ class SagaRun:
     def output(self, output_type: type[OutputT]) -> OutputT:
         """What it returned. Raises TypeError if that is nothing, or of another type."""
         return output_of(self.saga, output_type)
+
+    def participant(self, kind: type[ParticipantT]) -> ParticipantT:
+        """The participant of that class, to look at what it keeps. Raises LookupError if none was served."""
+        found = next((each for each in self.participants if isinstance(each, kind)), None)
+        if found is None:
+            raise LookupError(f"no {kind.__name__} was served in this world")
+        return found
 
     def attempts_of(self, name: str) -> int:
         """How often a step was called, or "undo" and a step, repeated copies included."""

@@ -69,12 +69,13 @@ class Process:
         self.name: Final = name
         self.address: Final = f"{name}:1"
         self._servicer = servicer
-        self._participants = participants
+        self.participants: Final = participants
+        """What it serves, if that is written with the SDK."""
         self._server: InProcessServer | None = None
 
     async def start(self, network: Network, client: SagaClient) -> None:
         """Serves."""
-        for participant in self._participants:
+        for participant in self.participants:
             participant.tell_completions_to(client)
         self._server = network.server()
         participant_pb2_grpc.add_ParticipantServiceServicer_to_server(self._servicer, cast("grpc.aio.Server", self._server))
@@ -85,7 +86,7 @@ class Process:
         """Takes no more calls, and cuts those under way."""
         if self._server is not None:
             await self._server.stop(0.0)
-        for participant in self._participants:
+        for participant in self.participants:
             participant.tell_completions_to(None)
             if isinstance(participant, StubbedParticipant):
                 participant.close()
