@@ -70,7 +70,6 @@ class SagaKit:
         self._began_s = 0.0
         self._started = 0
         self._stories: dict[str, SagaRun] = {}
-        self._clock: SimulatedClock | None = None
         self._disturbance.on_commit(self._ring.set)
 
     async def __aenter__(self) -> Self:
@@ -98,7 +97,6 @@ class SagaKit:
         if not isinstance(loop, VirtualTimeLoop):
             raise KitError("a kit needs an event loop in virtual time: use the fixture saga_kit, or run_in_virtual_time(main())")
         self._loop, self._began_s, clock = loop, loop.time(), SimulatedClock(loop)
-        self._clock = clock
         self._client = client = SagaClient(channel=self._network.channel(COORDINATOR_ADDRESS), timeout=PATIENCE)
         ones = await make_parts(self._parts, self._stack)
         self._processes = processes_of(ones, observer=self._disturbance, clock=clock, client=client)
@@ -192,10 +190,9 @@ class SagaKit:
 
     @property
     def now(self) -> datetime:
-        """Virtual time, aware. Raises KitError before `open`."""
-        if self._clock is None:
-            raise KitError("this kit is not open yet: await kit.open(), or run a saga first")
-        return instant_of(self._clock())
+        """Virtual time, aware: what coordinator and barriers go by."""
+        loop = self._loop if self._loop is not None else asyncio.get_running_loop()
+        return instant_of(SimulatedClock(loop)())
 
     @property
     def elapsed(self) -> timedelta:

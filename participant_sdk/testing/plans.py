@@ -21,6 +21,14 @@ class Definition:
         """Example: "place-order v2"."""
         return f"{self.message.name} v{self.message.version}"
 
+    def calls(self) -> list[saga_pb2.StepDefinition | saga_pb2.HookDefinition]:
+        """Its steps, then its hooks."""
+        message = self.message
+        calls: list[saga_pb2.StepDefinition | saga_pb2.HookDefinition] = [*message.steps]
+        calls += [message.on_success] if message.HasField("on_success") else []
+        calls += [message.on_failure] if message.HasField("on_failure") else []
+        return calls
+
 
 Plan: TypeAlias = Saga[Any] | Definition
 

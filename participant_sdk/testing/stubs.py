@@ -17,10 +17,12 @@ from participant_sdk.actions import Action, action
 from participant_sdk.builder import Saga
 from participant_sdk.client import CoordinatorError, SagaClient
 from participant_sdk.clock import Clock
+from participant_sdk.definitions import MessageTypes
 from participant_sdk.errors import AlreadyCompletedError, CompletionError, CompletionRefusedError, Rejected
 from participant_sdk.participant import Participant
 from participant_sdk.step_context import StepContext
 from participant_sdk.testing.memory_barrier import MemoryBarrier, MemoryDatabase
+from participant_sdk.testing.plans import Plan
 
 RequestT = TypeVar("RequestT", bound=Message)
 ResponseT = TypeVar("ResponseT", bound=Message)
@@ -131,13 +133,17 @@ def stub(
     return Stub(action, request, response, is_compensatable)
 
 
-def stubs_of(saga: Saga[Any]) -> list[Stub[Any, Any]]:
+def stubs_of(plan: Plan) -> list[Stub[Any, Any]]:
     """A stub for each action of a saga, hooks included. Whatever else serves one of these participants comes before them."""
-    drafts = {draft.name: draft for draft in saga.actions()}
-    return [
-        Stub(draft.name, draft.request_type, draft.response_type, draft.is_compensatable is not False, is_default=True)
-        for draft in drafts.values()
-    ]
+    if isinstance(plan, Saga):
+        drafts = {draft.name: draft for draft in plan.actions()}
+        return [
+            Stub(draft.name, draft.request_type, draft.response_type, draft.is_compensatable is not False, is_default=True)
+            for draft in drafts.values()
+        ]
+    types = MessageTypes(plan.descriptors)
+    calls = {call.action: call for call in plan.calls()}
+    return [Stub(name, types.get(call.input_type), types.get(call.output_type), is_default=True) for name, call in calls.items()]
 
 
 class StubbedParticipant(Participant):
