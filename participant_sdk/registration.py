@@ -46,6 +46,7 @@ class Registration:
             coordinator_pb2.RegisterParticipantRequest(target=target, description=description, ttl=lasting) for description in descriptions
         ]
         self._repeat_after_s = ttl.total_seconds() / _REPEATS_PER_TTL
+        self._call_time_limit_s = min(_CALL_TIME_LIMIT_S, self._repeat_after_s)
         self._is_told = False
         self.accepted = asyncio.Event()
         """Set when the coordinator has accepted all of them for the first time."""
@@ -53,20 +54,21 @@ class Registration:
     async def run(self) -> None:
         """Registers for ever, until cancelled. Never raises: a coordinator that is away or refuses is asked again."""
         failures = 0
-        async with open_channel(self._coordinator) as channel:
-            stub = coordinator_pb2_grpc.SagaServiceStub(channel)
-            while True:
-                if await self._register(stub):
+        while True:
+            # A new connection after each failure: the old one may be dead without a word, and a registration lapses sooner than that is
+            # noticed.
+            async with open_channel(self._coordinator) as channel:
+                stub = coordinator_pb2_grpc.SagaServiceStub(channel)
+                while await self._register(stub):
                     failures = 0
                     await self._until_due(channel)
-                else:
-                    failures += 1
-                    await asyncio.sleep(_backoff_s(failures))
+            failures += 1
+            await asyncio.sleep(_backoff_s(failures))
 
     async def _register(self, stub: "coordinator_pb2_grpc.SagaServiceAsyncStub") -> bool:
         for request in self._requests:
             try:
-                await stub.RegisterParticipant(request, timeout=_CALL_TIME_LIMIT_S)
+                await stub.RegisterParticipant(request, timeout=self._call_time_limit_s)
             except grpc.aio.AioRpcError as error:
                 self._tell_failure(request.description.name, error)
                 return False

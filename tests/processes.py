@@ -6,13 +6,14 @@ import os
 import signal
 import socket
 import subprocess
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final, Self
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from tests.fork_server import FORK_SERVER, ForkedProcess
 
 READY_TIMEOUT_S: Final = 30.0
 EXIT_TIMEOUT_S: Final = 30.0
@@ -41,7 +42,7 @@ async def wait_until_draining(address: str) -> None:
                 return
 
 
-async def wait_until_serving(address: str, process: subprocess.Popen[bytes] | None = None) -> None:
+async def wait_until_serving(address: str, process: "subprocess.Popen[bytes] | ForkedProcess | None" = None) -> None:
     """Returns when the health service there says SERVING. Fails if the process ends first."""
     options = [("grpc.max_reconnect_backoff_ms", 100)]
     async with asyncio.timeout(READY_TIMEOUT_S), grpc.aio.insecure_channel(address, options=options) as channel:
@@ -66,15 +67,17 @@ class CoordinatorProcess:
         self._log = directory / "coordinator.log"
         self._environment = dict(environment or {})
         self._module = module
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: ForkedProcess | None = None
 
     async def start(self, environment: Mapping[str, str] | None = None, *, wait: bool = True) -> None:
         """Starts it, and returns when it serves."""
-        command = [sys.executable, "-m", self._module, "serve", "--address", self.address, "--database", str(self.database)]
-        with self._log.open("ab") as log:
-            self._process = subprocess.Popen(
-                command, env=python_environment({**self._environment, **(environment or {})}), stdout=log, stderr=log, cwd=ROOT
-            )
+        self._process = FORK_SERVER.spawn(
+            self._module,
+            ["serve", "--address", self.address, "--database", str(self.database)],
+            log=self._log,
+            environment=python_environment({**self._environment, **(environment or {})}),
+            directory=ROOT,
+        )
         if wait:
             await wait_until_serving(self.address, self._process)
 

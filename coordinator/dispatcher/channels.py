@@ -1,7 +1,9 @@
 """gRPC channels, one per target, made when first used."""
 
+import asyncio
 from collections.abc import Callable, Container
 from contextlib import AbstractContextManager
+from functools import partial
 from types import TracebackType
 from typing import Final, TypeAlias
 
@@ -24,6 +26,8 @@ CHANNEL_OPTIONS: Final = (
     ("grpc.keepalive_timeout_ms", 10_000),
     ("grpc.enable_retries", 0),  # the coordinator repeats by its own rules; a hidden repetition would be an attempt nobody counts
     ("grpc.lb_policy_name", "round_robin"),
+    # gRPC shares connections between channels that look alike: whoever gives up a connection that is dead would get it back.
+    ("grpc.use_local_subchannel_pool", 1),
 )
 
 
@@ -37,36 +41,60 @@ def open_channel(target: str) -> grpc.aio.Channel:
 
 
 class _Connection:
-    """A channel, the stub on it, and how many calls are under way there. Entered for each of them, several times at once."""
+    """A channel, the stub on it, how many calls are under way there, and how many were answered."""
 
-    __slots__ = ("channel", "stub", "under_way")
+    __slots__ = ("answers", "channel", "stub", "under_way")
 
     def __init__(self, channel: grpc.aio.Channel) -> None:
         self.channel = channel
         self.stub: participant_pb2_grpc.ParticipantServiceAsyncStub = participant_pb2_grpc.ParticipantServiceStub(self.channel)
         self.under_way = 0
+        self.answers = 0
+
+
+class _UsedForCall:
+    """Entered for one call; looks how it ends."""
+
+    __slots__ = ("_answers", "_connection", "_give_up")
+
+    def __init__(self, connection: _Connection, give_up: Callable[[_Connection], None]) -> None:
+        self._connection = connection
+        self._give_up = give_up
+        self._answers = connection.answers
 
     def __enter__(self) -> "participant_pb2_grpc.ParticipantServiceAsyncStub":
-        self.under_way += 1
-        return self.stub
+        self._connection.under_way += 1
+        return self._connection.stub
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self.under_way -= 1
+        connection = self._connection
+        connection.under_way -= 1
+        if isinstance(error, grpc.aio.AioRpcError) and error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
+            if connection.answers == self._answers:
+                self._give_up(connection)
+        elif not isinstance(error, asyncio.CancelledError):
+            connection.answers += 1
 
 
 class Channels:
-    """Owns every channel to a participant."""
+    """Owns every channel to a participant.
+
+    One on which nothing was answered while a call waited until its deadline is given up: what calls find next is a new connection. A peer
+    that is only slow loses nothing by that, since calls under way keep the old one; but what stands between, such as a load balancer, can
+    take bytes for ever of which nobody hears, and gRPC itself would not notice for minutes (above).
+    """
 
     def __init__(self, opened_by: OpenChannel = open_channel) -> None:
         self._open_channel = opened_by
         self._connections: dict[str, _Connection] = {}
+        self._given_up: list[_Connection] = []
 
     def used_for_call(self, target: str) -> "AbstractContextManager[participant_pb2_grpc.ParticipantServiceAsyncStub]":
-        """The stub for a target, which is not closed meanwhile; connects when the first call is made."""
+        """The stub for a target, for one call; it is not closed meanwhile. Connects when the first call is made."""
         connection = self._connections.get(target)
         if connection is None:
             connection = self._connections[target] = _Connection(self._open_channel(target))
-        return connection
+        return _UsedForCall(connection, partial(self._give_up, target))
 
     def is_cut_off(self, target: str) -> bool:
         """Whether it was tried to connect and nobody could be reached since. gRPC goes on trying by itself; asking costs 0.1 µs. A call
@@ -82,8 +110,22 @@ class Channels:
         gone = [target for target, connection in self._connections.items() if target not in targets and not connection.under_way]
         return [self._connections.pop(target).channel for target in gone]
 
+    def take_idle(self) -> list[grpc.aio.Channel]:
+        """The channels that were given up and have no call under way any more, each once; to be closed."""
+        if not self._given_up:
+            return []
+        idle = [connection.channel for connection in self._given_up if not connection.under_way]
+        self._given_up = [connection for connection in self._given_up if connection.under_way]
+        return idle
+
     async def aclose(self) -> None:
         """Closes all channels; calls under way are cancelled."""
-        connections, self._connections = self._connections, {}
-        for connection in connections.values():
+        connections = [*self._connections.values(), *self._given_up]
+        self._connections, self._given_up = {}, []
+        for connection in connections:
             await connection.channel.close()
+
+    def _give_up(self, target: str, connection: _Connection) -> None:
+        if self._connections.get(target) is connection:
+            del self._connections[target]
+            self._given_up.append(connection)

@@ -321,6 +321,8 @@ class GrpcDispatcher:
 
     def _learn(self, line: _Line, call: CallParticipant, place: Place, health: Health, failure: Failure | None) -> None:
         now = self._clock.now()
+        for channel in self._channels.take_idle():
+            self._spawn(channel.close())
         line.places.ended(place, call, health, now, failure)
         match line.lane.ended(call, health, now, failure):
             case Circuit.OPEN:

@@ -7,9 +7,10 @@ import grpc
 MESSAGE_BYTES_MAX: Final = 4 * 1024 * 1024 + 64 * 1024
 """Largest message in either direction: 4 MiB of content and room for what is around it."""
 
-_KEEPALIVE_MS: Final = 30_000
-"""A coordinator that vanished without a word, by power or network, is noticed after this and the timeout below."""
-_KEEPALIVE_TIMEOUT_MS: Final = 10_000
+_KEEPALIVE_MS: Final = 10_000
+"""A coordinator that vanished without a word, by power or network, is noticed after this and the timeout below: before a client with the
+default timeout gives up. What stands between may go on taking bytes, so that TCP notices nothing. Coordinators allow a ping every 5 s."""
+_PING_TIMEOUT_MS: Final = 10_000
 _RECONNECT_MIN_MS: Final = 100
 _CONNECT_TIMEOUT_MS: Final = 5_000
 """How long one try to connect may take."""
@@ -20,7 +21,12 @@ _OPTIONS: Final = (
     ("grpc.max_send_message_length", MESSAGE_BYTES_MAX),
     ("grpc.max_receive_message_length", MESSAGE_BYTES_MAX),
     ("grpc.keepalive_time_ms", _KEEPALIVE_MS),
-    ("grpc.keepalive_timeout_ms", _KEEPALIVE_TIMEOUT_MS),
+    ("grpc.keepalive_timeout_ms", _PING_TIMEOUT_MS),
+    # gRPC sends pings of its own to measure, and while one of them is not answered, for 60 s by default, no other is sent.
+    ("grpc.http2.ping_timeout_ms", _PING_TIMEOUT_MS),
+    ("grpc.http2.max_pings_without_data", 0),  # for as long as a silent wait lasts; by default gRPC stops after two
+    # A new channel is a new connection, also while an old one to the same coordinator is still open.
+    ("grpc.use_local_subchannel_pool", 1),
     ("grpc.initial_reconnect_backoff_ms", _RECONNECT_MIN_MS),
     ("grpc.min_reconnect_backoff_ms", _CONNECT_TIMEOUT_MS),  # despite its name
     ("grpc.max_reconnect_backoff_ms", _RECONNECT_MAX_MS),

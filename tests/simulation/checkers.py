@@ -135,17 +135,19 @@ async def check(world: "World") -> None:
             continue
         facts = world.committed[saga_id].follow(row.payloads)
         saga = await world.client.get(saga_id)
-        for text in [*_wrong_journal(row.payloads, facts), *_wrong_effects(world.shape_of(saga_id), saga, facts, ledger[saga_id])]:
+        for text in [*wrong_journal(row.payloads, facts), *wrong_effects(world.shape_of(saga_id), saga, facts, ledger[saga_id])]:
             world.record.violated("P2", saga_id, text)
 
 
-def _wrong_journal(payloads: list[bytes], facts: Committed) -> list[str]:
+def wrong_journal(payloads: list[bytes], facts: Committed) -> list[str]:
+    """What is wrong with the events of a saga that is over. Tests with real processes judge by the same laws."""
     sequences = [saga_pb2.Event.FromString(payload).sequence for payload in payloads]
     wrong = [] if sequences == list(range(1, len(payloads) + 1)) else [f"its events are numbered {sequences}"]
     return wrong if len(facts.ends) == 1 else [*wrong, f"expected one end, found {facts.ends or 'none'}"]
 
 
-def _wrong_effects(shape: Shape, saga: saga_pb2.Saga, facts: Committed, entries: list[Entry]) -> list[str]:
+def wrong_effects(shape: Shape, saga: saga_pb2.Saga, facts: Committed, entries: list[Entry]) -> list[str]:
+    """What is wrong with the effects that a saga has left, in the order of time."""
     wrong = _wrong_keys(shape, entries)
     hook = [entry for entry in entries if entry.step_id.startswith("on_")]
     if len(hook) > 1:
