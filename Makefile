@@ -9,8 +9,11 @@ BIN := $(VENV)/bin
 PROTO_INCLUDES = -Iprotos -I$$($(BIN)/python -c 'import pathlib, grpc_tools; print(pathlib.Path(grpc_tools.__file__).parent / "_proto")') \
 	-I$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
 PROTOC = PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m grpc_tools.protoc
-JOBS ?= auto
+# One more than there are cores: many tests wait for processes and sockets.
+JOBS ?= $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1)
 SEEDS ?= fresh:20
+# Compiled modules are kept: the tests start hundreds of processes.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help
 help: ## List the targets

@@ -14,8 +14,9 @@ import grpc
 from coordinator.api import ApiServer
 from coordinator.api.parts import ServiceParts
 from coordinator.api.server import AddressInUseError, make_server
-from coordinator.catalog import DefinitionCatalog
+from coordinator.catalog import Compile, DefinitionCatalog
 from coordinator.codec.completion_tokens import SECRET_NAME, CompletionTokens, new_secret
+from coordinator.codec.definitions import compile_content
 from coordinator.core.values import Failure
 from coordinator.dispatcher import GrpcDispatcher, ParticipantDirectory, ParticipantRegistry
 from coordinator.dispatcher.channels import Channels, OpenChannel, open_channel
@@ -66,6 +67,8 @@ class Surroundings:
     """How it reaches participants."""
     make_server: Callable[[], grpc.aio.Server] = make_server
     """Where it listens."""
+    compile_stored: Compile = compile_content
+    """How it takes up definitions. The same content gives the same, so whoever starts many coordinators may remember it."""
 
 
 REAL_SURROUNDINGS: Final = Surroundings()
@@ -126,7 +129,7 @@ async def run_coordinator(
         engine = Engine(clock=clock, journal=journal, dispatcher=dispatcher, observers=telemetry.observers)
         dispatcher.listen(engine)
         journal.listen(engine)
-        catalog = DefinitionCatalog(clock=clock, journal=journal)
+        catalog = DefinitionCatalog(clock=clock, journal=journal, compile_stored=surroundings.compile_stored)
         setting_aside = asyncio.create_task(engine.run())
         directory = ParticipantDirectory(registry, dispatcher)
         parts = ServiceParts(

@@ -1,6 +1,7 @@
 """Registered definitions, compiled once per version and kept."""
 
 from collections import OrderedDict
+from collections.abc import Callable
 from typing import Final
 
 from coordinator.codec.definitions import CompiledDefinition, compile_content
@@ -8,6 +9,8 @@ from coordinator.core.plan import SagaPlan
 from coordinator.core.values import DefinitionKey
 from coordinator.engine.ports import Clock, Journal, StoredDefinition
 
+Compile = Callable[[bytes], CompiledDefinition]
+"""Compiles what was stored. Raises ValueError if it cannot be compiled any more."""
 COMPILED_MAX: Final = 1_000
 """Compiled definitions kept; beyond it the one used longest ago is compiled again when it is needed."""
 
@@ -15,9 +18,10 @@ COMPILED_MAX: Final = 1_000
 class DefinitionCatalog:
     """Implements `Plans`. A version never changes once it is registered, so what is compiled never goes stale."""
 
-    def __init__(self, *, clock: Clock, journal: Journal) -> None:
+    def __init__(self, *, clock: Clock, journal: Journal, compile_stored: Compile = compile_content) -> None:
         self._clock = clock
         self._journal = journal
+        self._compile_stored = compile_stored
         self._compiled: OrderedDict[DefinitionKey, CompiledDefinition] = OrderedDict()
         self._highest: dict[str, int] = {}
 
@@ -42,7 +46,7 @@ class DefinitionCatalog:
         stored = await self._journal.find_definition(key.name, key.version)
         if stored is None:
             return None
-        compiled = compile_content(stored.content)
+        compiled = self._compile_stored(stored.content)
         self._keep(compiled)
         if version == 0:
             self._highest[name] = max(compiled.key.version, self._highest.get(name, 0))

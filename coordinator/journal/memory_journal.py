@@ -7,10 +7,12 @@ coordinator has promised would be gone with its process.
 import asyncio
 from collections import deque
 from collections.abc import Sequence
+from functools import lru_cache
 from itertools import islice
 from types import TracebackType
 from typing import Final, Self
 
+from coordinator.codec.events import decode_event
 from coordinator.core.events import IncidentClosed, IncidentOpened
 from coordinator.core.values import Code, DefinitionKey, Failure, IncidentKind, Instant, SagaId
 from coordinator.engine.ports import (
@@ -48,6 +50,8 @@ from coordinator.journal.tables import QUARANTINE_INCIDENT_ID
 __all__ = ["MemoryDatabase", "MemoryJournal"]
 
 CLOSED: Final = "the journal is closed"
+_decode_again: Final = lru_cache(maxsize=10_000)(decode_event)
+"""Simulations read the same sagas again and again."""
 
 
 class MemoryJournal:
@@ -210,7 +214,7 @@ class MemoryJournal:
                 break
             if not row.standing.is_unfinished or row.quarantined is not None or (after is not None and saga_id <= after):
                 continue
-            events, error = events_of(row.payloads)
+            events, error = events_of(row.payloads, _decode_again)
             if error is None:
                 found.append(stored_saga(saga_id, row, events))
             else:
@@ -224,7 +228,7 @@ class MemoryJournal:
         row = self._database.sagas.get(saga_id)
         if row is None:
             return None
-        events, error = events_of(row.payloads)
+        events, error = events_of(row.payloads, _decode_again)
         if error is not None and row.quarantined is None:
             raise error
         return stored_saga(saga_id, row, events)

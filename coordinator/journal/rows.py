@@ -1,6 +1,6 @@
 """Rows as values of the ports, and back. What a database returns is checked here: beyond this file, values have their types."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from sqlalchemy import Row
 
@@ -51,12 +51,12 @@ def stored_saga(row: Row[*tuple[Cell, ...]], labels: Iterable[tuple[str, str]], 
     )
 
 
-def events_of(payloads: Iterable[bytes]) -> tuple[list[Event], CorruptJournalError | None]:
+def events_of(payloads: Iterable[bytes], decode: Callable[[bytes], Event] = decode_event) -> tuple[list[Event], CorruptJournalError | None]:
     """The events of one saga up to the first that cannot be read or is out of order, and what is wrong with that; None: nothing."""
     events: list[Event] = []
     for payload in payloads:
         try:
-            event = decode_event(payload)
+            event = decode(payload)
         except CorruptJournalError as error:
             return events, error
         if event.sequence != len(events) + 1:

@@ -4,11 +4,13 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import Final, cast
 
 import grpc
 
 from coordinator.bootstrap import Coordinator, OpenedJournal, Surroundings, run_coordinator
+from coordinator.codec.definitions import compile_content
 from coordinator.engine.ports import Clock
 from coordinator.journal.memory_database import MemoryDatabase
 from coordinator.settings import ParticipantSettings, Settings
@@ -21,6 +23,8 @@ from participant_sdk.testing.simulated_journal import Disk, PromptDisk, Simulate
 from saga.v1 import participant_pb2_grpc
 
 COORDINATOR_ADDRESS: Final = "coordinator:7700"
+_compile_stored: Final = lru_cache(maxsize=64)(compile_content)
+"""Coordinators of one process start again very often, with the same definitions."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,6 +126,7 @@ class _Life:
             open_journal=self._open_journal,
             open_channel=lambda target: self._network.channel(target, source=self._options.name),
             make_server=self._make_server,
+            compile_stored=_compile_stored,
         )
         async with run_coordinator(settings, Telemetry(None), surroundings=surroundings) as self.coordinator:
             ready.set_result(None)

@@ -10,7 +10,7 @@ class Options:
     """One world. Shares are from 0 to 1; times are virtual seconds."""
 
     seed: int
-    sagas: int = 60
+    sagas: int = 100
     """Started while things go wrong."""
     only: tuple[int, ...] = ()
     """The numbers of the sagas that are started; empty: all."""
@@ -46,7 +46,7 @@ class Options:
     """Share of commits at which the coordinator dies: before, after, or when what they justify was released."""
     participant_crashes: int = 4
     """At random instants; the memory is lost, the database is kept."""
-    outage_s: float = 8.0
+    outage_s: float = 3.0
     """Longest time for which a process stays away."""
     slow_commits: float = 0.1
     """Share of commits that take up to a second, half of it with an outcome in doubt."""

@@ -57,13 +57,13 @@ class Person:
             case _:
                 return await self._operator.terminate(self._saga_id, reason=REASON, actor=ACTOR)
 
-    async def sees_to_it(self) -> None:
-        """Waits for the end of the saga, and does what it asks for."""
+    async def sees_to_it(self) -> saga_pb2.Saga:
+        """Waits for the end of the saga, and does what it asks for; returns how it was seen last."""
         wait_s, waited_s = LOOKS_S[0], 0.0
         while not self._is_over(saga := await self._world.client.get(self._saga_id)):
             if waited_s > PATIENCE_S:
                 self._world.record.violated("liveness", self._saga_id, f"it did not end: {_name(saga)}, and nothing goes wrong any more")
-                return
+                break
             try:
                 has_helped = await self._help(saga)
             except (NotNow, SagaAlreadyEnded):
@@ -71,6 +71,7 @@ class Person:
             if not has_helped:
                 await asyncio.sleep(wait_s)
                 waited_s, wait_s = waited_s + wait_s, min(wait_s * 2, LOOKS_S[1])
+        return saga
 
     def _is_over(self, saga: saga_pb2.Saga) -> bool:
         is_over = saga.status in _ENDED or saga.HasField("terminated")

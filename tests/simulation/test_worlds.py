@@ -1,6 +1,7 @@
 """Whole worlds in virtual time: the real coordinator and the real SDK, and everything that can go wrong between them."""
 
 import os
+import random
 import subprocess
 import sys
 
@@ -17,25 +18,34 @@ MUTANT_SEEDS = "1:40"
 
 
 def keeps_every_promise(options: Options) -> Outcome:
-    """What became of that world, which must have had sagas that were done and sagas that were undone."""
+    """What became of that world, in which something was done."""
     outcome = live(options)
     if outcome.violations:
         pytest.fail(story(outcome))
-    assert outcome.deeds[Deed.DO] > outcome.deeds[Deed.UNDO] > 0
+    assert outcome.deeds[Deed.DO] > 0
     return outcome
 
 
-@pytest.mark.parametrize("seed", range(1, 5))
-def test_known_world_keeps_every_promise(seed: int) -> None:  # P1, P2, P3, P4, R5, R9, R10, R12, R14, R16, R18, R19, R24, R25, R29, R33
-    keeps_every_promise(drawn(seed))
+@pytest.mark.parametrize("first", range(1, 31, 3))
+def test_known_worlds_keep_every_promise(first: int) -> None:  # P1, P2, P3, P4, R5, R9, R10, R12, R14, R16, R18, R19, R24, R25, R29, R33
+    """Known ones, so that a change that breaks one is seen where it is made: 3,000 sagas. `make sim` lives through fresh ones."""
+    for seed in range(first, first + 3):
+        keeps_every_promise(drawn(seed))
 
 
 @pytest.mark.full
-@pytest.mark.parametrize("first", range(1000, 1060, 10))
+@pytest.mark.parametrize("first", range(1000, 1180, 10))
 def test_many_known_worlds_keep_every_promise(first: int) -> None:  # P1, P2, P3, P4
-    """Known ones, so that a change that breaks one is seen where it is made. `make sim` lives through fresh ones."""
     for seed in range(first, first + 10):
         keeps_every_promise(drawn(seed))
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("block", range(4))
+def test_fresh_worlds_keep_every_promise(block: int) -> None:  # P1, P2, P3, P4
+    """Worlds that nobody has seen before, twenty in all; a failure says its seed and its story."""
+    for _ in range(5):
+        keeps_every_promise(drawn(random.randrange(2**32)))
 
 
 def test_world_in_which_nothing_goes_wrong_completes_and_undoes_sagas() -> None:
@@ -44,7 +54,9 @@ def test_world_in_which_nothing_goes_wrong_completes_and_undoes_sagas() -> None:
         commit_crashes=0, participant_crashes=0, slow_commits=0, failing_commits=0, transient_failures=0, postponements=0,
         slow_handlers=0, verbs=0,
     )  # fmt: skip
-    assert keeps_every_promise(calm).sagas == calm.sagas
+    outcome = keeps_every_promise(calm)
+    assert outcome.sagas == calm.sagas
+    assert outcome.deeds[Deed.DO] > outcome.deeds[Deed.UNDO] > 0
 
 
 def test_same_seed_is_the_same_world_in_every_process() -> None:

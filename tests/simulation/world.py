@@ -31,6 +31,7 @@ from participant_sdk.testing.processes import (
 )
 from participant_sdk.testing.simulated_clock import BEGINNING_S, SimulatedClock
 from participant_sdk.testing.virtual_time import run_in_virtual_time
+from saga.v1 import saga_pb2
 from tests.simulation import checkers
 from tests.simulation.chance import Chance
 from tests.simulation.journal_of_world import Line, Record
@@ -42,6 +43,8 @@ from tests.simulation.weather import StormyDisk, StormyWeather
 
 CALM_LIMIT: Final = timedelta(hours=60)
 """How long all of them together may take once nothing goes wrong any more: longer than an undo is tried for."""
+LOOKS_S_MAX: Final = 3.0
+"""How long after its start a saga is looked at, at most: while it moves."""
 PATIENCE: Final = timedelta(hours=1)
 """How long clients go on trying."""
 
@@ -69,6 +72,8 @@ class World:
         self.sagas: dict[str, str] = {}
         """Name of the definition by saga id, of every start that was tried."""
         self.committed: dict[str, checkers.Committed] = defaultdict(checkers.Committed)
+        self.seen_last: dict[str, saga_pb2.Saga] = {}
+        """As the API told of them when all was over."""
         self._tasks: list[asyncio.Task[None]] = []
         self._promises: dict[asyncio.Task[None], None] = {}
 
@@ -132,7 +137,7 @@ class World:
             async with asyncio.timeout(CALM_LIMIT.total_seconds()):
                 await asyncio.gather(*self._tasks)
                 for saga_id in self.sagas:
-                    await Person(self, saga_id).sees_to_it()
+                    self.seen_last[saga_id] = await Person(self, saga_id).sees_to_it()
                     if self.record.violations:
                         break  # what waits for ever takes long to wait for
         except (TimeoutError, CoordinatorError) as error:
@@ -160,17 +165,17 @@ class World:
         self.record.acknowledged.add(saga_id)
         self.tell(saga_id, f"start of {name} with {text!r} is answered")
         checkers.check_is_stored(self, saga_id)
-        if chance.random() < 0.5:
+        if chance.random() < 0.3:
             self._spawn(self._watch(saga_id))
-        self._spawn(self._look(saga_id, chance.random()))
+        if chance.random() < 0.5:
+            self._spawn(self._look(saga_id, chance.random()))
         if chance.random() < self.options.verbs:
             await Person(self, saga_id).meddles(chance)
 
     async def _look(self, saga_id: str, share: float) -> None:
-        """Asks now and then how it stands."""
-        for number in range(3):
-            await asyncio.sleep(share * number)
-            checkers.check_is_announced(self, await self.client.get(saga_id))
+        """Asks at some moment how it stands."""
+        await asyncio.sleep(share * LOOKS_S_MAX)
+        checkers.check_is_announced(self, await self.client.get(saga_id))
 
     async def _watch(self, saga_id: str) -> None:
         """Reads along, and leaves no gap (R33)."""
