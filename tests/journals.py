@@ -4,9 +4,13 @@ import asyncio
 import sqlite3
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager, closing
+from functools import cache
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from tempfile import TemporaryDirectory
+from typing import NamedTuple, Protocol, Self
 from uuid import uuid4
+
+from sqlalchemy import create_engine
 
 from coordinator.core.events import Event, Fact, IncidentOpened, SagaStarted, StepSucceeded
 from coordinator.core.values import ENDED, UNFINISHED, DefinitionKey, Failure, IncidentKind, Instant, Payload, SagaId, SagaStatus, StepId
@@ -24,6 +28,7 @@ from coordinator.engine.ports import (
 )
 from coordinator.journal import MemoryDatabase, MemoryJournal, SqlJournal
 from coordinator.journal.memory_database import IncidentRow
+from coordinator.journal.schema import bring_up_to_date
 from coordinator.journal.sqlite import Connect, connect
 from tests.builders import DEFINITION, INPUT, TRACE, at, attempt
 
@@ -145,6 +150,18 @@ class MemoryWorld:
         return {} if row is None else row.incidents
 
 
+@cache
+def empty_database() -> bytes:
+    """A database file with the tables and nothing in them: to make them takes long."""
+    with TemporaryDirectory() as directory:
+        path = Path(directory, "saga.db")
+        engine = create_engine(f"sqlite:///{path}")
+        with engine.begin() as connection:
+            bring_up_to_date(connection, str(path))
+        engine.dispose()
+        return path.read_bytes()
+
+
 class SqlWorld:
     """A database in an SQLite file. What it tells is read through a connection of its own."""
 
@@ -152,6 +169,11 @@ class SqlWorld:
         self.clock: Clock = SystemClock(asyncio.get_running_loop())
         self.path = directory / "saga.db"
         self._connect_to = connect_to
+
+    def with_tables(self) -> Self:
+        """Where it is of no interest how they come to be."""
+        self.path.write_bytes(empty_database())
+        return self
 
     async def open(self, listener: JournalListener) -> SqlJournal:
         return await SqlJournal.open(f"sqlite+aiosqlite:///{self.path}", clock=self.clock, listener=listener, connect=self._connect_to)

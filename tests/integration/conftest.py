@@ -13,6 +13,7 @@ from coordinator.telemetry.setup import Telemetry
 from participant_sdk import SagaClient
 from participant_sdk.closings import wait_for_closings
 from saga.v1 import coordinator_pb2_grpc
+from tests.journals import empty_database
 
 
 @pytest.fixture(autouse=True)
@@ -34,7 +35,9 @@ class Running:
 
 @pytest.fixture
 async def running(tmp_path: Path) -> AsyncIterator[Running]:
-    settings = Settings(address="127.0.0.1:0", database=f"sqlite+aiosqlite:///{tmp_path / 'saga.db'}", drain_time_limit_s=1.0)
+    database = tmp_path / "saga.db"
+    database.write_bytes(empty_database())
+    settings = Settings(address="127.0.0.1:0", database=f"sqlite+aiosqlite:///{database}", drain_time_limit_s=1.0)
     async with (
         run_coordinator(settings, Telemetry(None)) as coordinator,
         SagaClient(coordinator.address) as client,

@@ -10,7 +10,7 @@ from tests.journals import MemoryWorld, OpenJournal, SqlWorld, Told, World
 
 @pytest.fixture(params=["memory", "sqlite"])
 async def world(request: pytest.FixtureRequest, tmp_path: Path) -> World:
-    return MemoryWorld() if request.param == "memory" else SqlWorld(tmp_path)
+    return MemoryWorld() if request.param == "memory" else SqlWorld(tmp_path).with_tables()
 
 
 @pytest.fixture

@@ -11,11 +11,10 @@ from coordinator.core.values import IncidentKind, Instant, SagaId, SagaStatus
 from coordinator.engine.ports import IncidentFilter, SagaFilter
 from coordinator.journal import listings, queries
 from coordinator.journal.database_file import DatabaseFile
-from coordinator.journal.schema import bring_up_to_date
 from coordinator.journal.sqlite import connect, reading_engine
 from coordinator.journal.statements import Statements
 from tests.builders import at
-from tests.journals import SqlWorld, Told, definition
+from tests.journals import SqlWorld, Told, definition, empty_database
 
 SAGA = SagaId("01900000-0000-7000-8000-000000000001")
 CURSOR = (at(5), SAGA)
@@ -23,9 +22,10 @@ CURSOR = (at(5), SAGA)
 
 @pytest.fixture
 def connection(tmp_path: Path) -> Iterator[Connection]:
-    engine = create_engine(f"sqlite:///{tmp_path / 'saga.db'}")
+    database = tmp_path / "saga.db"
+    database.write_bytes(empty_database())
+    engine = create_engine(f"sqlite:///{database}")
     with engine.connect() as opened:
-        bring_up_to_date(opened, "here")
         yield opened
     engine.dispose()
 
