@@ -1,6 +1,7 @@
 """What is particular to SQLite: its connections, and what its errors mean."""
 
 import contextlib
+import logging
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
@@ -28,6 +29,8 @@ READER_WAIT_S: Final = 10.0
 SQLITE_VERSION_MIN: Final = (3, 35, 0)
 """UPDATE ... FROM came with 3.33, and its last serious fault went with 3.35."""
 
+_logger = logging.getLogger(__name__)
+
 Connect = Callable[[str], sqlite3.Connection]
 """Opens the database of a URI. A seam: tests put connections here that fail."""
 
@@ -44,11 +47,50 @@ class SqliteStore:
 
     def __init__(self, file: DatabaseFile, connect_to: Connect) -> None:
         self._file = file
+        self._connect_to = connect_to
         self.engine = writing_engine(file, connect_to)
 
     def why_gone(self) -> str | None:
         """Why the file is no longer the one that was opened; None: it is."""
         return self._file.why_gone()
+
+    def why_damaged(self) -> str | None:
+        """Why the files must not be written to any more, because another program has; None: all is well."""
+        return None if self._file.is_as_left() else self._check()
+
+    def note_written(self) -> str | None:
+        """Takes note how the files were left by a write; returns why they are damaged, if that is seen by the way."""
+        problem = self._check() if self._file.has_shrunk() else None
+        self._file.note_written()
+        return problem
+
+    def forget_left(self) -> None:
+        """The connection that writes is closed."""
+        self._file.forget_left()
+
+    def damage(self, what: str, /) -> str:
+        """Keeps what was found for whoever starts the coordinator again; returns it, with what to do."""
+        return self._file.damage(f"the database {self._file.path} is damaged: {what}")
+
+    def _check(self) -> str | None:
+        """Reads all of it, as long as that takes: it may have been a harmless tool, such as a checkpoint by hand."""
+        gone = self._file.why_gone()
+        if gone is not None:
+            return gone
+        _logger.warning("another program has written to the database; checking it", extra={"path": str(self._file.path)})
+        try:
+            # A connection of its own: pages in the memory of the others hide what is in the file.
+            with contextlib.closing(self._connect_to(self._file.uri())) as connection:
+                connection.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}")
+                (found,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+        except sqlite3.Error as error:
+            if error.sqlite_errorcode & _PRIMARY_CODE in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+                raise BlockingIOError(f"the database cannot be checked now: {error}") from error
+            found = f"{condition_of(error)}: {error}"
+        if found == "ok":
+            self._file.note_written()
+            return None
+        return self.damage(f"another program has written to it, and {found}")
 
     def trouble_of(self, error: Exception, /) -> Trouble:
         """What an error means."""

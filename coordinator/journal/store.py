@@ -26,6 +26,18 @@ class Store(Protocol):
     def why_gone(self) -> str | None:
         """Why this is no longer the database that was opened; None: it is. Raises OSError if that cannot be told now (R32)."""
 
+    def why_damaged(self) -> str | None:
+        """Why it must not be written to any more, because somebody else has; None: all is well. Before every write."""
+
+    def note_written(self) -> str | None:
+        """Takes note how a write has left it; returns why it is damaged, if that is seen by the way."""
+
+    def forget_left(self) -> None:
+        """The connection that writes is closed: until the next write nothing is known of how it was left."""
+
+    def damage(self, what: str, /) -> str:
+        """Keeps what was found for whoever opens it next; returns it, with what to do."""
+
     def trouble_of(self, error: Exception, /) -> Trouble:
         """What an error means."""
 

@@ -105,6 +105,7 @@ class Writer:
     def write(self, records: Sequence[Record]) -> Outcome:
         """Commits a batch, or says why not. Raises for nothing that a database can do."""
         try:
+            self._check_undamaged()
             connection = self._connection or self._reconnect()
             settled = self._settled_by_doubt(records) or self._commit(connection, records)
             self._check_in_place()
@@ -122,6 +123,7 @@ class Writer:
     def run(self, write: Write[ResultT]) -> ResultT | Defective | Unavailable | Lost:
         """Commits statements that are no append. `Unavailable`: it is not known whether they are; repeating them must be harmless."""
         try:
+            self._check_undamaged()
             connection = self._connection or self._reconnect()
             with connection.begin():
                 self._check_ownership(connection)
@@ -138,6 +140,7 @@ class Writer:
         """Closes the connection; what was not committed is rolled back."""
         connection, self._connection = self._connection, None
         if connection is not None:
+            self._store.forget_left()
             connection.invalidate()  # not returned but thrown away, whatever state it is in
             connection.close()
 
@@ -327,8 +330,13 @@ class Writer:
             )
         return int(found.position)
 
+    def _check_undamaged(self) -> None:
+        damaged = self._store.why_damaged()
+        if damaged is not None:
+            raise OwnershipLostError(damaged)
+
     def _check_in_place(self) -> None:
-        gone = self._store.why_gone()
+        gone = self._store.why_gone() or self._store.note_written()
         if gone is not None:
             raise OwnershipLostError(gone)
 
@@ -343,7 +351,7 @@ class Writer:
         except OSError:
             gone = None  # that cannot be told now either
         if gone is not None or trouble is Trouble.GONE:
-            return Lost(reason=gone or f"{trouble.value}: {words_of(error)}")
+            return Lost(reason=gone or self._store.damage(words_of(error)))
         return Unavailable(condition=self._store.condition_of(error), reason=words_of(error))
 
     def _give_back(self, reason: str) -> Defective:
