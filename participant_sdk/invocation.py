@@ -14,6 +14,7 @@ from google.protobuf.message import EncodeError, Message
 
 from participant_sdk.accepted import Accepted
 from participant_sdk.actions import Action, Handler
+from participant_sdk.barrier.barrier import Barrier
 from participant_sdk.barrier.outcomes import (
     CompensateOutcome,
     ExecuteOutcome,
@@ -79,9 +80,9 @@ class Threads:
 class BoundAction:
     """One action of one participant, ready to be called."""
 
-    def __init__(self, participant: Participant, action: Action[Any, Any], threads: Threads) -> None:
+    def __init__(self, participant: Participant, action: Action[Any, Any], barrier: Barrier, threads: Threads) -> None:
         self.action = action
-        self.barrier = participant.barrier
+        self.barrier = barrier
         self.signature = action.signature
         self._participant = participant
         self._threads = threads

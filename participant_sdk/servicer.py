@@ -1,6 +1,8 @@
 """The gRPC face of participants: `saga.v1.ParticipantService` for grpc.aio servers."""
 
 import asyncio
+from collections.abc import Callable
+from operator import attrgetter
 from types import TracebackType
 
 import grpc
@@ -8,6 +10,7 @@ from google.protobuf.any_pb2 import Any as PackedAny
 from google.rpc import status_pb2
 from opentelemetry.trace import TracerProvider
 
+from participant_sdk.barrier.barrier import Barrier
 from participant_sdk.barrier.outcomes import CompensateAnswer, CompensateOutcome, ExecuteAnswer, ExecuteOutcome
 from participant_sdk.clock import Clock, wall_clock_us
 from participant_sdk.describe import describe
@@ -37,8 +40,12 @@ class ParticipantServicer(participant_pb2_grpc.ParticipantServiceServicer):
         clock: Clock = wall_clock_us,
         threads_max: int = THREADS_MAX,
         tracer_provider: TracerProvider | None = None,
+        barrier_of: Callable[[Participant], Barrier] = attrgetter("barrier"),
     ) -> None:
-        """`threads_max`: plain handlers at the same time. `tracer_provider`: None for the global one of OpenTelemetry."""
+        """`threads_max`: plain handlers at the same time. `tracer_provider`: None for the global one of OpenTelemetry.
+
+        `barrier_of`: what guards the calls of a participant; its own, unless a test looks on.
+        """
         if not participants:
             raise ParticipantSetupError("expected at least one participant to serve, found none")
         self._threads = Threads(threads_max)
@@ -50,7 +57,7 @@ class ParticipantServicer(participant_pb2_grpc.ParticipantServiceServicer):
                 raise ParticipantSetupError(f"two participants are named {name!r}; serve one of them elsewhere")
             self._participants[name] = participant
             for action in participant.actions.values():
-                bound[action.qualified_name] = BoundAction(participant, action, self._threads)
+                bound[action.qualified_name] = BoundAction(participant, action, barrier_of(participant), self._threads)
         self._descriptions = {name: describe(participant) for name, participant in self._participants.items()}
         self._reader = CallReader(bound, clock)
         self._in_flight = _InFlight()

@@ -5,6 +5,8 @@ import os
 import pytest
 from hypothesis import HealthCheck, settings
 
+pytest_plugins = ["saga_pytest.plugin"]  # where the entry point is not installed, as in a second checkout
+
 settings.register_profile("fast", max_examples=150, stateful_step_count=40, derandomize=True, deadline=None, database=None)
 settings.register_profile(
     "full", max_examples=1_500, stateful_step_count=60, deadline=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow]

@@ -1,12 +1,12 @@
 """The same thing done to every saga that a filter finds: bounded, looked at first, and one saga's refusal stops nobody."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from typing import Final, NamedTuple
 
 import grpc
 
-from coordinator.api.checks import find_in_numbers, find_in_person, refuse_if_any
+from coordinator.api.checks import find_in_numbers, find_in_person, find_in_saga_id, refuse_if_any
 from coordinator.api.errors import RefusedError, refusal, refusal_of_command, status_of
 from coordinator.api.saga_commands import SagaCommands, set_aside
 from coordinator.api.selections import selected_sagas
@@ -16,10 +16,12 @@ from coordinator.codec.sagas import saga_summary, stored_summary
 from coordinator.core.decide import decide
 from coordinator.core.errors import CommandRefusedError
 from coordinator.core.inputs import Cancel, Command, Pause, Resume, RetryStep, Terminate
+from coordinator.core.values import IncidentKind, SagaId
 from coordinator.engine.commands import CommandRefused
 from coordinator.engine.engine import Engine
-from coordinator.engine.ports import Clock, Journal, JournalUnavailableError, SagaFilter, StoredSaga
+from coordinator.engine.ports import Journal, JournalUnavailableError, SagaFilter, StoredSaga
 from participant_sdk.definitions.problems import Problem
+from participant_sdk.ids import parse_saga_id
 from participant_sdk.rpc_errors import ErrorReason, error_reason
 from saga.v1 import operator_pb2, saga_pb2
 
@@ -43,8 +45,7 @@ class _Act(NamedTuple):
 class BulkActions:
     """Does the same to many sagas. If the caller goes away, what was not begun is not done."""
 
-    def __init__(self, *, clock: Clock, engine: Engine, journal: Journal, views: SagaViews, commands: SagaCommands) -> None:
-        self._clock = clock
+    def __init__(self, *, engine: Engine, journal: Journal, views: SagaViews, commands: SagaCommands) -> None:
         self._engine = engine
         self._journal = journal
         self._views = views
@@ -53,20 +54,16 @@ class BulkActions:
     async def act(self, request: operator_pb2.ActOnSagasRequest) -> AsyncIterator[_Answer]:
         """One answer per saga, in the order of the list. Ends with an error if the database goes away: the rest was not done."""
         refuse_if_any(_find_problems(request))
-        found = await self._find(selected_sagas(request.selection))
-        if not request.dry_run and len(found) > request.expected_sagas:
-            message = (
-                f"{len(found)} sagas are found now, and {request.expected_sagas} were expected: nothing was done; make another dry run, "
-                "and look at what it finds"
-            )
-            raise refusal(grpc.StatusCode.FAILED_PRECONDITION, ErrorReason.SELECTION_GREW, message, found=str(len(found)))
-        for start in range(0, len(found), AT_ONCE):
+        found = {stored.saga_id: stored for stored in await self._find(selected_sagas(request.selection))}
+        # Only what somebody was shown: a saga that came to be selected since is left alone.
+        sagas = list(found) if request.dry_run else list(dict.fromkeys(SagaId(parse_saga_id(one)) for one in request.saga_ids))
+        for start in range(0, len(sagas), AT_ONCE):
             if self._engine.is_closing:
                 raise closing()
-            acts = await asyncio.gather(*(self._act_on(request, stored) for stored in found[start : start + AT_ONCE]))
+            acts = await asyncio.gather(*(self._act_on(request, saga_id, found) for saga_id in sagas[start : start + AT_ONCE]))
             for done in acts:
                 error = None if done.error is None else status_of(done.error, "ActOnSagas")
-                yield _Answer(saga=done.saga, error=error, found=len(found))
+                yield _Answer(saga=done.saga, error=error, found=len(sagas))
             _raise_if_unavailable(acts)
 
     async def _find(self, where: SagaFilter) -> Sequence[StoredSaga]:
@@ -82,32 +79,35 @@ class BulkActions:
             if len(page) < PAGE_SAGAS:
                 return found
 
-    async def _act_on(self, request: operator_pb2.ActOnSagasRequest, stored: StoredSaga) -> _Act:
-        saga = stored_summary(stored)
+    async def _act_on(self, request: operator_pb2.ActOnSagasRequest, saga_id: SagaId, found: Mapping[SagaId, StoredSaga]) -> _Act:
+        saga = saga_pb2.Saga(id=saga_id)
         try:
-            view = await self._views.current(stored.saga_id)
+            stored = found.get(saga_id)
+            saga = stored_summary(stored or await self._views.require(saga_id))
+            if stored is None:
+                return _Act(saga, _no_longer_selected(saga_id))
+            view = await self._views.current(saga_id)
             if isinstance(view, StoredSaga):
                 return _Act(saga, set_aside(view.saga_id, view.quarantined) if view.quarantined is not None else None)
-            saga, commands = saga_summary(*view), _commands_of(request, view)
+            saga, commands = saga_summary(view.plan, view.state), _commands_of(request, view)
             if request.dry_run:
-                self._try_out(view, commands)
+                _try_out(view, commands)
                 return _Act(saga, None)
             for command in commands:
-                saga = await self._commands.give(stored.saga_id, command, lambda accepted: saga_summary(accepted.plan, accepted.state))
+                saga = await self._commands.give(saga_id, command, lambda accepted: saga_summary(accepted.plan, accepted.state))
         except Exception as error:  # whatever is wrong with this saga, the others are not concerned (P5)
             return _Act(saga, error)
         return _Act(saga, None)
 
-    def _try_out(self, view: SagaView, commands: Sequence[Command]) -> None:
-        """Raises the refusal that a saga would answer. Decides only: nothing is applied."""
-        state = view.state
-        now = max(self._clock.now(), state.updated_at)
-        for command in commands:
-            try:
-                decide(view.plan, state, command, now)
-            except CommandRefusedError as refused:
-                answer = CommandRefused(status=refused.status, refusal=refused.refusal, message=str(refused))
-                raise refusal_of_command(state.saga_id, answer) from refused
+
+def _try_out(view: SagaView, commands: Sequence[Command]) -> None:
+    """Raises the refusal that a saga would answer. Decides only: nothing is applied."""
+    for command in commands:
+        try:
+            decide(view.plan, view.state, command, view.now)
+        except CommandRefusedError as refused:
+            answer = CommandRefused(status=refused.status, refusal=refused.refusal, message=str(refused))
+            raise refusal_of_command(view.state.saga_id, answer) from refused
 
 
 def _commands_of(request: operator_pb2.ActOnSagasRequest, view: SagaView) -> Sequence[Command]:
@@ -126,11 +126,12 @@ def _commands_of(request: operator_pb2.ActOnSagasRequest, view: SagaView) -> Seq
 
 
 def _retries_of(view: SagaView, reason: str, actor: str) -> Sequence[Command]:
-    """A new attempt of every step that an open incident is about, in the order of the incidents."""
-    open_ones = [incident.fact.step_id for incident in view.state.incidents if incident.closed_at is None]
-    steps = dict.fromkeys(step_id for step_id in open_ones if step_id is not None)
+    """A new attempt of every step that an open incident keeps from going on, in the order of the incidents."""
+    # A late outcome stops nothing: its step was resolved already, and a person only has to know of it (R17).
+    stopping = [one.fact for one in view.state.incidents if one.closed_at is None and one.fact.kind is not IncidentKind.LATE_OUTCOME]
+    steps = dict.fromkeys(fact.step_id for fact in stopping if fact.step_id is not None)
     if not steps:
-        message = f"saga {view.state.saga_id} has no open incident about a step, so there is nothing to try again"
+        message = f"saga {view.state.saga_id} has no step that an open incident keeps from going on, so there is nothing to try again"
         raise refusal(grpc.StatusCode.FAILED_PRECONDITION, ErrorReason.STEP_STATUS, message, saga_id=view.state.saga_id)
     return [RetryStep(step_id=step_id, reason=reason, actor=actor) for step_id in steps]
 
@@ -138,8 +139,17 @@ def _retries_of(view: SagaView, reason: str, actor: str) -> Sequence[Command]:
 def _find_problems(request: operator_pb2.ActOnSagasRequest) -> Iterator[Problem]:
     yield from find_in_numbers([request.action], [action for action in operator_pb2.BulkAction.values() if action], "action", "action")
     yield from find_in_person(request.actor, request.reason, is_reason_required=not request.dry_run)
-    if not request.dry_run and not request.expected_sagas:
-        yield Problem("expected_sagas", "expected how many sagas a dry run found, found 0; make a dry run first")
+    if not request.dry_run and not request.saga_ids:
+        yield Problem("saga_ids", "expected the sagas that a dry run showed, found none; make a dry run first")
+    if len(request.saga_ids) > SAGAS_MAX:
+        yield Problem("saga_ids", f"expected at most {SAGAS_MAX} sagas, found {len(request.saga_ids)}")
+    for index, saga_id in enumerate(request.saga_ids[:SAGAS_MAX]):
+        yield from find_in_saga_id(saga_id, f"saga_ids[{index}]")
+
+
+def _no_longer_selected(saga_id: SagaId) -> RefusedError:
+    message = f"saga {saga_id} is not among those that the selection finds any more: nothing was done to it; make another dry run"
+    return refusal(grpc.StatusCode.FAILED_PRECONDITION, ErrorReason.NO_LONGER_SELECTED, message, saga_id=saga_id)
 
 
 def _raise_if_unavailable(acts: Sequence[_Act]) -> None:

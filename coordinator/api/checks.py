@@ -26,10 +26,16 @@ ACTOR_CHARS_MAX: Final = 255
 
 def saga_id_of(text: str) -> SagaId:
     """The id of a saga that is asked for."""
+    refuse_if_any(find_in_saga_id(text, "saga_id"))
+    return SagaId(parse_saga_id(text))
+
+
+def find_in_saga_id(text: str, field: str) -> Iterator[Problem]:
+    """Says what is wrong with the id of a saga."""
     try:
-        return SagaId(parse_saga_id(text))
+        parse_saga_id(text)
     except ValueError as error:
-        raise invalid([Problem("saga_id", str(error))]) from error
+        yield Problem(field, str(error))
 
 
 def definition_name_of(text: str, field: str) -> str:

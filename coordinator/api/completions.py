@@ -16,7 +16,6 @@ from coordinator.core.inputs import CompleteStep, Heartbeat, Rejected, Succeeded
 from coordinator.core.state import SagaState, StepState
 from coordinator.core.values import MICROS_PER_SECOND, Code, Failure, Instant, SagaId, SagaStatus, StepId, StepKind, StepStatus
 from coordinator.engine.commands import CommandAccepted
-from coordinator.engine.ports import Clock
 from participant_sdk.completion_token import CompletionIdentity, TokenInvalidError
 from participant_sdk.definitions.durations import micros_of
 from participant_sdk.definitions.problems import Problem
@@ -36,13 +35,11 @@ class Completions:
     def __init__(
         self,
         *,
-        clock: Clock,
         tokens: CompletionTokens,
         views: SagaViews,
         commands: SagaCommands,
         payload_bytes_max: int,
     ) -> None:
-        self._clock = clock
         self._tokens = tokens
         self._views = views
         self._commands = commands
@@ -77,7 +74,7 @@ class Completions:
         def read(accepted: CommandAccepted) -> coordinator_pb2.HeartbeatStepResponse:
             step = accepted.state.step(accepted.plan, step_id)
             assert step is not None, "a heartbeat is accepted only for a step"
-            return heartbeat_answer(accepted.state, step, self._clock.now())
+            return heartbeat_answer(accepted.state, step, accepted.now)
 
         return await self._commands.give(SagaId(identity.saga_id), command, read)
 

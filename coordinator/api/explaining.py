@@ -1,5 +1,6 @@
-"""Why a saga does not move: the core's answer, with what the dispatcher knows of its calls."""
+"""Why a saga does not move: the core's answer, with what the dispatcher knows of its calls, told in the time of the saga."""
 
+from dataclasses import replace
 from typing import Final, assert_never
 
 from coordinator.api.views import SagaViews
@@ -26,16 +27,19 @@ class Explanations:
     async def explain(self, saga_id: SagaId) -> operator_pb2.ExplainSagaResponse:
         """Why a saga stands where it stands. Refuses with NOT_FOUND if there is none."""
         found = await self._views.current(saga_id)
-        now = self._clock.now()
         if isinstance(found, StoredSaga):
             return explanation_message(quarantined_message(found, found.quarantined or NO_REASON), explain_quarantined(found))
-        plan, state = found
+        plan, state, now = found
+        ahead_us = now - self._clock.now()
 
         def held_by(step: StepPlan, attempt: AttemptKey) -> HeldCall | None:
             place = self._whereabouts.place_of(step.participant, saga_id, attempt)
-            return held_call(step, place, self._whereabouts.standing_of(step.participant), now)
+            standing = self._whereabouts.standing_of(step.participant)
+            if standing.open_until is not None:
+                standing = replace(standing, open_until=Instant(standing.open_until + ahead_us))
+            return held_call(step, place, standing, now)
 
-        return explanation_message(saga_without_payloads(plan, state), explain(plan, state, max(now, state.updated_at), held_by))
+        return explanation_message(saga_without_payloads(plan, state), explain(plan, state, now, held_by))
 
 
 def held_call(step: StepPlan, place: CallPlace, standing: ParticipantStanding, now: Instant) -> HeldCall | None:

@@ -27,9 +27,7 @@ class OperatorService(operator_pb2_grpc.OperatorServiceServicer):
         self._views = shared.views
         self._commands = shared.commands
         self._explanations = Explanations(parts.clock, shared.views, parts.whereabouts)
-        self._bulk = BulkActions(
-            clock=parts.clock, engine=parts.engine, journal=parts.journal, views=shared.views, commands=shared.commands
-        )
+        self._bulk = BulkActions(engine=parts.engine, journal=parts.journal, views=shared.views, commands=shared.commands)
 
     # ── Looking ─────────────────────────────────────────────────────────────────────────────────────────────────────────────────
 

@@ -45,5 +45,5 @@ class SharedParts:
 
     def __init__(self, parts: ServiceParts) -> None:
         self.waits = OpenWaits()
-        self.views = SagaViews(parts.journal, parts.catalog, parts.engine)
+        self.views = SagaViews(parts.clock, parts.journal, parts.catalog, parts.engine)
         self.commands = SagaCommands(parts.engine, self.views, self.waits)

@@ -43,7 +43,6 @@ class SagaService(coordinator_pb2_grpc.SagaServiceServicer):
         self._starts = StartWaits(parts.engine, shared.views, shared.waits)
         self._watches = Watches(parts.engine, parts.journal, shared.waits)
         self._completions = Completions(
-            clock=parts.clock,
             tokens=parts.tokens,
             views=shared.views,
             commands=shared.commands,

@@ -11,9 +11,9 @@ from coordinator.core.errors import CorruptJournalError
 from coordinator.core.plan import SagaPlan
 from coordinator.core.record import replay
 from coordinator.core.state import SagaState
-from coordinator.core.values import SagaId
+from coordinator.core.values import Instant, SagaId
 from coordinator.engine.engine import Engine
-from coordinator.engine.ports import Journal, StoredSaga
+from coordinator.engine.ports import Clock, Journal, StoredSaga
 from participant_sdk.rpc_errors import ErrorReason
 from saga.v1 import saga_pb2
 
@@ -24,12 +24,15 @@ class SagaView(NamedTuple):
     plan: SagaPlan
     state: SagaState
     """Read at once, never change it: it may be the live one."""
+    now: Instant
+    """What time it is for the saga: ahead of the clock if the clock was set back since."""
 
 
 class SagaViews:
     """Reads sagas."""
 
-    def __init__(self, journal: Journal, catalog: DefinitionCatalog, engine: Engine) -> None:
+    def __init__(self, clock: Clock, journal: Journal, catalog: DefinitionCatalog, engine: Engine) -> None:
+        self._clock = clock
         self._journal = journal
         self._catalog = catalog
         self._engine = engine
@@ -58,7 +61,8 @@ class SagaViews:
             plan = await self._catalog.plan_of(stored.definition)
         except (KeyError, ValueError) as error:
             raise CorruptJournalError(f"its definition cannot be used: {error}") from error
-        return SagaView(plan, replay(plan, stored.saga_id, stored.events))
+        state = replay(plan, stored.saga_id, stored.events)
+        return SagaView(plan, state, max(self._clock.now(), state.updated_at))  # as if it were taken up now
 
     async def definition_of(self, saga_id: SagaId) -> CompiledDefinition:
         """The definition that a saga follows. Refuses with NOT_FOUND if there is no such saga."""
@@ -74,7 +78,8 @@ class SagaViews:
         stored = await self.require(saga_id)
         if stored.quarantined is not None:
             return quarantined_message(stored, stored.quarantined)
-        return saga_message(*await self.rebuild(stored))
+        view = await self.rebuild(stored)
+        return saga_message(view.plan, view.state)
 
     def summaries(self, page: Sequence[StoredSaga]) -> list[saga_pb2.Saga]:
         """A page of a list."""

@@ -10,6 +10,7 @@ from coordinator.cli.definitions import definitions, register
 from coordinator.cli.explaining import explain, incidents, participants
 from coordinator.cli.operating import acknowledge, complete, pause, policy, resolve, resolve_output, resume, retry, terminate
 from coordinator.cli.reading import list_sagas, show, watch
+from coordinator.cli.replaying import replay
 from coordinator.cli.sections import SectionedGroup
 from coordinator.cli.serving import serve
 from coordinator.cli.steering import cancel, start
@@ -48,7 +49,7 @@ def main() -> None:
 
 
 main.add_section("Coordinator", (serve, participants))
-main.add_section("Definitions", (check, diff, register, definitions))
+main.add_section("Definitions", (check, diff, replay, register, definitions))
 main.add_section("Sagas", (start, show, list_sagas, watch, cancel))
 main.add_section(
     "Sagas that are stuck", (incidents, explain, retry, resolve, resolve_output, acknowledge, policy, pause, resume, terminate, bulk)

@@ -69,8 +69,8 @@ class SelectionFlags(TypedDict):
 def bulk(action: str, *, reason: str, actor: str, dry_run: bool, yes: bool, **flags: Unpack[SelectionFlags]) -> None:
     """Does ACTION to every saga that the options find: all of them must hold, and at least one must be given.
 
-    First a dry run shows to which sagas, and which of them would refuse. Then you are asked. If by then more sagas are found
-    than were shown, nothing is done.
+    First a dry run shows to which sagas, and which of them would refuse. Then you are asked, and it is done to those that would
+    not: to no saga that came since, and to none that the options do not find any more.
 
     `retry` tries every step again that an open incident is about.
 
@@ -92,7 +92,7 @@ def bulk(action: str, *, reason: str, actor: str, dry_run: bool, yes: bool, **fl
     if not yes and not _is_confirmed(f"{action} {_count(willing)}?"):
         output.show("nothing was done")
         sys.exit(ExitCode.NOT_COMPLETED)
-    sys.exit(ask_coordinator(lambda client, _: _act(client, output, action, selection, expected=len(found), reason=reason, actor=actor)))
+    sys.exit(ask_coordinator(lambda client, _: _act(client, output, action, selection, shown=found, reason=reason, actor=actor)))
 
 
 def _selection_of(flags: SelectionFlags) -> SagaSelection:
@@ -126,10 +126,11 @@ async def _dry_run(client: SagaClient, selection: SagaSelection, action: operato
 
 
 async def _act(
-    client: SagaClient, output: Output, action: str, selection: SagaSelection, *, expected: int, reason: str, actor: str
+    client: SagaClient, output: Output, action: str, selection: SagaSelection, *, shown: Sequence[ActionResult], reason: str, actor: str
 ) -> ExitCode:
     chosen = operator_pb2.BulkAction.Value(f"BULK_ACTION_{action.upper()}")
-    acting = client.operator.act_on_sagas(selection, chosen, expected_sagas=expected, reason=reason, actor=actor)
+    willing = [each.saga.id for each in shown if each.refusal is None]
+    acting = client.operator.act_on_sagas(selection, chosen, saga_ids=willing, reason=reason, actor=actor)
     refused: list[ActionResult] = []
     done, types = 0, PayloadTypes()
     # On standard error, if it is a terminal: standard output is for what came of it.
@@ -137,7 +138,7 @@ async def _act(
     columns = (TextColumn(action), BarColumn(), MofNCompleteColumn())
     progress = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
     with progress:
-        bar = progress.add_task(action, total=expected)
+        bar = progress.add_task(action, total=len(willing))
         async with aclosing(acting) as results:
             async for each in results:
                 progress.update(bar, advance=1, total=each.found)
@@ -146,24 +147,32 @@ async def _act(
                 else:
                     refused.append(each)
                 if output.is_json:
-                    output.line(_line_of(each, types))
-    if not output.is_json:
+                    output.line(_line_of(each, types, len(shown)))
+    unwilling = [each for each in shown if each.refusal is not None]
+    if output.is_json:
+        _show_lines(output, unwilling, len(shown))
+    else:
         output.show(_summary(action, done, refused))
-    return ExitCode.REFUSED if refused else ExitCode.DONE
+    return ExitCode.REFUSED if refused or unwilling else ExitCode.DONE
 
 
 def _show_plan(output: Output, action: str, found: Sequence[ActionResult], *, is_all: bool) -> None:
     """What would be done. For programs only if it is all that they asked for."""
     if output.is_json:
-        types = PayloadTypes()
-        for each in found if is_all else ():
-            output.line(_line_of(each, types))
+        if is_all:
+            _show_lines(output, found, len(found))
         return
     willing = [each for each in found if each.refusal is None]
     parts: list[RenderableType] = [Text(f"{_count(len(found))} found, {_count(len(willing))} would be {_DONE[action]}", style="bold")]
     if willing:
         parts.append(_table(willing))
     output.show(Group(*parts, *_refusals([each for each in found if each.refusal is not None], "would refuse")))
+
+
+def _show_lines(output: Output, results: Sequence[ActionResult], found: int) -> None:
+    types = PayloadTypes()
+    for each in results:
+        output.line(_line_of(each, types, found))
 
 
 def _summary(action: str, done: int, refused: Sequence[ActionResult]) -> RenderableType:
@@ -198,10 +207,10 @@ def _table(results: Sequence[ActionResult]) -> RenderableType:
     return table
 
 
-def _line_of(result: ActionResult, types: PayloadTypes) -> dict[str, object]:
+def _line_of(result: ActionResult, types: PayloadTypes, found: int) -> dict[str, object]:
     refusal = result.refusal
     error = None if refusal is None else {"error": type(refusal).__name__, "reason": refusal.reason, "message": str(refusal)}
-    return {"saga": types.to_json(result.saga), "error": error, "found": result.found}
+    return {"saga": types.to_json(result.saga), "error": error, "found": found}
 
 
 def _count(number: int) -> str:

@@ -2,6 +2,7 @@
 
 import asyncio
 import functools
+import os
 import sys
 import traceback
 from collections.abc import Awaitable, Callable, Generator
@@ -44,6 +45,8 @@ class ExitCode(IntEnum):
     DEFECT = 70
     """A bug of this program; a traceback stands on stderr."""
     INTERRUPTED = 130
+    NOBODY_READS = 141
+    """Standard output was closed, as `| head` does; what the shell says of a program that SIGPIPE ended."""
 
 
 def client_command(
@@ -100,6 +103,9 @@ def _exits_for_errors(output: Output) -> Generator[None]:
         raise  # Wrong usage that only the coordinator's answer could show; click says it and exits 2.
     except KeyboardInterrupt:
         sys.exit(ExitCode.INTERRUPTED)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python complains again when it flushes at its end
+        sys.exit(ExitCode.NOBODY_READS)
     except Exception:
         # Python would exit 1, which scripts would take for a saga that was undone.
         traceback.print_exc()

@@ -47,7 +47,21 @@ descriptors_option = click.option(
 @descriptors_option
 @click.option("--mermaid", "is_mermaid", is_flag=True, help="Print sound definitions as Mermaid flowcharts.")
 @click.option("--json", "is_json", is_flag=True, help="One JSON object per definition.")
-def check(files: tuple[str, ...], descriptors: Path | None, *, is_mermaid: bool, is_json: bool) -> None:
+@click.option("--dry-run", "is_dry_run", is_flag=True, help="Run sound definitions with stubs, in no time, and show what is called when.")
+@click.option("--input", "dry_input", default="", metavar="JSON|@FILE|-", help="What a dry run starts with. Default: an empty message.")
+@click.option("--latency", "latencies", multiple=True, metavar="STEP=SECONDS", help="How long a call takes in a dry run. Default: 10 ms.")
+@click.option("--refuse", "refused", multiple=True, metavar="STEP", help="A step that is refused in a dry run, to see the way back.")
+def check(
+    files: tuple[str, ...],
+    descriptors: Path | None,
+    *,
+    is_mermaid: bool,
+    is_json: bool,
+    is_dry_run: bool,
+    dry_input: str,
+    latencies: tuple[str, ...],
+    refused: tuple[str, ...],
+) -> None:
     """Judges saga definitions by the rules of the coordinator, expressions included, without one.
 
     \b
@@ -55,6 +69,7 @@ def check(files: tuple[str, ...], descriptors: Path | None, *, is_mermaid: bool,
       saga check place_order.yaml               as docs/definitions.md has it; .json likewise
       saga check sagas.yaml:place-order         that one
       saga check --mermaid place_order.py       a picture for your documents
+      saga check --dry-run place_order.py       what is called when; with --latency charge=2 --refuse ship
 
     Whether participants serve the actions is not known here; the coordinator says so when the saga is registered.
     Exits 0 if all is well, 1 if there are problems.
@@ -68,7 +83,11 @@ def check(files: tuple[str, ...], descriptors: Path | None, *, is_mermaid: bool,
     for each in found:
         problems = each.judge()
         is_sound = is_sound and not problems
-        if is_json:
+        if is_dry_run and not problems:
+            from coordinator.cli.dry_running import DryRunOptions, show_dry_run  # a whole coordinator, which no other command needs
+
+            show_dry_run(output, each, DryRunOptions(input=dry_input, latencies=latencies, refused=refused))
+        elif is_json:
             output.line(_checked_to_json(each, problems))
         elif is_mermaid and not problems:
             click.echo(to_mermaid(each.definition))

@@ -24,12 +24,17 @@ STATUS_STYLES: Mapping[int, str] = {
 }
 
 
+class _Terminal(Console):
+    def on_broken_pipe(self) -> None:
+        raise BrokenPipeError  # rich would exit with 1, which stands for something else here
+
+
 class Output:
     """Standard output for what was asked, standard error for what went wrong."""
 
     def __init__(self, *, is_json: bool) -> None:
         self.is_json = is_json
-        self.console = Console(highlight=False, width=None if sys.stdout.isatty() else PIPE_WIDTH)
+        self.console = _Terminal(highlight=False, width=None if sys.stdout.isatty() else PIPE_WIDTH)
         self._errors = Console(stderr=True, highlight=False, soft_wrap=True)
 
     def show(self, renderable: RenderableType) -> None:

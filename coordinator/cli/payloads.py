@@ -3,7 +3,7 @@
 import base64
 import json
 from collections.abc import Iterator
-from typing import Final
+from typing import Any, Final, TypeVar
 
 from google.protobuf import (
     any_pb2,
@@ -24,6 +24,8 @@ from google.protobuf.message_factory import GetMessageClass
 from google.rpc import error_details_pb2
 
 from saga.v1 import coordinator_pb2
+
+MessageT = TypeVar("MessageT", bound=Message)
 
 TEXT_CHARACTERS_MAX: Final = 200
 
@@ -82,6 +84,16 @@ class PayloadTypes:
         content: dict[str, object] = json_format.MessageToDict(shown, preserving_proto_field_name=True, descriptor_pool=self._pool)
         return content
 
+    def from_json(self, content: dict[str, Any], message: MessageT) -> MessageT:
+        """What `to_json` made of a message of saga.v1, read back into one. Raises PayloadError."""
+        try:
+            json_format.ParseDict(content, message, descriptor_pool=self._pool)
+        except (json_format.ParseError, TypeError, ValueError) as error:
+            raise PayloadError(f"this is no {message.DESCRIPTOR.full_name} in JSON: {error}") from error
+        for packed in _packed_in(message):
+            _unhide(packed)
+        return message
+
     def to_text(self, payload: any_pb2.Any) -> str:
         """A payload in a few words, for the middle of a line: JSON without its type; the type's name if it is not known."""
         if not self._can_show(payload):
@@ -125,6 +137,13 @@ def _packed_in(message: Message) -> Iterator[any_pb2.Any]:
             continue
         for each in value if field.is_repeated else (value,):
             yield from _packed_in(each)
+
+
+def _unhide(packed: any_pb2.Any) -> None:
+    hidden = struct_pb2.Struct()
+    if packed.Unpack(hidden) and hidden.fields.keys() == {"type", "base64"}:
+        packed.type_url = f"type.googleapis.com/{hidden.fields['type'].string_value}"
+        packed.value = base64.b64decode(hidden.fields["base64"].string_value)
 
 
 def _hide(packed: any_pb2.Any) -> None:

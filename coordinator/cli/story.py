@@ -87,7 +87,9 @@ class Storyteller:
                 return _row_of_attempt(rejected.attempt, at, words)
             case "step_unknown":
                 unknown = event.step_unknown
-                words = self._without(unknown.attempt, _Words(f"gave up, outcome unknown: {words_of(unknown.error)}", "?", _RED))
+                # What was never sent, or was completed by token, was not given up by anybody.
+                gave_up = "gave up, " if unknown.attempt.HasField("sent_at") else ""
+                words = self._without(unknown.attempt, _Words(f"{gave_up}outcome unknown: {words_of(unknown.error)}", "?", _RED))
                 return _row_of_attempt(unknown.attempt, at, words)
             case "step_accepted":
                 accepted = event.step_accepted

@@ -33,6 +33,8 @@ def storyteller_of(saga: saga_pb2.Saga, types: PayloadTypes) -> Storyteller:
 
 def render_saga(saga: saga_pb2.Saga, events: Sequence[saga_pb2.Event], *, now: datetime, types: PayloadTypes) -> RenderableType:
     """A saga with its timeline, for a terminal."""
+    if events:
+        now = max(now, instant(events[-1].occurred_at))  # a saga lives in its own time, which no clock sets back
     teller = storyteller_of(saga, types)
     rows = [row for event in events for row in teller.rows_of(event)]
     parts: list[RenderableType] = [_heading(saga, now)]

@@ -33,11 +33,12 @@ def turn_back(
 ) -> tuple[Fact, ...]:
     """The facts that a saga turns back now, with the instant until which siblings in flight are awaited.
 
-    While the pivot may have taken effect, the fact that it shall (R10); nothing if that is recorded already. What persons were asked for on
-    the forward way is settled by turning back.
+    While the pivot may have taken effect, the fact that it shall (R10); nothing if that is recorded already. That a person asked for it is
+    recorded beside any other cause, which may be mended. What persons were asked for on the forward way is settled by turning back.
     """
     if pivot_may_have_effect(plan, state, now):
-        if state.turn_back_requested is not None:
+        asked = state.turn_back_requested
+        if asked is not None and (cause is not TurnBackCause.CANCELLED or asked.cause is TurnBackCause.CANCELLED):
             return ()
         return (TurnBackRequested(cause=cause, step_id=step_id, failure=failure, actor=actor),)
     until = quiet_at(plan, state, now)

@@ -33,7 +33,7 @@ _STUCK: Final = frozenset({StepStatus.EXECUTING, StepStatus.REJECTED, StepStatus
 
 def find_choices(plan: SagaPlan, state: SagaState, now: Instant) -> tuple[str, ...]:
     """The commands that the saga would take now and that would change something, the most helpful first. Changes nothing."""
-    return tuple(_find_all(plan, state, max(now, state.updated_at)))
+    return tuple(_find_all(plan, state, now))
 
 
 def _find_all(plan: SagaPlan, state: SagaState, now: Instant) -> Iterator[str]:

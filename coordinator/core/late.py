@@ -40,14 +40,20 @@ def record_late(
         return ()
     late = LateOutcome(attempt=attempt, sent_at=sent_at, outcome=said)
     is_of_execution = attempt.direction is Direction.EXECUTE  # what is said of undoing contradicts nobody
-    contradiction = _find_contradiction(step, said, is_refusal=is_refusal) if is_of_execution else None
+    contradiction = _find_contradiction(step, attempt, said, is_refusal=is_refusal) if is_of_execution else None
     if contradiction is None:
         return (late,)
     failure = Failure(Code.FAILED_PRECONDITION, contradiction)
     return (late, opened(state, IncidentKind.LATE_OUTCOME, attempt.step_id, failure))
 
 
-def _find_contradiction(step: StepState, said: Payload | Failure | None, *, is_refusal: bool) -> str | None:
+def _find_contradiction(step: StepState, attempt: AttemptKey, said: Payload | Failure | None, *, is_refusal: bool) -> str | None:
+    if step.execute is not None and attempt.round < step.execute.round:
+        if isinstance(said, Payload):
+            return (
+                "a person had the step tried again under another key, as if it had had no effect; its participant says that it took effect"
+            )
+        return None
     match step.resolution:
         case ResolvedSkipped() | ResolvedRejected() if isinstance(said, Payload):
             return "a person said that the step had no effect; its participant says that it took effect"

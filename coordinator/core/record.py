@@ -161,8 +161,7 @@ def _record(plan: SagaPlan, state: SagaState, event: Event) -> None:  # noqa: C9
         case StepHeartbeat():
             step = required_step(plan, state, fact.step_id)
             step.status = step_status_after(step.status, fact)
-            step.accepted_until = fact.accepted_until
-            step.progress = fact.progress or step.progress
+            step.keep_alive(fact.accepted_until, fact.progress, at)
         case StepCompletedEarly():
             step = required_step(plan, state, fact.step_id)
             step.status, step.early = step_status_after(step.status, fact), fact

@@ -18,7 +18,7 @@ from coordinator.core.plan import SagaPlan, StepPlan
 from coordinator.core.record_steps import let_successors_wait_no_more, required_step
 from coordinator.core.state import CallState, PersonAction, SagaState
 from coordinator.core.transitions import check_person_transition, saga_status_after
-from coordinator.core.values import Code, Direction, Failure, Instant, SagaStatus, StepKind, StepStatus
+from coordinator.core.values import Code, Direction, Failure, Instant, SagaStatus, StepId, StepKind, StepStatus
 
 PersonFact = SagaPaused | SagaResumed | SagaTerminated | StepRetried | StepResolved | StepPolicyChanged | OutputResolved
 
@@ -106,6 +106,7 @@ def _record_retry(plan: SagaPlan, state: SagaState, fact: StepRetried, at: Insta
     step.execute = _tried_again(step.execute, fact.round, at)
     step.status, step.ended_at, step.failure = StepStatus.EXECUTING, None, None
     step.early = step.accepted_attempt = step.resolved = step.resolution = None
+    _drop_request_of(state, fact.step_id)
 
 
 def _tried_again(call: CallState | None, round_: int, at: Instant) -> CallState:
@@ -134,9 +135,17 @@ def _record_resolution(plan: SagaPlan, state: SagaState, fact: StepResolved, at:
         state.payload_bytes += len(step.output.value)
     elif isinstance(fact.resolution, ResolvedRejected):
         step.failure = Failure(Code.FAILED_PRECONDITION, fact.reason or "a person said that it had no effect")
+    if not isinstance(fact.resolution, ResolvedRejected):
+        _drop_request_of(state, fact.step_id)
     goes_on = after in (StepStatus.SUCCEEDED, StepStatus.SKIPPED) or step.plan.kind is StepKind.BEST_EFFORT
     if goes_on and state.cause is None:
         let_successors_wait_no_more(plan, state, fact.step_id)
+
+
+def _drop_request_of(state: SagaState, step_id: StepId) -> None:
+    """The saga does not have to turn back for a step that a person has mended; it does if somebody asked for it, or its time is over."""
+    if state.turn_back_requested is not None and state.turn_back_requested.step_id == step_id:
+        state.turn_back_requested = None
 
 
 def _resolved_status(fact: StepResolved) -> StepStatus:

@@ -10,6 +10,7 @@ from coordinator.core.inputs import (
     Resolution,
     ResolvedCompensated,
     ResolvedRejected,
+    ResolvedSkipped,
     ResolvedSucceeded,
     ResolveOutput,
     ResolveStep,
@@ -94,6 +95,9 @@ def _check_forward_resolution(plan: SagaPlan, state: SagaState, step: StepState,
         refuse(state, Refusal.STEP_STATUS, f"step {step_id!r} cannot have succeeded: {words}")
     if isinstance(resolution, ResolvedCompensated):
         refuse(state, Refusal.STEP_STATUS, f"step {step_id!r} cannot be undone already: the saga has not turned back; cancel it first")
+    if isinstance(resolution, ResolvedSkipped) and step.plan.kind is StepKind.PIVOT and state.turn_back_requested is not None:
+        words = "the saga shall turn back if it had no effect (R10), which resolving it as rejected does; or resolve it as succeeded"
+        refuse(state, Refusal.STEP_STATUS, f"step {step_id!r} cannot be left out: {words}")
     if isinstance(resolution, ResolvedRejected):
         if step is state.hook:
             words = "rejecting it changes nothing; resolve it as skipped or succeeded"

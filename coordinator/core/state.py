@@ -96,8 +96,8 @@ class StepState:
 
     __slots__ = (
         "accepted_at", "accepted_attempt", "accepted_limit_us", "accepted_until", "compensate", "early", "ended_at", "execute", "failure",
-        "handler_ran", "in_doubt", "input", "late_outcomes", "longest_call_us", "output", "plan", "progress", "resolution", "resolved",
-        "status", "waits_for",
+        "handler_ran", "in_doubt", "input", "late_outcomes", "longest_call_us", "output", "plan", "progress", "progress_at", "resolution",
+        "resolved", "status", "waits_for",
     )  # fmt: skip
 
     def __init__(self, plan: StepPlan, waits_for: int) -> None:
@@ -134,6 +134,8 @@ class StepState:
         """How long the participant said that it takes."""
         self.progress: Payload | None = None
         """What its participant told last."""
+        self.progress_at: Instant | None = None
+        """When that was recorded."""
         self.early: StepCompletedEarly | None = None
         """How it was completed while its call was still under way (R24)."""
         self.resolved: PersonAction | None = None
@@ -147,6 +149,12 @@ class StepState:
         """Its first round begins."""
         self.input = given
         self.execute = CallState(at, 1)
+
+    def keep_alive(self, until: Instant, progress: Payload | None, at: Instant) -> None:
+        """Its participant has more time to complete it, and may have told how far it is."""
+        self.accepted_until = until
+        if progress is not None:
+            self.progress, self.progress_at = progress, at
 
     def settle(self, status: StepStatus, at: Instant) -> None:
         """Its execution has ended so; nothing more is owed for it."""

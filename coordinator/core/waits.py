@@ -22,7 +22,7 @@ _INCIDENTS: Final[dict[IncidentKind, str]] = {
     IncidentKind.PIVOT_UNKNOWN: "is the pivot, and nobody knows whether it took effect",
     IncidentKind.EXPRESSION_FAILED: "has an expression that failed where the saga cannot turn back any more",
     IncidentKind.TYPE_MISMATCH: "has a participant that takes or returns other message types than the definition says",
-    IncidentKind.LATE_OUTCOME: "was resolved by a person, and what its participant said later contradicts that",
+    IncidentKind.LATE_OUTCOME: "was resolved or retried by a person, and what its participant said later contradicts that",
     IncidentKind.HOOK_FAILED: "did not succeed; the outcome of the saga stays",
 }
 
@@ -48,9 +48,9 @@ def find_waits(plan: SagaPlan, state: SagaState, now: Instant, held_by: HeldBy) 
 
 
 def _find_incidents(state: SagaState, now: Instant) -> Iterator[Wait]:
-    for incident in state.incidents:
-        if incident.closed_at is not None:
-            continue
+    open_ones = [incident for incident in state.incidents if incident.closed_at is None]
+    # What contradicts a person later stops nothing: it is told after what does.
+    for incident in sorted(open_ones, key=lambda one: one.fact.kind is IncidentKind.LATE_OUTCOME):
         fact = incident.fact
         if fact.step_id is None:
             what = "The saga cannot say what it returns, because the expression for that failed"
@@ -148,18 +148,27 @@ def _held(plan: SagaPlan, state: SagaState, owed: _Call, held: HeldCall, now: In
 
 
 def _backoff(plan: SagaPlan, state: SagaState, owed: _Call, now: Instant) -> Wait:
-    call, when = owed.call, in_words(owed.call.not_before, now)
-    if call.failure is None:
-        words = f"{owed.is_sent} at {when}."
+    call, when, until = owed.call, in_words(owed.call.not_before, now), owed.call.not_before
+    failed = ""
+    if call.failure is not None:
+        failed = f"Attempt {call.number} to {owed.verb} step {owed.plan.id!r} did not succeed: {failure_in_words(call.failure)}. "
+    limit = execution_limit(plan, state, owed.step, call) if owed.direction is Direction.EXECUTE else None
+    if limit is not None and limit <= call.not_before:
+        after, whose = _after_giving_up(plan, state, owed.step), f"the time of step {owed.plan.id!r}"
+        if limit == state.deadline:
+            after, whose, until = "the saga turns back", "the time limit of the saga", limit
+        words = f"{failed}No further attempt is sent: {whose} is over at {in_words(limit, now)}, before one is due at {when}; then {after}."
+        expected = f"{whose[0].upper()}{whose[1:]} is over: {after}."
     else:
-        failed = f"Attempt {call.number} to {owed.verb} step {owed.plan.id!r} did not succeed: {failure_in_words(call.failure)}."
-        words = f"{failed} Attempt {owed.attempt.number} is sent to participant {owed.plan.participant!r} at {when}."
+        sent = f"Attempt {owed.attempt.number} is sent to participant {owed.plan.participant!r}" if failed else owed.is_sent
+        words = f"{failed}{sent} at {when}.{_outlook(plan, state, owed, now)}"
+        expected = f"{owed.is_sent}."
     return Wait(
         reason=WaitReason.BACKOFF,
-        description=f"{words}{_outlook(plan, state, owed, now)}",
-        expected=f"{owed.is_sent}.",
+        description=words,
+        expected=expected,
         step_id=owed.plan.id,
-        until=call.not_before,
+        until=until,
         failure=call.failure,
         participant=owed.plan.participant,
     )
@@ -196,7 +205,8 @@ def _after_giving_up(plan: SagaPlan, state: SagaState, step: StepState) -> str:
     if step.plan.kind is StepKind.PIVOT and (step.in_doubt or step.status is StepStatus.ACCEPTED):
         return "a person is asked whether it took effect"
     if step.plan.kind is StepKind.PIVOT:
-        return "the saga turns back, unless the step may have taken effect: then it is tried on"  # R10
+        beyond = " until they are used up" if step.plan.execute_retry.attempts_max else ""  # R10: the limits of step and saga do not end it
+        return f"the saga turns back, unless the step may have taken effect: then it is tried on{beyond}"
     return "the saga turns back"
 
 

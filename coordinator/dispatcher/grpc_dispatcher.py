@@ -27,6 +27,7 @@ LOOK_AGAIN_US: Final = MICROS_PER_SECOND
 BELIEVED_US: Final = 2 * MICROS_PER_SECOND
 """How old the answer of a configured participant may be for a call to be refused by it; it may be another release by now."""
 
+LIMIT_REACHED: Final = "the time limit of its step or saga was reached before it could be sent"
 WITHDRAWN: Final = "not sent: the saga turned back first"
 
 _logger = logging.getLogger(__name__)
@@ -232,10 +233,17 @@ class GrpcDispatcher:
         now = self._clock.now()
         for line in self._lines.values():
             for call in line.lane.take_expired(now):
-                self._reply_not_sent(call, f"participant {line.name!r} could not be called in time: {self._reason_to_wait(line, now)}")
+                self._reply_not_sent(call, self._why_not_sent(line, call, now))
             self._pump(line)
 
-    def _reason_to_wait(self, line: _Line, now: Instant) -> str:
+    def _why_not_sent(self, line: _Line, call: CallParticipant, now: Instant) -> str:
+        reason = self._reason_to_wait(line, now)
+        if call.send_before is not None and call.send_before <= now:
+            return LIMIT_REACHED if reason is None else f"{LIMIT_REACHED}: participant {line.name!r} could not be called: {reason}"
+        return f"participant {line.name!r} could not be called in time: {reason or 'others were before it'}"
+
+    def _reason_to_wait(self, line: _Line, now: Instant) -> str | None:
+        """What keeps calls from going now; None: nothing does."""
         if not self._registry.is_known(line.name):
             return "it has not registered and is not configured"
         lane = line.lane
@@ -245,8 +253,10 @@ class GrpcDispatcher:
                 return f"it failed too often and is left alone for a while; the last error was: {last.message if last else 'none'}"
             case CallPlace.RATE:
                 return f"more than its {lane.rate.per_second:g} calls per second are asked of it"
-            case _:
+            case _ if lane.under_way >= lane.concurrency:
                 return f"all its places are taken: {lane.under_way} calls are under way"
+            case _:
+                return None
 
     # ── Calls ───────────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -289,8 +299,7 @@ class GrpcDispatcher:
         sent_at = self._clock.now()
         if call.send_before is not None and sent_at >= call.send_before:
             # The limit passed between the lane and here. It must not be sent any more, and nobody need be in doubt about it (R7, R13).
-            why = "the time limit of its step or saga was reached before it could be sent"
-            self._refuse(line, call, NotSent(failure=Failure(Code.UNAVAILABLE, why)))
+            self._refuse(line, call, NotSent(failure=Failure(Code.UNAVAILABLE, LIMIT_REACHED)))
             return
         place = line.places.choose(addresses, sent_at, self._channels.is_cut_off)
         time_left_us = call.timeout_us if call.send_before is None else min(call.timeout_us, call.send_before - sent_at)

@@ -69,6 +69,8 @@ class CommandAccepted:
     plan: SagaPlan
     state: SagaState
     """Live: read it at once, keep nothing of it."""
+    now: Instant
+    """What time it was for the saga, which may be ahead of the clock."""
     events: tuple[Event, ...]
     """What it wrote; empty: nothing had to change."""
 

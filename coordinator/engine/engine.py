@@ -20,7 +20,7 @@ from coordinator.core.events import Event
 from coordinator.core.inputs import Command, Input, NotSent, Recover, Replied, Wake
 from coordinator.core.plan import SagaPlan
 from coordinator.core.state import SagaState
-from coordinator.core.values import AttemptKey, Code, Direction, Failure, SagaId, StepStatus
+from coordinator.core.values import AttemptKey, Code, Direction, Failure, Instant, SagaId, StepStatus
 from coordinator.engine.commands import (
     CommandAccepted,
     CommandAnswer,
@@ -138,12 +138,16 @@ class Engine:
             append = self._advance(slot, command)
         except CommandRefusedError as refused:
             return None, CommandRefused(status=refused.status, refusal=refused.refusal, message=str(refused))
-        return append, CommandAccepted(plan=slot.plan, state=slot.state, events=() if append is None else append.events)
+        now = slot.time_at(self._clock.now())
+        return append, CommandAccepted(plan=slot.plan, state=slot.state, now=now, events=() if append is None else append.events)
 
-    def peek(self, saga_id: SagaId) -> tuple[SagaPlan, SagaState] | None:
-        """A live saga of which everything decided is committed; None: the journal has what can be told. Keep nothing of it."""
+    def peek(self, saga_id: SagaId) -> tuple[SagaPlan, SagaState, Instant] | None:
+        """A live saga of which everything decided is committed, and what time it is for it; None: the journal has what can be told.
+
+        Keep nothing of it.
+        """
         slot = self._slots.get(saga_id)
-        return None if slot is None or slot.uncommitted else (slot.plan, slot.state)
+        return None if slot is None or slot.uncommitted else (slot.plan, slot.state, slot.time_at(self._clock.now()))
 
     def on_end(self, saga_id: SagaId, listener: EndListener) -> bool:
         """Tells the listener once when the saga has ended or failed. False if it is not live, or has already: the journal has its end."""

@@ -1,6 +1,7 @@
 """The barrier on any store: one flight per key, then the way that the action's effect asks for."""
 
 from contextlib import AbstractAsyncContextManager
+from dataclasses import replace
 from datetime import timedelta
 from typing import Final
 
@@ -37,6 +38,10 @@ class GuardedBarrier:
         self._guard = Guard(store=store, retention=retention, clock=clock)
         self._executions: Flights[ExecuteAnswer] = Flights()
         self._compensations: Flights[CompensateAnswer] = Flights()
+
+    def follow(self, clock: Clock) -> None:
+        """Tells time by another clock from now on, as in a test whose time is its own."""
+        self._guard = replace(self._guard, clock=clock)
 
     @property
     def is_effect_once(self) -> bool:

@@ -131,6 +131,11 @@ class Saga(Generic[InputT]):
             raise TypeError(f"returns({output!r}) needs the message type that it is: returns({output!r}, PlaceOrderResult)")
         self._output, self._output_type = output, output_type
 
+    def actions(self) -> list[ActionDraft]:
+        """The actions of its steps and hooks, each as it was named, in their order."""
+        hooks = (hook.draft.action for hook in (self.on_success, self.on_failure) if hook.draft is not None)
+        return [*(draft.action for draft in self._drafts), *hooks]
+
     def definition(self) -> saga_pb2.SagaDefinition:
         """The plan on the wire, judged by the rules of the coordinator.
 
@@ -149,9 +154,7 @@ class Saga(Generic[InputT]):
 
     def descriptors(self) -> FileDescriptorSet:
         """The message types that the plan names with everything that they import, each file after its imports."""
-        hooks = (hook.draft.action for hook in (self.on_success, self.on_failure) if hook.draft is not None)
-        actions: Iterator[ActionDraft] = chain((draft.action for draft in self._drafts), hooks)
-        of_actions = chain.from_iterable((action.request_type, action.response_type) for action in actions)
+        of_actions = chain.from_iterable((action.request_type, action.response_type) for action in self.actions())
         types: Iterator[type[Message]] = chain(
             (self.input_type,), of_actions, (self._output_type,) if self._output_type is not None else ()
         )

@@ -105,8 +105,8 @@ class PointOfNoReturnPassed(NotNow):
     """The saga cannot turn back any more. It can only be brought forward: retry or resolve its steps, or terminate it."""
 
 
-class SelectionGrew(CoordinatorError):
-    """More sagas are found now than the dry run found, so that nothing was done. Look at a new dry run first."""
+class NoLongerSelected(NotNow):
+    """The saga is not among those that the selection finds any more, so that nothing was done to it. Look at a new dry run."""
 
 
 class CoordinatorUnavailable(CoordinatorError):
@@ -195,7 +195,7 @@ _BY_REASON: Final[Mapping[str, type[CoordinatorError]]] = MappingProxyType(
         ErrorReason.POINT_OF_NO_RETURN_PASSED: PointOfNoReturnPassed,
         ErrorReason.COMPLETION_TOKEN_INVALID: InvalidRequest,
         ErrorReason.SELECTION_TOO_LARGE: InvalidRequest,
-        ErrorReason.SELECTION_GREW: SelectionGrew,
+        ErrorReason.NO_LONGER_SELECTED: NoLongerSelected,
         ErrorReason.OVERLOADED: CoordinatorUnavailable,
         ErrorReason.JOURNAL_UNAVAILABLE: CoordinatorUnavailable,
         ErrorReason.SHUTTING_DOWN: CoordinatorUnavailable,

@@ -224,19 +224,19 @@ class OperatorClient:
         selection: SagaSelection,
         action: operator_pb2.BulkAction.ValueType,
         *,
-        expected_sagas: int,
+        saga_ids: Sequence[str],
         reason: str,
         actor: str = "",
     ) -> AsyncGenerator[ActionResult]:
-        """Does the same to every saga that is selected, and tells what became of each as it goes. One refusal stops no other.
+        """Does the same to many sagas, and tells what became of each as it goes. One refusal stops no other.
 
-        `expected_sagas`: how many a dry run found. Whoever stops listening stops the rest from being done.
+        `saga_ids`: to which, as a dry run of the same selection showed them. One that is selected no more is refused
+        (NoLongerSelected); one that came to be selected since is left alone. Whoever stops listening stops the rest from being done.
 
-        It is never repeated: after CoordinatorUnavailable, look at a new dry run. Raises SelectionGrew if more sagas than
-        expected are found, and then does nothing; InvalidRequest.
+        It is never repeated: after CoordinatorUnavailable, look at a new dry run. Raises InvalidRequest.
         """
         request = operator_pb2.ActOnSagasRequest(
-            selection=selection.to_message(), action=action, expected_sagas=expected_sagas, reason=reason, actor=actor
+            selection=selection.to_message(), action=action, saga_ids=saga_ids, reason=reason, actor=actor
         )
         stream = self._service.ActOnSagas(request, timeout=BULK_TIMEOUT_S)
         answered = 0

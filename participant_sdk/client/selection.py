@@ -54,7 +54,7 @@ class ActionResult:
     refusal: CoordinatorError | None
     """Why nothing was done to it, or would be; None if it was, or would be."""
     found: int
-    """How many sagas were found altogether: how many results there will be."""
+    """How many results there will be altogether."""
 
 
 def result_of(response: operator_pb2.ActOnSagasResponse, doing: str) -> ActionResult:

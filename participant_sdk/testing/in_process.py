@@ -5,6 +5,7 @@ doubled or cut as its `Fate` says; a server that crashes cuts the calls that it 
 """
 
 import asyncio
+import inspect
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
@@ -210,7 +211,8 @@ class ServedCall:
 
     async def _run(self, handler: Handler, request: Any) -> None:
         if handler.unary_unary is not None:
-            self.messages.put_nowait(handler.response_serializer(await handler.unary_unary(request, self)))
+            answer = handler.unary_unary(request, self)
+            self.messages.put_nowait(handler.response_serializer(await answer if inspect.isawaitable(answer) else answer))
             return
         async for message in handler.unary_stream(request, self):
             await self.messages.put(handler.response_serializer(message))
@@ -238,6 +240,11 @@ class ServedCall:
 
     def time_remaining(self) -> float | None:
         return None if self._ends_at is None else max(0.0, self._ends_at - asyncio.get_running_loop().time())
+
+    async def abort(self, code: grpc.StatusCode, details: str = "", trailing_metadata: Metadata = ()) -> NoReturn:
+        self._is_aborted = True
+        self.end(code, details, tuple(trailing_metadata))
+        raise grpc.aio.AbortError(f"{code}: {details}")
 
     async def abort_with_status(self, status: grpc.Status) -> NoReturn:
         self._is_aborted = True

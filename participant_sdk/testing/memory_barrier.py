@@ -11,6 +11,7 @@ from participant_sdk.barrier.store import StoreUnavailableError
 from participant_sdk.barrier.verdict import BarrierRow, StepIdentity
 from participant_sdk.clock import Clock, wall_clock_us
 from participant_sdk.errors import SessionUnavailableError
+from participant_sdk.step_context import StepContext
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncSession
@@ -100,6 +101,16 @@ class MemoryUnit:
             self._key = None
         if self in self._store.units:
             self._store.units.remove(self)
+
+
+def at_commit(step: StepContext, effect: Callable[[], None]) -> None:
+    """Has something happen together with the commit of a handler's call, or not at all: what `step.session` is for, under a MemoryBarrier.
+
+    A handler that changes a dictionary directly has done so also when its call is rolled back. Raises TypeError under another barrier.
+    """
+    if not isinstance(step.sessions, MemoryUnit):
+        raise TypeError(f"at_commit needs a MemoryBarrier, found {type(step.sessions).__name__}; with a database use step.session")
+    step.sessions.add_effect(effect)
 
 
 class MemoryStore:

@@ -2,11 +2,13 @@
 
 import asyncio
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import grpc
+import pytest
 from click.testing import CliRunner
 from google.protobuf import json_format
 from google.protobuf.wrappers_pb2 import StringValue
@@ -55,6 +57,19 @@ async def test_saga_is_registered_started_and_followed_from_the_command_line(run
         events = [json.loads(line) for line in (await saga(running.address, "watch", saga_id, "--json")).splitlines()]
     assert len(events) == 4
     assert "by-hand" in await saga(running.address, "definitions")
+
+
+@pytest.mark.parametrize("options", [("--json",), ()], ids=["for programs", "for people"])
+async def test_reader_that_has_seen_enough_is_no_error(running: Running, tmp_path: Path, options: tuple[str, ...]) -> None:
+    await saga(running.address, "register", str(definition_file(tmp_path)))
+    read, write = os.pipe()
+    os.close(read)  # as `| head` does in the middle
+    command = [sys.executable, "-m", "coordinator", "definitions", *options]
+    environment = python_environment({"SAGA_ADDRESS": running.address})
+    process = await asyncio.create_subprocess_exec(*command, cwd=ROOT, env=environment, stdout=write, stderr=subprocess.PIPE)
+    os.close(write)
+    _, said = await process.communicate()
+    assert (process.returncode, said) == (141, b"")
 
 
 async def test_saga_is_cancelled_from_the_command_line(running: Running, tmp_path: Path) -> None:  # E1, B11

@@ -78,13 +78,15 @@ async def start_and_wait(client: SagaClient, value: str) -> saga_pb2.Saga:
 
 
 MOMENTS = [f"{moment}:{commit}" for commit in range(1, 10) for moment in ("before", "after", "released")]
-FAST = {"before:2", "after:3", "released:4"}
+FAST = {"after:3"}
+REACHED = {"before:2", "after:3", "released:4"}
+"""Moments that every run comes to, however commits are shared."""
 
 
 @pytest.mark.parametrize("moment", [moment if moment in FAST else pytest.param(moment, marks=pytest.mark.full) for moment in MOMENTS])
 async def test_crash_at_each_commit_loses_and_doubles_nothing(tmp_path: Path, moment: str) -> None:  # P1, P2, R25, R29
     crashed = await run_through_crash(tmp_path, moment)
-    assert crashed or moment not in FAST
+    assert crashed or moment not in REACHED
 
 
 async def kill_at_random(directory: Path, *, sagas: int, kills: int, seed: int) -> None:
@@ -125,7 +127,7 @@ async def kill_at_random(directory: Path, *, sagas: int, kills: int, seed: int) 
 
 
 async def test_kills_while_sagas_run_lose_and_double_nothing(tmp_path: Path) -> None:  # P1, P2
-    await kill_at_random(tmp_path, sagas=60, kills=4, seed=random.randrange(2**32))
+    await kill_at_random(tmp_path, sagas=30, kills=2, seed=random.randrange(2**32))
 
 
 @pytest.mark.full

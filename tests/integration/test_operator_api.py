@@ -142,7 +142,8 @@ async def test_many_sagas_are_acted_on_one_response_each(served: Served) -> None
     request.selection.needs_person = True
     dry = [response async for response in served.operator.ActOnSagas(request, timeout=TIMEOUT_S)]
     assert [(one.saga.id, one.found, one.HasField("error")) for one in dry] == [(SAGA, 1, False)]
-    request.dry_run, request.expected_sagas, request.reason = False, dry[0].found, "van is back"
+    request.dry_run, request.reason = False, "van is back"
+    request.saga_ids.append(dry[0].saga.id)
     async for response in served.operator.ActOnSagas(request, timeout=TIMEOUT_S):
         assert response.saga.status == saga_pb2.SAGA_STATUS_RUNNING
 

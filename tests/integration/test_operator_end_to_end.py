@@ -9,7 +9,7 @@ import pytest
 from google.protobuf.wrappers_pb2 import StringValue
 
 from participant_sdk import RetryPolicy, SagaAlreadyEnded, SagaHandle, StepKind, StepNotWaitingError
-from participant_sdk.client import PointOfNoReturnPassed, Resolution, SagaSelection, SelectionGrew
+from participant_sdk.client import NoLongerSelected, PointOfNoReturnPassed, Resolution, SagaSelection
 from saga.v1 import operator_pb2, saga_pb2
 from tests.integration.conftest import Running
 from tests.integration.definitions import QUICK
@@ -221,11 +221,12 @@ async def test_many_sagas_are_paused_resumed_and_cancelled_after_a_dry_run(stand
     async def act(action: operator_pb2.BulkAction.ValueType, where: SagaSelection, expected: int) -> list[str]:
         dry = [result async for result in operator.dry_run(where, action)]
         assert {result.found for result in dry} == {expected}
+        shown = [result.saga.id for result in dry]
         assert all(result.refusal is None for result in dry)
-        acted = [result async for result in operator.act_on_sagas(where, action, expected_sagas=expected, reason="drill", actor="ann")]
+        acted = [result async for result in operator.act_on_sagas(where, action, saga_ids=shown, reason="drill", actor="ann")]
         assert all(result.refusal is None for result in acted)
-        assert [result.saga.id for result in acted] == [result.saga.id for result in dry]
-        return [result.saga.id for result in acted]
+        assert [result.saga.id for result in acted] == shown
+        return shown
 
     async def listed(*, paused: bool) -> set[str]:
         return {saga.id async for saga in stand.client.list(definition="with-question", paused=paused)}
@@ -238,8 +239,9 @@ async def test_many_sagas_are_paused_resumed_and_cancelled_after_a_dry_run(stand
     held.open.set()
     await asyncio.gather(*(until(handle, "step_accepted") for handle in handles if handle.id not in paused))
     assert await act(operator_pb2.BULK_ACTION_RESUME, SagaSelection(definition="with-question", paused=True), sagas // 2)
-    with pytest.raises(SelectionGrew):
-        _ = [result async for result in operator.act_on_sagas(odd, operator_pb2.BULK_ACTION_CANCEL, expected_sagas=3, reason="x")]
+    even, cancel = [handles[0].id], operator_pb2.BULK_ACTION_CANCEL
+    (refused,) = [result async for result in operator.act_on_sagas(odd, cancel, saga_ids=even, reason="x")]
+    assert isinstance(refused.refusal, NoLongerSelected)
     running = SagaSelection(definition="with-question", statuses=[saga_pb2.SAGA_STATUS_RUNNING])
     await act(operator_pb2.BULK_ACTION_CANCEL, running, sagas)
     ended = await asyncio.gather(*(handle.wait(timeout=5 * TIME_LIMIT) for handle in handles))

@@ -290,7 +290,7 @@ def run(options: Options) -> Record:
     async def live() -> Record:
         return await World(options).live()
 
-    return run_in_virtual_time(live())
+    return run_in_virtual_time(live(), patience_s=0.0)
 
 
 def saga_id_of(seed: int, number: int) -> str:

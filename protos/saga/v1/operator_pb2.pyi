@@ -983,15 +983,13 @@ class ActOnSagasRequest(_message.Message):
     SELECTION_FIELD_NUMBER: _builtins.int
     ACTION_FIELD_NUMBER: _builtins.int
     DRY_RUN_FIELD_NUMBER: _builtins.int
-    EXPECTED_SAGAS_FIELD_NUMBER: _builtins.int
+    SAGA_IDS_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
     ACTOR_FIELD_NUMBER: _builtins.int
     action: Global___BulkAction.ValueType
     """What to do."""
     dry_run: _builtins.bool
     """Only tell what would be done."""
-    expected_sagas: _builtins.int
-    """How many sagas a dry run found. Required unless `dry_run`: if more are found now, nothing is done and the call is FAILED_PRECONDITION."""
     reason: _builtins.str
     """Why, for the history: required unless `dry_run`. At most 1,024 characters."""
     actor: _builtins.str
@@ -1000,19 +998,25 @@ class ActOnSagasRequest(_message.Message):
     def selection(self) -> Global___SagaSelection:
         """Which sagas."""
 
+    @_builtins.property
+    def saga_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """To which of the selected sagas: those that a dry run showed. Required unless `dry_run`, and at most 10,000. What the selection finds
+        besides is left alone; a saga that it finds no more is answered with an error, and nothing is done to it.
+        """
+
     def __init__(
         self,
         *,
         selection: Global___SagaSelection | None = ...,
         action: Global___BulkAction.ValueType = ...,
         dry_run: _builtins.bool = ...,
-        expected_sagas: _builtins.int = ...,
+        saga_ids: _abc.Iterable[_builtins.str] | None = ...,
         reason: _builtins.str = ...,
         actor: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["selection", b"selection"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "actor", b"actor", "dry_run", b"dry_run", "expected_sagas", b"expected_sagas", "reason", b"reason", "selection", b"selection"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["action", b"action", "actor", b"actor", "dry_run", b"dry_run", "reason", b"reason", "saga_ids", b"saga_ids", "selection", b"selection"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1028,7 +1032,7 @@ class ActOnSagasResponse(_message.Message):
     ERROR_FIELD_NUMBER: _builtins.int
     FOUND_FIELD_NUMBER: _builtins.int
     found: _builtins.int
-    """How many sagas were found altogether."""
+    """How many responses there are altogether."""
     @_builtins.property
     def saga(self) -> _saga_pb2.Saga:
         """As it stood afterwards, without steps and payloads; in a dry run, as it stands."""

@@ -11,6 +11,7 @@ from google.protobuf.message import Message
 from coordinator.core.inputs import NotSent, Succeeded, Unknown
 from coordinator.core.trace import attempt_traceparent
 from coordinator.core.values import Direction, Instant, Payload, TraceContext
+from coordinator.dispatcher.grpc_dispatcher import LIMIT_REACHED
 from saga.v1 import participant_pb2
 from tests.builders import TRACE, seconds
 from tests.contract.dispatcher.stand import CONCURRENCY, STRING, WAIT_S, NewStand, Stand, call
@@ -206,6 +207,29 @@ async def test_waiting_for_a_place_has_an_end_too(new_stand: NewStand) -> None: 
         await stand.replies.to(first)
     assert isinstance(outcome, NotSent)
     assert "all its places are taken" in outcome.failure.message
+
+
+async def test_call_whose_limit_has_passed_is_told_as_that(new_stand: NewStand) -> None:  # R7, R13
+    clock = VirtualClock()
+    participant, gate = PlainParticipant(), Gate()
+    participant.on_execute["shop.act"] = gate
+    async with serving(participant) as target, new_stand(clock=clock, concurrency=1) as stand:
+        await stand.register(target)
+        late = call(send_before=clock.now())
+        stand.dispatcher.send([late])
+        await clock.pass_time(0)
+        outcome = await stand.replies.outcome_of(late)
+        assert isinstance(outcome, NotSent)
+        assert outcome.failure.message == LIMIT_REACHED
+        under_way, waiting = call(timeout_s=100), call(timeout_s=100, send_before=Instant(clock.now() + seconds(5)))
+        stand.dispatcher.send([under_way, waiting])
+        await gate.wait_for(1)
+        await clock.pass_time(5)
+        outcome = await stand.replies.outcome_of(waiting)
+        gate.open()
+        await stand.replies.to(under_way)
+    assert isinstance(outcome, NotSent)
+    assert outcome.failure.message.startswith(f"{LIMIT_REACHED}: participant 'shop' could not be called: all its places are taken")
 
 
 async def test_participant_that_hangs_delays_no_other(stand: Stand) -> None:  # P5

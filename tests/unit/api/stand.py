@@ -112,13 +112,11 @@ class Stand:
         self.waits = OpenWaits()
         self.whereabouts = FakeWhereabouts()
         self.tokens = CompletionTokens(b"s" * 32)
-        self.views = SagaViews(journal, self.catalog, self.engine)
+        self.views = SagaViews(clock, journal, self.catalog, self.engine)
         self.commands = SagaCommands(self.engine, self.views, self.waits)
-        self.completions = Completions(
-            clock=clock, tokens=self.tokens, views=self.views, commands=self.commands, payload_bytes_max=PAYLOAD_BYTES_MAX
-        )
+        self.completions = Completions(tokens=self.tokens, views=self.views, commands=self.commands, payload_bytes_max=PAYLOAD_BYTES_MAX)
         self.explanations = Explanations(clock, self.views, self.whereabouts)
-        self.bulk = BulkActions(clock=clock, engine=self.engine, journal=journal, views=self.views, commands=self.commands)
+        self.bulk = BulkActions(engine=self.engine, journal=journal, views=self.views, commands=self.commands)
 
     async def register(self, definition: saga_pb2.SagaDefinition) -> None:
         """Registers a definition."""

@@ -26,8 +26,8 @@ def found(coordinator: FakeCoordinator) -> list[operator_pb2.ActOnSagasResponse]
     return coordinator.operator.results
 
 
-def _requests(coordinator: FakeCoordinator) -> list[tuple[bool, int]]:
-    return [(request.dry_run, request.expected_sagas) for request in coordinator.received(operator_pb2.ActOnSagasRequest)]
+def _requests(coordinator: FakeCoordinator) -> list[tuple[bool, list[str]]]:
+    return [(request.dry_run, list(request.saga_ids)) for request in coordinator.received(operator_pb2.ActOnSagasRequest)]
 
 
 async def test_bulk_shows_asks_acts_and_tells_what_was_refused(
@@ -40,10 +40,9 @@ async def test_bulk_shows_asks_acts_and_tells_what_was_refused(
     assert lines[1] == "saga-a  place-order v1 RUNNING"
     assert lines[3] == "1 saga would refuse: 1 x SAGA_ALREADY_ENDED"
     assert lines[4] == "saga-b  place-order v1 RUNNING: it is COMPLETED"
-    assert lines[5] == "1 saga paused"
-    assert lines[7] == "1 saga refused: 1 x SAGA_ALREADY_ENDED"
+    assert lines[5:] == ["1 saga paused"], "what was shown as refusing is not asked again"
     assert "pause 1 saga? [y/N]" in result.stderr
-    assert _requests(coordinator) == [(True, 0), (False, 2)]
+    assert _requests(coordinator) == [(True, []), (False, ["saga-a"])]
     assert coordinator.received(operator_pb2.ActOnSagasRequest)[1].actor == "ann"
 
 
@@ -53,7 +52,7 @@ async def test_bulk_without_a_yes_does_nothing(
 ) -> None:
     result = await invoke(*BULK, stdin=answer)
     assert result.exit_code == code
-    assert _requests(coordinator) == [(True, 0)]
+    assert _requests(coordinator) == [(True, [])]
 
 
 async def test_bulk_with_yes_asks_nobody(
@@ -62,7 +61,7 @@ async def test_bulk_with_yes_asks_nobody(
     found.pop()
     result = await invoke(*BULK, "--yes")
     assert (result.exit_code, result.stdout.splitlines()[-1].rstrip()) == (0, "1 saga paused")
-    assert _requests(coordinator) == [(True, 0), (False, 1)]
+    assert _requests(coordinator) == [(True, []), (False, ["saga-a"])]
 
 
 async def test_bulk_dry_run_needs_no_reason_and_does_nothing(
@@ -108,7 +107,7 @@ async def test_bulk_that_is_not_clear_is_wrong_usage(
 async def test_bulk_that_finds_nothing_is_done(invoke: Invoke, coordinator: FakeCoordinator) -> None:
     result = await invoke(*BULK)
     assert (result.exit_code, result.stdout.rstrip()) == (0, "0 sagas found, 0 sagas would be paused")
-    assert _requests(coordinator) == [(True, 0)]
+    assert _requests(coordinator) == [(True, [])]
 
 
 async def test_bulk_of_sagas_that_would_all_refuse_asks_nobody(
@@ -116,26 +115,31 @@ async def test_bulk_of_sagas_that_would_all_refuse_asks_nobody(
 ) -> None:
     del found[0]
     assert (await invoke(*BULK)).exit_code == 4
-    assert _requests(coordinator) == [(True, 0)]
+    assert _requests(coordinator) == [(True, [])]
 
 
-async def test_bulk_of_more_sagas_than_were_shown_is_refused(
+async def test_bulk_tells_which_saga_refused_since_it_was_shown(
     invoke: Invoke, coordinator: FakeCoordinator, found: list[operator_pb2.ActOnSagasResponse]
 ) -> None:
-    grew = status_with(grpc.StatusCode.FAILED_PRECONDITION, "3 sagas now", error_details(ErrorReason.SELECTION_GREW))
-    coordinator.operator.refuse_acting = grew
+    gone = status_with(grpc.StatusCode.FAILED_PRECONDITION, "not selected any more", error_details(ErrorReason.NO_LONGER_SELECTED))
+    coordinator.operator.refused_since["saga-a"] = gone
     result = await invoke(*BULK, "--yes")
     assert result.exit_code == 4
-    assert "SELECTION_GREW" in result.stderr
+    assert [line.rstrip() for line in result.stdout.splitlines()][-4:] == [
+        "0 sagas paused",
+        "",
+        "1 saga refused: 1 x NO_LONGER_SELECTED",
+        "saga-a  place-order v1 RUNNING: not selected any more",
+    ]
 
 
 async def test_bulk_that_is_cut_off_exits_three(
     invoke: Invoke, coordinator: FakeCoordinator, found: list[operator_pb2.ActOnSagasResponse]
 ) -> None:
-    coordinator.operator.break_after.extend([2, 1])
+    coordinator.operator.break_after.extend([2, 0])
     result = await invoke(*BULK, "--yes")
     assert result.exit_code == 3
-    assert "1 sagas were answered for, nobody knows about the others" in result.stderr
+    assert "0 sagas were answered for, nobody knows about the others" in result.stderr
 
 
 async def test_bulk_prints_one_object_per_saga_for_programs(

@@ -76,6 +76,7 @@ def _incident(step: str = "") -> saga_pb2.IncidentOpened:
         ({"step_succeeded": saga_pb2.StepSucceeded(attempt=_attempt(1))}, "done"),
         ({"step_rejected": saga_pb2.StepRejected(attempt=_attempt(1), error=DOWN)}, "rejected: DOWN connection refused"),
         ({"step_unknown": saga_pb2.StepUnknown(attempt=_attempt(1), error=DOWN)}, "gave up, outcome unknown: DOWN connection refused"),
+        ({"step_unknown": saga_pb2.StepUnknown(attempt=_attempt(None), error=DOWN)}, "outcome unknown: DOWN connection refused"),
         ({"step_compensated": saga_pb2.StepCompensated(attempt=_attempt(1, undo=True), handler_ran=True)}, "undone"),
         ({"step_compensated": saga_pb2.StepCompensated(attempt=_attempt(1, undo=True))}, "nothing to undo"),
         (

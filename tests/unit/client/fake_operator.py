@@ -4,6 +4,7 @@
 
 from collections import defaultdict, deque
 from collections.abc import AsyncIterator, Awaitable, Callable
+from copy import deepcopy
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
@@ -29,8 +30,8 @@ class FakeOperator(operator_pb2_grpc.OperatorServiceServicer):
     """What acting on sagas is answered with, in a dry run and else."""
     break_after: deque[int] = field(default_factory=deque)
     """Per call that acts on sagas: results after which its stream breaks."""
-    refuse_acting: status_pb2.Status | None = None
-    """What acting on sagas is refused with when it is no dry run."""
+    refused_since: dict[str, status_pb2.Status] = field(default_factory=dict)
+    """Sagas that refuse although the dry run did not say so, by id."""
     page_size: int = 1000
     lost_replies: dict[str, deque[status_pb2.Status]] = field(default_factory=lambda: defaultdict(deque))
     """Per method: what the next calls are answered with, after their effect."""
@@ -84,13 +85,14 @@ class FakeOperator(operator_pb2_grpc.OperatorServiceServicer):
 
     async def ActOnSagas(self, request: operator_pb2.ActOnSagasRequest, context: Context) -> AsyncIterator[operator_pb2.ActOnSagasResponse]:
         await self.begin("ActOnSagas", request, context)
-        if self.refuse_acting is not None and not request.dry_run:
-            await abort_with(context, self.refuse_acting)
+        results = [deepcopy(one) for one in self.results if request.dry_run or one.saga.id in request.saga_ids]
         breaks_after = self.break_after.popleft() if self.break_after else None
-        for sent, result in enumerate(self.results):
+        for sent, result in enumerate(results):
             if sent == breaks_after:
                 await context.abort(grpc.StatusCode.UNAVAILABLE, "away")
-            result.found = len(self.results)
+            result.found = len(results)
+            if not request.dry_run and result.saga.id in self.refused_since:
+                result.error.CopyFrom(self.refused_since[result.saga.id])
             yield result
 
     async def ListParticipants(

@@ -13,6 +13,7 @@ from participant_sdk.client import (
     CoordinatorUnavailable,
     IncidentNotFound,
     InvalidRequest,
+    NoLongerSelected,
     NotNow,
     PointOfNoReturnPassed,
     Resolution,
@@ -20,7 +21,6 @@ from participant_sdk.client import (
     SagaClient,
     SagaNotFound,
     SagaSelection,
-    SelectionGrew,
     StepNotFound,
 )
 from participant_sdk.ids import new_saga_id
@@ -226,24 +226,25 @@ async def test_acting_tells_what_became_of_each(client: SagaClient, coordinator:
         operator_pb2.ActOnSagasResponse(saga=saga_pb2.Saga(id="a")),
         operator_pb2.ActOnSagasResponse(saga=saga_pb2.Saga(id="b"), error=_refusal(ErrorReason.SAGA_ALREADY_ENDED)),
     ]
-    acting = client.operator.act_on_sagas(SagaSelection(definition="x"), PAUSE, expected_sagas=2, reason="move", actor="ann")
+    acting = client.operator.act_on_sagas(SagaSelection(definition="x"), PAUSE, saga_ids=["a", "b"], reason="move", actor="ann")
     first, second = [each async for each in acting]
     assert (first.saga.id, first.refusal, first.found) == ("a", None, 2)
     assert isinstance(second.refusal, SagaAlreadyEnded)
     (request,) = coordinator.received(operator_pb2.ActOnSagasRequest)
-    assert (request.dry_run, request.expected_sagas, request.reason, request.actor) == (False, 2, "move", "ann")
+    assert (request.dry_run, list(request.saga_ids), request.reason, request.actor) == (False, ["a", "b"], "move", "ann")
 
 
-async def test_acting_on_more_sagas_than_expected_is_refused(client: SagaClient, coordinator: FakeCoordinator) -> None:
-    coordinator.failures["ActOnSagas"].append(_refusal(ErrorReason.SELECTION_GREW))
-    with pytest.raises(SelectionGrew):
-        _ = [each async for each in client.operator.act_on_sagas(SagaSelection(definition="x"), PAUSE, expected_sagas=2, reason="move")]
+async def test_saga_that_is_selected_no_more_is_a_refusal_of_its_own(client: SagaClient, coordinator: FakeCoordinator) -> None:
+    error = _refusal(ErrorReason.NO_LONGER_SELECTED)
+    coordinator.operator.results = [operator_pb2.ActOnSagasResponse(saga=saga_pb2.Saga(id="a"), error=error)]
+    (result,) = [each async for each in client.operator.act_on_sagas(SagaSelection(definition="x"), PAUSE, saga_ids="a", reason="move")]
+    assert isinstance(result.refusal, NoLongerSelected)
 
 
 async def test_acting_that_is_cut_off_is_not_repeated_and_says_how_far_it_came(client: SagaClient, coordinator: FakeCoordinator) -> None:
     coordinator.operator.results = [operator_pb2.ActOnSagasResponse(saga=saga_pb2.Saga(id=name)) for name in "abc"]
     coordinator.operator.break_after.append(2)
-    acting = client.operator.act_on_sagas(SagaSelection(definition="x"), PAUSE, expected_sagas=3, reason="move")
+    acting = client.operator.act_on_sagas(SagaSelection(definition="x"), PAUSE, saga_ids="abc", reason="move")
     assert [(await anext(acting)).saga.id for _ in range(2)] == ["a", "b"]
     with pytest.raises(CoordinatorUnavailable, match="2 sagas were answered for, nobody knows about the others"):
         await anext(acting)

@@ -6,15 +6,19 @@ from dataclasses import replace
 import pytest
 
 from coordinator.core.explanation import Explanation, HeldCall, WaitReason, in_words
-from coordinator.core.inputs import Pause, RetryStep
+from coordinator.core.inputs import Accepted, ChangePolicy, Pause, PolicyChange, ResolvedSucceeded, RetryStep
 from coordinator.core.plan import RetryPolicy
-from coordinator.core.values import Failure, StepId, StepKind
+from coordinator.core.values import Failure, Payload, StepId, StepKind
 from tests.builders import (
     Story,
     at,
+    rejected,
+    retry_later,
+    seconds,
     sequence,
     started,
     step,
+    succeeded,
     unknown,
 )
 from tests.unit.core.explained import (
@@ -149,6 +153,36 @@ def test_number_of_attempts_is_told() -> None:
     assert "and 5 times at most, 1 of which are used; then the saga turns back." in explained(story, 1, None).waits[0].description
 
 
+def test_attempt_that_comes_after_the_time_limit_of_the_saga_is_not_promised() -> None:  # R13
+    story = started(sequence(step("a", kind=StepKind.BEST_EFFORT)), limit_s=60)
+    story.reply("a", retry_later(90), 1)
+    explanation = explained(story, 2, None)
+    assert explanation.waits[0].description == (
+        "Attempt 1 to execute step 'a' did not succeed: said so. No further attempt is sent: the time limit of the saga is over at "
+        "1970-01-01 00:01:00 UTC (in 58 s), before one is due at 1970-01-01 00:01:31 UTC (in 1 min 29 s); then the saga turns back."
+    )
+    assert (explanation.next, explanation.next_at) == ("The time limit of the saga is over: the saga turns back.", at(60))
+
+
+def test_attempt_that_comes_after_the_limit_that_a_person_gave_its_step_is_not_promised() -> None:  # R13
+    story = started(sequence(step("a", kind=StepKind.BEST_EFFORT)))
+    story.reply("a", retry_later(90), 1)
+    story.feed(ChangePolicy(step_id=StepId("a"), change=PolicyChange(execute_time_limit_us=seconds(60))), 2)
+    explanation = explained(story, 3, None)
+    assert "No further attempt is sent: the time of step 'a' is over at 1970-01-01 00:01:00 UTC" in explanation.waits[0].description
+    assert (explanation.next, explanation.next_at) == ("The time of step 'a' is over: the saga goes on without it.", at(91))
+
+
+@pytest.mark.parametrize(
+    ("policy", "end"),
+    [(RetryPolicy(), "then it is tried on."), (RetryPolicy(attempts_max=3), "then it is tried on until they are used up.")],
+)
+def test_pivot_is_tried_on_only_as_long_as_it_has_attempts(policy: RetryPolicy, end: str) -> None:  # R10
+    story = started(sequence(step("charge", kind=StepKind.PIVOT, retry=policy)))
+    story.reply("charge", retry_later(1), 1)
+    assert explained(story, 1.5, None).waits[0].description.endswith(f"unless the step may have taken effect: {end}")
+
+
 @pytest.mark.parametrize(
     ("kind", "after"),
     [(StepKind.COMPENSATABLE, "the saga turns back"), (StepKind.BEST_EFFORT, "the saga goes on without it")],
@@ -209,6 +243,19 @@ def test_incident_says_what_a_person_is_needed_for(story: Callable[[], Story], s
     assert wait.incident_id == 1
     assert wait.description.startswith("A person is needed (incident 1, opened at ")
     assert wait.description.endswith(said)
+
+
+def test_incident_that_stops_nothing_is_told_after_what_stops_the_saga() -> None:
+    story = running()
+    story.reply("reserve", succeeded(), 1)
+    story.reply("charge", Accepted(time_limit_us=seconds(1)), 2)
+    story.wake(3.5)
+    story.resolve("charge", ResolvedSucceeded(Payload("shop.v1.Done", b"said")), 4)
+    story.complete("charge", rejected(), 5)
+    story.reply("ship", rejected(sealed=True), 6)
+    explanation = explained(story, 7)
+    assert [wait.step_id for wait in explanation.waits] == ["ship", "charge"]
+    assert "Step 'ship' must succeed" in explanation.summary
 
 
 def test_closed_incident_is_not_waited_for() -> None:

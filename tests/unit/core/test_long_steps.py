@@ -17,13 +17,14 @@ from coordinator.core.events import (
 )
 from coordinator.core.inputs import Outcome, Rejected, ResolvedSkipped, Succeeded
 from coordinator.core.plan import RetryPolicy
-from coordinator.core.values import Code, IncidentKind, Payload, StepKind, StepStatus
+from coordinator.core.values import Code, IncidentKind, Payload, SagaStatus, StepKind, StepStatus
 from tests.builders import (
     COMPENSATE,
     Story,
     accepted,
     at,
     attempt,
+    compensated,
     key_expired,
     misconfigured,
     mismatched,
@@ -160,6 +161,22 @@ def test_progress_is_kept_and_journalled_once() -> None:
     assert story.step("approve").progress == HALF
 
 
+def test_progress_that_changes_with_every_heartbeat_does_not_fill_the_journal() -> None:
+    story = waiting(400)
+    said = [story.beat("approve", 10 + number / 10, progress=Payload("shop.v1.Progress", b"%d" % number)) for number in range(1_000)]
+    assert len([facts for facts in said if facts]) == 25, "every 4 s of 100 s: a hundredth of the limit"
+    assert said[0], "the first is not kept waiting"
+
+
+def test_progress_that_comes_too_soon_goes_with_a_later_heartbeat() -> None:
+    story = waiting()
+    story.beat("approve", 11, progress=HALF)
+    more = Payload("shop.v1.Progress", b"more")
+    assert story.beat("approve", 11.5, progress=more) == ()
+    assert story.beat("approve", 12, progress=more)
+    assert story.step("approve").progress == more
+
+
 def test_heartbeat_asks_for_its_own_time() -> None:
     story = waiting()
     story.beat("approve", 20, limit_s=1_000)
@@ -211,6 +228,24 @@ def test_same_completion_again_changes_nothing() -> None:
     assert story.complete("approve", succeeded(), 21) == ()
 
 
+@pytest.mark.parametrize("sealed", [True, False])
+def test_same_refusal_again_changes_nothing_however_far_its_undo_is(sealed: bool) -> None:  # R5, R24
+    story = waiting()
+    story.complete("approve", rejected(sealed=sealed), 20)
+    assert story.complete("approve", rejected(sealed=sealed), 21) == ()
+    if not sealed:
+        story.undo("approve", compensated(), 22)
+    assert story.status is SagaStatus.COMPENSATED
+    assert story.complete("approve", rejected(sealed=sealed), 23) == ()
+
+
+def test_refusal_that_is_said_to_be_clean_afterwards_is_news() -> None:  # R5, R24
+    story = waiting()
+    story.complete("approve", rejected(), 20)
+    (late,) = story.complete("approve", rejected(sealed=True), 21)
+    assert isinstance(late, LateOutcome)
+
+
 def test_other_completion_afterwards_is_recorded_and_changes_nothing() -> None:  # R24
     story = waiting()
     story.complete("approve", succeeded(), 20)
@@ -219,11 +254,39 @@ def test_other_completion_afterwards_is_recorded_and_changes_nothing() -> None: 
     assert story.step("approve").output == succeeded().output
 
 
-def test_completion_of_another_round_is_too_late_and_not_recorded() -> None:  # R1, R24
+def test_completion_of_a_round_that_never_was_is_not_recorded() -> None:  # R1, R24
     story = waiting()
     with pytest.raises(CommandRefusedError) as refused:
         story.complete("approve", succeeded(), 20, round_=2)
     assert refused.value.refusal is Refusal.TOO_LATE
+
+
+def given_up_and_tried_anew() -> Story:
+    """A step past the point of no return, refused in its first round and under way in its second."""
+    story = started(sequence(step("charge", kind=StepKind.PIVOT), step("ship", kind=StepKind.RETRIABLE)))
+    story.reply("charge", succeeded(), 1)
+    story.reply("ship", accepted(60), 2)
+    story.complete("ship", rejected(sealed=True), 3)
+    story.retry("ship", 4)
+    return story
+
+
+def test_completion_of_an_earlier_round_is_recorded_and_does_not_settle_the_step() -> None:  # R1, R24
+    story = given_up_and_tried_anew()
+    (late,) = story.complete("ship", rejected(sealed=True), 5)
+    assert isinstance(late, LateOutcome)
+    assert late.attempt == attempt("ship", 1)
+    assert story.step("ship").status is StepStatus.EXECUTING
+
+
+def test_earlier_round_that_took_effect_after_all_asks_for_a_person() -> None:  # R1, R24
+    story = given_up_and_tried_anew()
+    late, incident = story.complete("ship", succeeded(), 5)
+    assert isinstance(late, LateOutcome)
+    assert isinstance(incident, IncidentOpened)
+    assert incident.kind is IncidentKind.LATE_OUTCOME
+    story.reply("ship", succeeded(), 6)
+    assert story.status is SagaStatus.COMPLETED
 
 
 ENDINGS: list[Outcome] = [

@@ -18,7 +18,7 @@ from coordinator.core.events import (
     StepUnknown,
     TurnBackRequested,
 )
-from coordinator.core.inputs import Outcome, ResolvedRejected, ResolvedSkipped, ResolvedSucceeded
+from coordinator.core.inputs import Outcome, Resolution, ResolvedRejected, ResolvedSkipped, ResolvedSucceeded
 from coordinator.core.plan import RetryPolicy, SagaPlan
 from coordinator.core.values import IncidentKind, Payload, SagaStatus, StepKind, StepStatus, TurnBackCause
 from tests.builders import (
@@ -180,10 +180,68 @@ def test_pivot_found_without_effect_grants_the_wish_that_was_recorded() -> None:
 def test_pivot_left_out_by_a_person_lets_the_saga_go_on() -> None:  # R9
     story = at_pivot(with_pivot(retry=ONCE))
     story.reply("pivot", unknown(), 2)
-    story.cancel(3)
     story.resolve("pivot", ResolvedSkipped(), 4)
-    assert story.state.turn_back_requested is None
     assert story.owed()[0].step_id == "c"
+
+
+def test_pivot_is_not_left_out_over_a_wish_to_turn_back() -> None:  # R10
+    story = at_pivot(with_pivot(retry=ONCE))
+    story.reply("pivot", unknown(), 2)
+    story.cancel(3)
+    with pytest.raises(CommandRefusedError, match="resolving it as rejected does") as refused:
+        story.resolve("pivot", ResolvedSkipped(), 4)
+    assert refused.value.refusal is Refusal.STEP_STATUS
+
+
+def beside_pivot(*, is_cancelled: bool) -> Story:
+    """`check` is refused while the pivot is under way, so that the saga shall turn back."""
+    pivot, check = step("pivot", kind=StepKind.PIVOT), step("check", kind=StepKind.READ_ONLY)
+    story = started(graph([pivot, check, step("c", kind=StepKind.RETRIABLE)], {"c": ["pivot", "check"]}))
+    story.reply("check", rejected(), 1)
+    if is_cancelled:
+        story.cancel(2)
+    return story
+
+
+@pytest.mark.parametrize("resolution", [None, ResolvedSucceeded(Payload("shop.v1.Done", b"said")), ResolvedSkipped()])
+def test_step_that_was_mended_turns_nothing_back(resolution: Resolution | None) -> None:  # R10
+    story = beside_pivot(is_cancelled=False)
+    if resolution is None:
+        story.retry("check", 3)
+        story.reply("check", succeeded(), 4)
+    else:
+        story.resolve("check", resolution, 3)
+    story.reply("pivot", retry_later(1), 5)
+    assert (story.status, story.state.turn_back_requested) == (SagaStatus.RUNNING, None)
+    story.reply("pivot", succeeded(), 6)
+    assert story.owed()[0].step_id == "c"
+
+
+def test_step_that_a_person_gives_up_turns_the_saga_back_as_before() -> None:  # R10
+    story = beside_pivot(is_cancelled=False)
+    story.resolve("check", ResolvedRejected(), 3)
+    story.reply("pivot", retry_later(1), 5)
+    assert story.state.cause is TurnBackCause.STEP_REJECTED
+
+
+def test_person_who_cancelled_is_heard_although_the_step_is_mended() -> None:  # R10
+    story = beside_pivot(is_cancelled=True)
+    story.retry("check", 3)
+    story.reply("check", succeeded(), 4)
+    story.reply("pivot", retry_later(1), 5)
+    assert story.state.cause is TurnBackCause.CANCELLED
+
+
+def test_time_that_ran_out_is_heard_although_the_step_is_mended() -> None:  # R10
+    pivot, check = step("pivot", kind=StepKind.PIVOT), step("check", kind=StepKind.READ_ONLY)
+    story = started(graph([pivot, check], {}, limit_s=20))
+    story.reply("check", rejected(), 1)
+    story.wake(20)
+    story.retry("check", 21)
+    assert story.wake_at() == at(20)
+    story.wake(21)
+    story.reply("pivot", retry_later(1), 22)
+    assert story.state.cause is TurnBackCause.TIME_LIMIT
 
 
 def test_pivot_whose_expression_fails_turns_the_saga_back() -> None:  # R9

@@ -40,7 +40,7 @@ from coordinator.core.inputs import (
 )
 from coordinator.core.plan import RetryPolicy, SagaPlan, StepPlan
 from coordinator.core.values import MICROS_PER_SECOND, AttemptKey, Direction, Failure, Instant, Payload, StepId, StepKind
-from tests.builders import INPUT, TRACE, fails, graph, hook, never, saga_input, step
+from tests.builders import INPUT, TRACE, fails, failure, graph, hook, never, saga_input, step
 
 RESOLUTIONS: Final[dict[str, Resolution]] = {
     "succeeded": ResolvedSucceeded(Payload("shop.v1.Done", b"said")),
@@ -192,7 +192,7 @@ def _read_outcome(words: list[str]) -> Outcome:
 
 
 def _failure(code: str) -> Failure:
-    return Failure(CODES.index(code), "")
+    return failure(CODES.index(code))
 
 
 def read_seconds(text: str) -> float:

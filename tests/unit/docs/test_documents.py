@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from coordinator.cli.app import main
+from coordinator.settings import load_settings
 from tests.documents import ROOT, RULES, between, citations, rules_table, transition_diagrams, verbs_table
 
 GENERATED = [
@@ -27,9 +28,9 @@ def test_generated_part_is_up_to_date(name: str, begin: str, end: str, made: obj
     assert between(file.read_text(), begin, end) == wanted, "run the tests once with UPDATE_DOCS=1"
 
 
-@pytest.mark.parametrize("number", RULES)
-def test_rule_is_cited_by_a_test(number: int) -> None:
-    assert citations().get(number), f"R{number} is claimed in docs/rules.md, and no test cites it"
+def test_every_rule_is_cited_by_a_test() -> None:
+    found = citations()
+    assert [number for number in RULES if not found.get(number)] == [], "claimed in docs/rules.md, and no test cites it"
 
 
 def test_links_between_documents_lead_somewhere() -> None:
@@ -59,6 +60,17 @@ def test_commands_in_a_document_exist(document: Path) -> None:
         assert command is not None, f"there is no `saga {verb}`"
         known = {option for parameter in command.params for option in parameter.opts} | {"--help"}
         assert [word for word in words if word.startswith("--") and word not in known] == [], f"saga {verb}"
+
+
+def test_settings_file_of_the_operators_page_is_read(tmp_path: Path) -> None:
+    (shown,) = re.findall(r"```toml\n(.*?)```", (ROOT / "docs/operators.md").read_text(), re.DOTALL)
+    (tmp_path / "saga.toml").write_text(shown)
+    settings = load_settings(file=tmp_path / "saga.toml", environment={}, flags={})
+    limits = settings.limits_of("payments")
+    assert settings.participant_targets == {"payments": "dns:///payments:50051"}
+    assert (limits.concurrency, limits.rate_per_second, limits.circuit_failures) == (16, 50, 3)
+    assert (limits.circuit_open_s, limits.circuit_open_s_max) == (2, 60)
+    assert settings.limits_of("other").concurrency == 128
 
 
 def test_commands_of_the_operators_page_are_found() -> None:

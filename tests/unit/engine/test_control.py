@@ -266,6 +266,20 @@ async def test_clock_that_was_ahead_before_a_restart_turns_no_history_around_and
     assert shell.dispatcher.sent() == {"reserve execute 3"}
 
 
+async def test_what_is_told_of_a_saga_is_told_in_its_own_time() -> None:
+    story = started(ORDER, when=4_600)
+    shell = await _recovered(story)  # its clock begins at 1,000
+    await shell.settle()
+    await shell.clock.pass_time(7)
+    seen = shell.engine.peek(SAGA)
+    assert seen is not None
+    assert seen[2] == at(4_607)
+    await shell.command_and_commit(Pause())
+    (answer,) = shell.answers
+    assert isinstance(answer, CommandAccepted)
+    assert answer.now == at(4_607)
+
+
 async def test_clock_that_jumps_ahead_fires_everything_that_is_due_once() -> None:
     shell = Shell()
     await shell.run(sequence("reserve", "charge", limit_s=3_600))

@@ -2,6 +2,8 @@
 
 import asyncio
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 import pytest
 
@@ -72,3 +74,42 @@ def test_other_threads_are_given_time_while_something_is_outside() -> None:
         return loop.time()
 
     assert run_in_virtual_time(main(), patience_s=5.0) == 0.0
+
+
+def test_standstill_says_where_everything_waits_also_behind_context_managers() -> None:
+    @asynccontextmanager
+    async def opened() -> AsyncIterator[None]:
+        await asyncio.get_running_loop().create_future()
+        yield
+
+    async def main() -> None:
+        async with opened():
+            pass
+
+    with pytest.raises(StandstillError, match=r"test_virtual_time.py:\d+ in .*opened"):
+        run_in_virtual_time(main())
+
+
+def test_who_waits_is_told_of_a_standstill_first() -> None:
+    async def main() -> str:
+        loop = asyncio.get_running_loop()
+        assert isinstance(loop, VirtualTimeLoop)
+        waited: asyncio.Future[str] = loop.create_future()
+
+        def give_up(where: str) -> bool:
+            waited.set_result(where)
+            return True
+
+        with loop.waiting(lambda _: False), loop.waiting(give_up):
+            return await waited
+
+    assert "waits at test_virtual_time.py" in run_in_virtual_time(main())
+
+
+def test_timer_is_reached_where_floats_are_coarse() -> None:
+    async def main() -> None:
+        await asyncio.sleep(2**24 + 0.1)  # 194 days: from here on floats are coarser than what asyncio takes for the clock's resolution
+        for _ in range(50):
+            await asyncio.sleep(0.000_37)
+
+    run_in_virtual_time(main())
