@@ -21,6 +21,8 @@ from coordinator.journal.errors import JournalOpenError
 _KEPT: Final = "a journal is kept here\n"
 """In the lock file, behind the process that has it; then comes what was found wrong."""
 _NOTE_BYTES_MAX: Final = 4096
+_OWNER_CHARS: Final = 10
+"""All owners are written equally long: what follows stays where it is, so that a process killed while it writes leaves nothing half."""
 
 _logger = logging.getLogger(__name__)
 
@@ -30,12 +32,14 @@ class DatabaseFile:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._lock_descriptor: int | None = None
-        self._identity: tuple[int, int] | None = None
-        self._log_identity: tuple[int, int] | None = None
-        self._left: _Left | None = None
         self._log_path = path.with_name(path.name + "-wal")
         self._lock_path = path.with_name(path.name + ".lock")
+        self._lock_descriptor: int | None = None
+        self._identity: _Identity | None = None
+        self._left: _Left | None = None
+        self._is_kept = False
+
+    # ── Ownership ───────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def acquire(self) -> None:
         """Takes the lock. Raises JournalOpenError if another process has it, if there can be none, and if what was kept here is not there
@@ -46,14 +50,52 @@ class DatabaseFile:
         note = os.pread(self._lock_descriptor, _NOTE_BYTES_MAX, 0).decode("utf-8", "replace")
         _, _, history = note.partition("\n")
         self._write_note(history)
-        if history:
-            self._refuse_loss(history.strip())
+        self._is_kept = bool(history)
+        if self._is_kept:
+            self._refuse_loss(history.removeprefix(_KEPT).strip())
 
     def release(self) -> None:
         """Gives up the lock; harmless when that was done. The lock file stays: whoever removed it could remove another owner's."""
         if self._lock_descriptor is not None:
             os.close(self._lock_descriptor)
             self._lock_descriptor = None
+
+    def note_kept(self) -> None:
+        """From now on nothing may begin anew here without a person who says so."""
+        if not self._is_kept:
+            self._write_note(_KEPT)
+            self._is_kept = True
+
+    def note_damage(self, what: str) -> str:
+        """Keeps what was found for whoever starts the coordinator again; returns it, with what to do."""
+        self._write_note(f"{_KEPT}{what}\n")
+        return f"{what}; {self._to_do()}"
+
+    def _refuse_loss(self, found: str) -> None:
+        if not found and (not self.path.exists() or self.path.stat().st_size == 0):
+            found = f"the database {self.path} is {'empty' if self.path.exists() else 'missing'}, and a journal was kept there"
+        if found:
+            self.release()
+            raise JournalOpenError(str(self.path), expected="the journal that was kept here", found=found, to_do=self._to_do())
+
+    def _to_do(self) -> str:
+        name = self.path.name
+        return (
+            f"move {name}, {name}-wal and {name}-shm away, put a backup in their place or nothing to begin anew, "
+            f"then delete {self._lock_path} and start again"
+        )
+
+    def _write_note(self, history: str) -> None:
+        if self._lock_descriptor is None:
+            return
+        note = f"{os.getpid():{_OWNER_CHARS}}\n{history}".encode()[:_NOTE_BYTES_MAX]
+        try:
+            os.pwrite(self._lock_descriptor, note, 0)
+            os.ftruncate(self._lock_descriptor, len(note))
+        except OSError as error:
+            _logger.warning("the lock file cannot be written", extra={"path": str(self._lock_path), "error": str(error)})
+
+    # ── Whether it is still what it was ─────────────────────────────────────────────────────────────────────────────────────────
 
     def uri(self) -> str:
         """The URI to open it by. Only a file that was never opened before may be created: a deleted one must not come back empty."""
@@ -63,82 +105,73 @@ class DatabaseFile:
     def remember(self) -> None:
         """Takes note which file stands at the path, once SQLite has opened it."""
         if self._identity is None:
-            self._identity = _identity_of(self.path.stat())
-
-    def note_written(self) -> None:
-        """Takes note how the files were left by the first write and every later one. Raises OSError if they are not there."""
-        if self._left is None:
-            self._write_note(_KEPT)
-        log = self._log_path.stat()
-        self._log_identity = _identity_of(log)
-        self._left = _left_by(self.path.stat(), log)
-
-    def forget_left(self) -> None:
-        """The connection that writes is closed: the write-ahead log may go with it."""
-        self._left = self._log_identity = None
-
-    def is_as_left(self) -> bool:
-        """Whether nobody has written to the files since; then they need no look. Raises OSError if they are not there."""
-        return self._left is None or self._left == _left_by(self.path.stat(), self._log_path.stat())
-
-    def has_shrunk(self) -> bool:
-        """Whether the database is smaller than it was left: nothing that the journal does makes it smaller."""
-        return self._left is not None and self.path.stat().st_size < self._left.size
+            self._identity = _seen(self.path).identity
 
     def why_gone(self) -> str | None:
         """Why the file at the path is no longer the one that was opened; None: it still is, or none was opened yet (R32)."""
-        for what, path, expected in (("database", self.path, self._identity), ("write-ahead log", self._log_path, self._log_identity)):
-            if expected is None:
-                continue
-            try:
-                found = _identity_of(path.stat())
-            except FileNotFoundError:
-                return self.damage(f"the {what} {path} was deleted while it was in use")
-            if found != expected:
-                return self.damage(f"the {what} {path} was replaced by another while it was in use")
-        return None
+        if self._identity is None:
+            return None
+        gone = _why_gone("database", self.path, self._identity)
+        if gone is None and self.path.stat().st_size == 0:
+            return f"the database {self.path} was emptied while it was in use"
+        return gone
 
-    def damage(self, what: str) -> str:
-        """Keeps what was found for whoever starts the coordinator again; returns it, with what to do."""
-        self._write_note(f"{_KEPT}{what}\n")
-        return f"{what}; {self._to_do()}"
+    def why_log_gone(self) -> str | None:
+        """The same of the write-ahead log. What was committed last stands only there. For the thread that writes."""
+        return None if self._left is None else _why_gone("write-ahead log", self._log_path, self._left.log.identity)
 
-    def _refuse_loss(self, history: str) -> None:
-        _, _, found = history.partition("\n")
-        if not found and (not self.path.exists() or self.path.stat().st_size == 0):
-            found = f"the database {self.path} is {'empty' if self.path.exists() else 'missing'}, and a journal was kept there"
-        if found:
-            self.release()
-            raise JournalOpenError(str(self.path), expected="the journal that was kept here", found=found, to_do=self._to_do())
+    def note_written(self) -> None:
+        """Takes note how the files were left by a write. Raises OSError if they are not there."""
+        self.note_kept()
+        self._left = _Left(_seen(self.path), _seen(self._log_path))
 
-    def _to_do(self) -> str:
-        return f"restore the database from a backup, or begin a new one; then delete {self._lock_path} and start again"
+    def forget_written(self) -> None:
+        """The connection that writes is about to be closed: the write-ahead log may go with it."""
+        self._left = None
 
-    def _write_note(self, history: str) -> None:
-        if self._lock_descriptor is None:
-            return
+    def is_as_left(self) -> bool:
+        """Whether nobody has written to the files since the last write; then they need no look."""
         try:
-            os.pwrite(self._lock_descriptor, note := f"{os.getpid()}\n{history}".encode()[:_NOTE_BYTES_MAX], 0)
-            os.ftruncate(self._lock_descriptor, len(note))
-        except OSError as error:
-            _logger.warning("the lock file cannot be written", extra={"path": str(self._lock_path), "error": str(error)})
+            return self._left is None or self._left == _Left(_seen(self.path), _seen(self._log_path))
+        except FileNotFoundError:
+            return False
+
+    def has_shrunk(self) -> bool:
+        """Whether the database is smaller than it was left: nothing that the journal does makes it smaller."""
+        return self._left is not None and _seen(self.path).size < self._left.database.size
+
+
+class _Identity(NamedTuple):
+    device: int
+    inode: int
+
+
+class _Seen(NamedTuple):
+    """What tells that a file was written, without reading it: a look takes 2 µs."""
+
+    identity: _Identity
+    size: int
+    changed_at: int
 
 
 class _Left(NamedTuple):
-    """How the files were left. No more than is asked of the file system: it costs 2 µs a look."""
+    """How the files were after the last write of this process."""
 
-    size: int
-    changed_at: int
-    log_size: int
-    log_changed_at: int
+    database: _Seen
+    log: _Seen
 
 
-def _left_by(database: os.stat_result, log: os.stat_result) -> _Left:
-    return _Left(database.st_size, database.st_mtime_ns, log.st_size, log.st_mtime_ns)
+def _seen(path: Path) -> _Seen:
+    status = os.stat(path)  # noqa: PTH116 - before every commit: half the price of Path.stat
+    return _Seen(_Identity(status.st_dev, status.st_ino), status.st_size, status.st_mtime_ns)
 
 
-def _identity_of(status: os.stat_result) -> tuple[int, int]:
-    return status.st_dev, status.st_ino
+def _why_gone(what: str, path: Path, expected: _Identity) -> str | None:
+    try:
+        found = _seen(path).identity
+    except FileNotFoundError:
+        return f"the {what} {path} was deleted while it was in use"
+    return None if found == expected else f"the {what} {path} was replaced by another while it was in use"
 
 
 def database_path(url: str) -> Path:
@@ -177,7 +210,7 @@ def _lock(path: Path, lock_path: Path) -> int:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
-        owner = os.pread(descriptor, 32, 0).decode("ascii", "replace").partition("\n")[0]
+        owner = os.pread(descriptor, 32, 0).decode("ascii", "replace").partition("\n")[0].strip()
         os.close(descriptor)
         raise JournalOpenError(
             str(path),

@@ -32,11 +32,11 @@ class Store(Protocol):
     def note_written(self) -> str | None:
         """Takes note how a write has left it; returns why it is damaged, if that is seen by the way."""
 
-    def forget_left(self) -> None:
-        """The connection that writes is closed: until the next write nothing is known of how it was left."""
+    def forget_written(self) -> None:
+        """The connection that writes is about to be closed: until the next write nothing is known of how it was left."""
 
-    def damage(self, what: str, /) -> str:
-        """Keeps what was found for whoever opens it next; returns it, with what to do."""
+    def note_damage(self, error: Exception, /) -> str:
+        """What an error says of a database that is GONE; kept for whoever opens it next, if that must not write to it either."""
 
     def trouble_of(self, error: Exception, /) -> Trouble:
         """What an error means."""

@@ -140,7 +140,7 @@ class Writer:
         """Closes the connection; what was not committed is rolled back."""
         connection, self._connection = self._connection, None
         if connection is not None:
-            self._store.forget_left()
+            self._store.forget_written()
             connection.invalidate()  # not returned but thrown away, whatever state it is in
             connection.close()
 
@@ -345,20 +345,24 @@ class Writer:
         is_defect = trouble in (Trouble.DEFECT, Trouble.DUPLICATE)
         if is_defect and self._in_doubt is None:
             return self._give_back(f"the database refuses it: {words_of(error)}")
-        self.close()
         try:
-            gone = self._store.why_gone()
+            gone = self._store.why_gone()  # before the connection is closed: that may change the files
         except OSError:
             gone = None  # that cannot be told now either
+        self.close()
         if gone is not None or trouble is Trouble.GONE:
-            return Lost(reason=gone or self._store.damage(words_of(error)))
+            return Lost(reason=gone or self._store.note_damage(error))
         return Unavailable(condition=self._store.condition_of(error), reason=words_of(error))
 
-    def _give_back(self, reason: str) -> Defective:
+    def _give_back(self, reason: str) -> Defective | Lost:
         """Rolls back what was done of a batch, and says why it can never be done."""
         try:
             if self._connection is not None:
                 self._connection.rollback()
+                self._check_in_place()  # a large batch leaves traces in the write-ahead log, though nothing of it counts
+        except OwnershipLostError as error:
+            self.close()
+            return Lost(reason=str(error))
         except DATABASE_ERRORS:
             self.close()  # which rolls back as well
         return Defective(reason=reason)

@@ -1,5 +1,5 @@
-"""Files of the database are truncated, overwritten or deleted under a running coordinator: it dies and says why, and nothing is told that is
-not kept; and none begins anew on what is left.
+"""Files of the database are truncated, overwritten or deleted under a running coordinator: it dies and says why, nothing is told that
+is not kept, and none begins anew on what is left.
 """
 
 import os
@@ -49,7 +49,7 @@ FAST = {"half", "garbage"}
 
 async def start_some(client: SagaClient, count: int) -> list[SagaHandle]:
     """Sagas that do nothing for now: this is about what is kept of them."""
-    later = datetime.now(UTC) + timedelta(hours=1)
+    later = datetime.now(UTC) + timedelta(days=1)
     return [await client.start("s", X, start_at=later) for _ in range(count)]
 
 
@@ -67,9 +67,8 @@ async def read_fails(address: str, handle: SagaHandle) -> None:
 
 
 def last_words(coordinator: CoordinatorProcess) -> str:
-    """The one line that says why it ends."""
-    (line,) = [line for line in coordinator.log.splitlines() if '"critical"' in line.lower()]
-    return line
+    """The line that says why it ends."""
+    return [line for line in coordinator.log.splitlines() if '"CRITICAL"' in line][-1]
 
 
 async def filled(coordinator: CoordinatorProcess) -> list[SagaHandle]:
@@ -88,11 +87,11 @@ async def dies_and_stays_dead(coordinator: CoordinatorProcess, ask: Callable[[],
     assert await coordinator.wait() == 1
     said = last_words(coordinator)
     assert str(coordinator.database) in said
-    assert "restore the database from a backup" in said
+    assert "put a backup in their place" in said
     await coordinator.start(wait=False)
     assert await coordinator.wait() == 2
     assert "cannot start" in coordinator.log.splitlines()[-1]
-    assert "restore the database from a backup" in coordinator.log.splitlines()[-1]
+    assert "put a backup in their place" in coordinator.log.splitlines()[-1]
 
 
 @pytest.mark.parametrize("damage", [name if name in FAST else pytest.param(name, marks=pytest.mark.full) for name in DAMAGES])
@@ -117,11 +116,14 @@ async def test_deleted_or_emptied_database_does_not_come_back_empty(tmp_path: Pa
         await filled(coordinator)
         coordinator.kill()
         kept = coordinator.database.read_bytes()
-        for damage in (lambda: coordinator.database.unlink(), lambda: coordinator.database.touch()):
-            damage()
+        coordinator.database.unlink()
+        for found in ("missing", "empty"):
             await coordinator.start(wait=False)
             assert await coordinator.wait() == 2
-            assert "restore the database from a backup" in coordinator.log.splitlines()[-1]
+            said = coordinator.log.splitlines()[-1]
+            assert f"{coordinator.database} is {found}" in said
+            assert "put a backup in their place" in said
+            coordinator.database.touch()
         coordinator.database.write_bytes(kept)
         await coordinator.start()
 
