@@ -60,11 +60,18 @@ class SqliteStore:
         return None if self._file.is_as_left() else self._check()
 
     def note_written(self) -> str | None:
-        """Takes note how the files were left by a write; returns why they are damaged, if that is seen by the way."""
-        problem = self._check() if self._file.has_shrunk() else None
-        if problem is None:
-            self._file.note_written()
-        return problem
+        """Takes note how the files were left by a write; returns why they are gone or damaged, if that is seen by the way."""
+        try:
+            look = self._file.look()
+        except FileNotFoundError:
+            gone = self.why_gone()
+            if gone is None:
+                raise
+            return gone
+        if not self._file.is_plausible(look):
+            return self._check()
+        self._file.note_written(look)
+        return None
 
     def forget_written(self) -> None:
         """The connection that writes is about to be closed."""
@@ -92,7 +99,7 @@ class SqliteStore:
                 raise BlockingIOError(f"the database cannot be checked now: {error}") from error
             found = f"{condition_of(error)}: {error}"
         if found == "ok":
-            self._file.note_written()
+            self._file.note_written(self._file.look())
             return None
         return self._file.note_damage(f"the database {self._file.path} is damaged: another program has written to it, and {found}")
 

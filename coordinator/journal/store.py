@@ -30,7 +30,8 @@ class Store(Protocol):
         """Why it must not be written to any more, because somebody else has; None: all is well. Before every write."""
 
     def note_written(self) -> str | None:
-        """Takes note how a write has left it; returns why it is damaged, if that is seen by the way."""
+        """Takes note how a write has left it; returns why it is gone or damaged, if that is seen by the way (R32). After every write, and
+        before anything of it is told."""
 
     def forget_written(self) -> None:
         """The connection that writes is about to be closed: until the next write nothing is known of how it was left."""

@@ -336,7 +336,7 @@ class Writer:
             raise OwnershipLostError(damaged)
 
     def _check_in_place(self) -> None:
-        gone = self._store.why_gone() or self._store.note_written()
+        gone = self._store.note_written()
         if gone is not None:
             raise OwnershipLostError(gone)
 
