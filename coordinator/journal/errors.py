@@ -1,5 +1,7 @@
 """What can go wrong with a journal, one class per reaction."""
 
+from coordinator.engine.ports import JournalUnavailableError
+
 
 class JournalOpenError(Exception):
     """The journal cannot be opened. Nothing was changed; the message says what was expected, what was found, and what to do next."""
@@ -18,3 +20,7 @@ class OwnershipLostError(Exception):
 
 class DefectiveAppendError(Exception):
     """The database could take these rows, but they contradict what is in the journal (R28)."""
+
+
+class DamagedReadError(JournalUnavailableError):
+    """What was asked for stands in a part of the database that is damaged: waiting does not help."""

@@ -50,6 +50,8 @@ def _writer_for(file: DatabaseFile, now: Instant, connect_to: Connect) -> Writer
         connection.invalidate()
         connection.close()
         raise
+    if epoch > FIRST_EPOCH:
+        file.note_kept()
     return Writer(store, connection, epoch=epoch, position=position)
 
 

@@ -9,7 +9,8 @@ from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import SQLAlchemyError
 
 from coordinator.engine.ports import JournalUnavailableError
-from coordinator.journal.store import words_of
+from coordinator.journal.errors import DamagedReadError
+from coordinator.journal.store import Trouble, words_of
 
 ResultT = TypeVar("ResultT")
 
@@ -17,12 +18,14 @@ ResultT = TypeVar("ResultT")
 class Reader:
     """Runs queries in threads of its own. Owns the engine and the threads; safe to close twice."""
 
-    def __init__(self, engine: Engine, *, threads: int) -> None:
+    def __init__(self, engine: Engine, *, trouble_of: Callable[[Exception], Trouble], threads: int) -> None:
         self._engine = engine
+        self._trouble_of = trouble_of
         self._executor = ThreadPoolExecutor(threads, thread_name_prefix="journal-reader")
 
     async def read(self, query: Callable[[Connection], ResultT]) -> ResultT:
-        """Runs a query within one database transaction. Raises JournalUnavailableError if the database cannot be read now."""
+        """Runs a query within one database transaction. Raises JournalUnavailableError if the database cannot be read now,
+        DamagedReadError if it never will be."""
         return await asyncio.get_running_loop().run_in_executor(self._executor, self._run, query)
 
     def close(self) -> None:
@@ -35,4 +38,5 @@ class Reader:
             with self._engine.connect() as connection:
                 return query(connection)
         except SQLAlchemyError as error:
-            raise JournalUnavailableError(f"the database cannot be read now: {words_of(error)}") from error
+            kind = DamagedReadError if self._trouble_of(error) is Trouble.GONE else JournalUnavailableError
+            raise kind(f"the database cannot be read now: {words_of(error)}") from error

@@ -26,9 +26,10 @@ from coordinator.engine.ports import (
 from coordinator.journal import listings, queries, side_writes
 from coordinator.journal.commit_loop import CommitLoop
 from coordinator.journal.database_file import DatabaseFile, database_path
+from coordinator.journal.errors import DamagedReadError
 from coordinator.journal.opening import open_writer
 from coordinator.journal.reader import Reader
-from coordinator.journal.sqlite import READERS, Connect, connect, reading_engine
+from coordinator.journal.sqlite import READERS, Connect, connect, reading_engine, trouble_of
 from coordinator.journal.writer import SHARD_ID, Writer
 
 _logger = logging.getLogger(__name__)
@@ -61,7 +62,7 @@ class SqlJournal:
         """
         path = database_path(url)
         file, writer = await asyncio.to_thread(open_writer, path, clock.now(), connect)
-        journal = cls(file, writer, Reader(reading_engine(file, connect), threads=READERS), clock)
+        journal = cls(file, writer, Reader(reading_engine(file, connect), trouble_of=trouble_of, threads=READERS), clock)
         if listener is not None:
             journal.listen(listener)
         journal._commits.start()
@@ -179,4 +180,9 @@ class SqlJournal:
         lost = self._commits.lost
         if lost is not None or self._is_closed:
             raise JournalUnavailableError(lost.message if lost is not None else "the journal is closed")
-        return await self._reader.read(query)
+        try:
+            return await self._reader.read(query)
+        except DamagedReadError:
+            # Whatever spoiled it, the writer is the one to judge: it ends this process if the files are not as it left them.
+            await self._commits.write_beside(lambda _: None)
+            raise

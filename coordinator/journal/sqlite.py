@@ -1,6 +1,7 @@
 """What is particular to SQLite: its connections, and what its errors mean."""
 
 import contextlib
+import logging
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +14,7 @@ from sqlalchemy.pool import NullPool, QueuePool
 from coordinator.journal.database_file import DatabaseFile
 from coordinator.journal.errors import JournalOpenError
 from coordinator.journal.statements import STATEMENTS_CACHED
-from coordinator.journal.store import Trouble
+from coordinator.journal.store import Trouble, words_of
 
 BUSY_TIMEOUT_MS: Final = 1_000
 """How long SQLite itself waits for a lock that another process holds, before the try counts as failed."""
@@ -27,6 +28,8 @@ READER_WAIT_S: Final = 10.0
 """How long a read waits for one of them."""
 SQLITE_VERSION_MIN: Final = (3, 35, 0)
 """UPDATE ... FROM came with 3.33, and its last serious fault went with 3.35."""
+
+_logger = logging.getLogger(__name__)
 
 Connect = Callable[[str], sqlite3.Connection]
 """Opens the database of a URI. A seam: tests put connections here that fail."""
@@ -44,11 +47,61 @@ class SqliteStore:
 
     def __init__(self, file: DatabaseFile, connect_to: Connect) -> None:
         self._file = file
+        self._connect_to = connect_to
         self.engine = writing_engine(file, connect_to)
 
     def why_gone(self) -> str | None:
-        """Why the file is no longer the one that was opened; None: it is."""
-        return self._file.why_gone()
+        """Why the files are no longer those that were opened; None: they are."""
+        gone = self._file.why_gone() or self._file.why_log_gone()
+        return None if gone is None else self._file.note_damage(gone)
+
+    def why_damaged(self) -> str | None:
+        """Why the files must not be written to any more, because another program has; None: all is well."""
+        return None if self._file.is_as_left() else self._check()
+
+    def note_written(self) -> str | None:
+        """Takes note how the files were left by a write; returns why they are gone or damaged, if that is seen by the way."""
+        try:
+            look = self._file.look()
+        except FileNotFoundError:
+            gone = self.why_gone()
+            if gone is None:
+                raise
+            return gone
+        if not self._file.is_plausible(look):
+            return self._check()
+        self._file.note_written(look)
+        return None
+
+    def forget_written(self) -> None:
+        """The connection that writes is about to be closed."""
+        self._file.forget_written()
+
+    def note_damage(self, error: Exception, /) -> str:
+        """Keeps what an error says of the database for whoever starts the coordinator again; returns it, with what to do."""
+        if not _is_damage(error):
+            return words_of(error)
+        return self._file.note_damage(f"the database {self._file.path} is damaged: {words_of(error)}")
+
+    def _check(self) -> str | None:
+        """Reads all of it, as long as that takes: it may have been a harmless tool, such as a checkpoint by hand."""
+        gone = self.why_gone()
+        if gone is not None:
+            return gone
+        _logger.warning("another program has written to the database; checking it", extra={"path": str(self._file.path)})
+        try:
+            # A connection of its own: pages in the memory of the others hide what is in the file.
+            with contextlib.closing(self._connect_to(self._file.uri())) as connection:
+                connection.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}")
+                (found,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+        except sqlite3.Error as error:
+            if not _is_damage(error):
+                raise BlockingIOError(f"the database cannot be checked now: {error}") from error
+            found = f"{condition_of(error)}: {error}"
+        if found == "ok":
+            self._file.note_written(self._file.look())
+            return None
+        return self._file.note_damage(f"the database {self._file.path} is damaged: another program has written to it, and {found}")
 
     def trouble_of(self, error: Exception, /) -> Trouble:
         """What an error means."""
@@ -93,7 +146,22 @@ def trouble_of(error: Exception) -> Trouble:
         return Trouble.DEFECT if isinstance(cause, sqlite3.DataError) else Trouble.AWAY
     if code in _DUPLICATE:
         return Trouble.DUPLICATE
+    if _is_damage(cause):
+        return Trouble.GONE
     return _TROUBLE.get(code & _PRIMARY_CODE, Trouble.AWAY)
+
+
+def _is_damage(error: Exception) -> bool:
+    """Whether it says that the files are spoiled: what no waiting and no new start makes good."""
+    code = _code_of(error)
+    return code is not None and (code == sqlite3.SQLITE_IOERR_SHORT_READ or code & _PRIMARY_CODE in _DAMAGED)
+
+
+def _code_of(error: Exception) -> int | None:
+    """The extended code of SQLite; None: it is not SQLite's error."""
+    cause = error.orig if isinstance(error, StatementError) else error
+    code: int | None = getattr(cause, "sqlite_errorcode", None)
+    return code
 
 
 def condition_of(error: Exception) -> str:
@@ -103,21 +171,20 @@ def condition_of(error: Exception) -> str:
 
 
 _PRIMARY_CODE: Final = 0xFF
+_DAMAGED: Final = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
 _DUPLICATE: Final = frozenset({sqlite3.SQLITE_CONSTRAINT_PRIMARYKEY, sqlite3.SQLITE_CONSTRAINT_UNIQUE, sqlite3.SQLITE_CONSTRAINT_ROWID})
 _TROUBLE: Final = {
     sqlite3.SQLITE_CONSTRAINT: Trouble.DEFECT,
     sqlite3.SQLITE_TOOBIG: Trouble.DEFECT,
     sqlite3.SQLITE_MISMATCH: Trouble.DEFECT,
     sqlite3.SQLITE_ERROR: Trouble.GONE,  # a table is missing: nothing that this process does brings it back
-    sqlite3.SQLITE_CORRUPT: Trouble.GONE,
-    sqlite3.SQLITE_NOTADB: Trouble.GONE,
 }
 
 
 def open_error(path: Path, error: Exception) -> JournalOpenError:
     """Why the database cannot be opened, for whoever starts the coordinator."""
     cause = error.orig if isinstance(error, StatementError) else error
-    code: int | None = getattr(cause, "sqlite_errorcode", None)
+    code = _code_of(error)
     expected, to_do = _OPENING.get(
         None if code is None else code & _PRIMARY_CODE, ("a usable SQLite database", "see the SQLite documentation for this error")
     )

@@ -26,6 +26,19 @@ class Store(Protocol):
     def why_gone(self) -> str | None:
         """Why this is no longer the database that was opened; None: it is. Raises OSError if that cannot be told now (R32)."""
 
+    def why_damaged(self) -> str | None:
+        """Why it must not be written to any more, because somebody else has; None: all is well. Before every write."""
+
+    def note_written(self) -> str | None:
+        """Takes note how a write has left it; returns why it is gone or damaged, if that is seen by the way (R32). After every write, and
+        before anything of it is told."""
+
+    def forget_written(self) -> None:
+        """The connection that writes is about to be closed: until the next write nothing is known of how it was left."""
+
+    def note_damage(self, error: Exception, /) -> str:
+        """What an error says of a database that is GONE; kept for whoever opens it next, if that must not write to it either."""
+
     def trouble_of(self, error: Exception, /) -> Trouble:
         """What an error means."""
 

@@ -105,6 +105,7 @@ class Writer:
     def write(self, records: Sequence[Record]) -> Outcome:
         """Commits a batch, or says why not. Raises for nothing that a database can do."""
         try:
+            self._check_undamaged()
             connection = self._connection or self._reconnect()
             settled = self._settled_by_doubt(records) or self._commit(connection, records)
             self._check_in_place()
@@ -122,6 +123,7 @@ class Writer:
     def run(self, write: Write[ResultT]) -> ResultT | Defective | Unavailable | Lost:
         """Commits statements that are no append. `Unavailable`: it is not known whether they are; repeating them must be harmless."""
         try:
+            self._check_undamaged()
             connection = self._connection or self._reconnect()
             with connection.begin():
                 self._check_ownership(connection)
@@ -138,6 +140,7 @@ class Writer:
         """Closes the connection; what was not committed is rolled back."""
         connection, self._connection = self._connection, None
         if connection is not None:
+            self._store.forget_written()
             connection.invalidate()  # not returned but thrown away, whatever state it is in
             connection.close()
 
@@ -327,8 +330,13 @@ class Writer:
             )
         return int(found.position)
 
+    def _check_undamaged(self) -> None:
+        damaged = self._store.why_damaged()
+        if damaged is not None:
+            raise OwnershipLostError(damaged)
+
     def _check_in_place(self) -> None:
-        gone = self._store.why_gone()
+        gone = self._store.note_written()
         if gone is not None:
             raise OwnershipLostError(gone)
 
@@ -337,20 +345,24 @@ class Writer:
         is_defect = trouble in (Trouble.DEFECT, Trouble.DUPLICATE)
         if is_defect and self._in_doubt is None:
             return self._give_back(f"the database refuses it: {words_of(error)}")
-        self.close()
         try:
-            gone = self._store.why_gone()
+            gone = self._store.why_gone()  # before the connection is closed: that may change the files
         except OSError:
             gone = None  # that cannot be told now either
+        self.close()
         if gone is not None or trouble is Trouble.GONE:
-            return Lost(reason=gone or f"{trouble.value}: {words_of(error)}")
+            return Lost(reason=gone or self._store.note_damage(error))
         return Unavailable(condition=self._store.condition_of(error), reason=words_of(error))
 
-    def _give_back(self, reason: str) -> Defective:
+    def _give_back(self, reason: str) -> Defective | Lost:
         """Rolls back what was done of a batch, and says why it can never be done."""
         try:
             if self._connection is not None:
                 self._connection.rollback()
+                self._check_in_place()  # a large batch leaves traces in the write-ahead log, though nothing of it counts
+        except OwnershipLostError as error:
+            self.close()
+            return Lost(reason=str(error))
         except DATABASE_ERRORS:
             self.close()  # which rolls back as well
         return Defective(reason=reason)

@@ -258,7 +258,7 @@ class Place:
 
 
 STORMY: Final = Weather(
-    every_s=3.0,
+    every_s=6.0,
     harms=(Harm.CUT, Harm.RESET, Harm.RESET, Harm.STALL, Harm.STALL, Harm.DELAY, Harm.DELAY, Harm.DEAF, Harm.MUTE),
     refused=0.1,
 )
