@@ -64,8 +64,9 @@ class LiveTargets:
         self.addresses = tuple(target.address for target in targets)
         self.valid_until = min((target.expires_at for target in targets), default=NEVER)
         """When the first of them expires."""
-        self.description = next((target.description for target in targets if target.description is not None), None)
-        """As the first one registered; None: none did."""
+        self.description = _description_of([target.description for target in targets if target.description is not None])
+        """What those that registered can do together: of which release each replica is decides where a call goes, not whether it can.
+        None: none did."""
         self.configured = next((target for target in targets if target.description is None), None)
         """The place that stands in the configuration and has not registered itself too; None: there is none."""
         self.wishes = _wishes_of([described for target in targets if (described := target.description or target.told) is not None])
@@ -104,6 +105,20 @@ def _problem(target: Target, action: str, input_type: str, output_type: str) -> 
     if described is None or known is None:
         return ""  # nobody knows what it takes there
     return find_type_mismatch(action, input_type or known.input_type, output_type or known.output_type, described)
+
+
+def _description_of(descriptions: Sequence[participant_pb2.ParticipantDescription]) -> participant_pb2.ParticipantDescription | None:
+    """The first one, with the actions that only others have. Those that several have are of the same types: the registry sees to that."""
+    if len(descriptions) < 2:
+        return next(iter(descriptions), None)
+    together = participant_pb2.ParticipantDescription()
+    together.CopyFrom(descriptions[0])
+    known = {action.name for action in together.actions}
+    for description in descriptions[1:]:
+        new = [action for action in description.actions if action.name not in known]
+        known.update(action.name for action in new)
+        together.actions.extend(new)
+    return together
 
 
 def _wishes_of(descriptions: Sequence[participant_pb2.ParticipantDescription]) -> Wishes:

@@ -41,7 +41,7 @@ async def test_participant_down_at_start_is_called_when_it_comes(running: Runnin
     assert saga.steps[0].execute_attempts >= 2
 
 
-async def test_participant_down_for_a_while_gets_the_same_key_again(running: Running) -> None:  # R1
+async def test_participant_down_for_a_while_gets_the_same_key_again(running: Running) -> None:  # P2, R1
     port = free_port()
     participant = PlainParticipant()
 
@@ -151,7 +151,7 @@ async def test_hanging_past_the_deadline_is_unknown_and_compensated(running: Run
     assert undo.execute_key == participant.executions[0].key
 
 
-async def test_effect_with_lost_reply_then_rejected_repeat_is_compensated(running: Running) -> None:  # R5
+async def test_effect_with_lost_reply_then_rejected_repeat_is_compensated(running: Running) -> None:  # P4, R5
     participant = PlainParticipant()
 
     async def lose_then_reject(request: participant_pb2.ExecuteRequest, context: Context) -> participant_pb2.ExecuteResponse:

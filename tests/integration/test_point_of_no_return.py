@@ -62,7 +62,7 @@ PRECONDITION: int = grpc.StatusCode.FAILED_PRECONDITION.value[0]
 # ── Nobody knows whether it took effect ──────────────────────────────────────────────────────────────────────────────────────────────
 
 
-async def test_lost_pivot_that_took_effect_goes_forward_though_cancelled_and_out_of_time(stand: Stand) -> None:  # R1, R10, R13
+async def test_lost_pivot_that_took_effect_goes_forward_though_cancelled_and_out_of_time(stand: Stand) -> None:  # P4, R1, R10, R13
     held = Held(loses_reply=True)
     stand.wire.on_execute["desk.pay"] = held
     handle = await stand.start(of_every_kind(execute_time_limit=timedelta(milliseconds=300)), time_limit=timedelta(milliseconds=300))
@@ -105,7 +105,7 @@ async def test_declined_pivot_undoes_everything_before_it(stand: Stand) -> None:
 
 
 @pytest.mark.parametrize("happened", [True, False])
-async def test_pivot_out_of_attempts_while_unknown_is_for_a_person_to_say(stand: Stand, happened: bool) -> None:  # R10, R17
+async def test_pivot_out_of_attempts_while_unknown_is_for_a_person_to_say(stand: Stand, happened: bool) -> None:  # P4, R10, R17
     async def never_heard_of(
         forward: Forward, request: participant_pb2.ExecuteRequest, context: Context
     ) -> participant_pb2.ExecuteResponse:

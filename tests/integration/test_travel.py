@@ -115,7 +115,7 @@ async def test_approved_trip_is_booked_with_everything_that_was_wished_for(agenc
     assert agency.books_of(trip) == CONFERENCE
 
 
-async def test_answer_lost_on_the_way_to_the_card_network_takes_the_money_once(agency: Agency) -> None:  # R19
+async def test_answer_lost_on_the_way_to_the_card_network_takes_the_money_once(agency: Agency) -> None:  # P2, P4, R19
     trip = cheap()
     trip.card = UNRELIABLE_CARD
     saga = await agency.end(await agency.start(trip))
@@ -158,7 +158,7 @@ async def test_denied_trip_is_undone_and_the_traveller_learns_why(agency: Agency
     assert agency.books_of(trip).texts == ("Your trip to JFK could not be booked: bob said no: too much",)
 
 
-async def test_declined_card_undoes_everything_before_the_pivot(agency: Agency) -> None:  # R9, R12
+async def test_declined_card_undoes_everything_before_the_pivot(agency: Agency) -> None:  # P3, R9, R12
     trip = expensive()
     trip.card = "empty"
     handle = await agency.start(trip)

@@ -358,7 +358,7 @@ LONG_COMMANDS = st.lists(
 @pytest.mark.parametrize("effect", [DATABASE, EXTERNAL])
 @settings(max_examples=settings().max_examples * EXAMPLES_FACTOR)
 @given(commands=COMMANDS)
-def test_any_interleaving_keeps_the_promises_of_a_key(effect: Effect, commands: list[tuple[tuple[str, int], str]]) -> None:
+def test_any_interleaving_keeps_the_promises_of_a_key(effect: Effect, commands: list[tuple[tuple[str, int], str]]) -> None:  # P2
     asyncio.run(tell_story(World(effect), commands))
 
 
@@ -367,7 +367,7 @@ def test_any_interleaving_keeps_the_promises_of_a_key(effect: Effect, commands: 
 @given(begin=st.sampled_from(["turns", "rest"]), commands=LONG_COMMANDS)
 def test_any_interleaving_completes_a_long_step_before_it_is_undone_or_never(
     effect: Effect, begin: str, commands: list[tuple[tuple[str, int], str]]
-) -> None:  # R24
+) -> None:  # P2, R24
     asyncio.run(tell_story(World(effect), [(("execute", 0), "accept"), ((begin, 4), ""), *commands]))
 
 

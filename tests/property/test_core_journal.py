@@ -133,7 +133,7 @@ def test_tampered_journal_never_breaks_whoever_follows_its_course(draws: st.Data
 
 
 @given(st.sampled_from(STORIES), st.data())
-def test_any_prefix_of_a_journal_replays_and_owes_what_is_not_recorded(story: Story, draws: st.DataObject) -> None:
+def test_any_prefix_of_a_journal_replays_and_owes_what_is_not_recorded(story: Story, draws: st.DataObject) -> None:  # P1
     prefix = story.journal[: draws.draw(st.integers(0, len(story.journal)))]
     state = replay(story.plan, SAGA, prefix)
     owed = pending(story.plan, state)

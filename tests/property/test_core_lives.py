@@ -42,7 +42,7 @@ class Chance:
 
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("block", range(BLOCKS))
-def test_saga_led_by_chance_keeps_every_law_and_ends(block: int) -> None:
+def test_saga_led_by_chance_keeps_every_law_and_ends(block: int) -> None:  # P1, P3, P4
     for seed in range(block * LIVES_PER_BLOCK, (block + 1) * LIVES_PER_BLOCK):
         try:
             _live(Chance(Random(seed)))

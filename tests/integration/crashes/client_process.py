@@ -16,7 +16,7 @@ from typing import Final, NamedTuple
 from google.protobuf.wrappers_pb2 import StringValue
 
 from participant_sdk import SagaClient
-from participant_sdk.client import SagaAlreadyEnded, StartOptions
+from participant_sdk.client import PointOfNoReturnPassed, SagaAlreadyEnded, StartOptions
 from participant_sdk.ids import new_saga_id
 from saga.v1 import saga_pb2
 from tests.integration.crashes.plans import PLANS, Wish, saga_of, wish_of
@@ -126,7 +126,7 @@ class Client:
         else:
             saga_id = before.saga_id
         if wish.is_cancelled:
-            with suppress(SagaAlreadyEnded):
+            with suppress(SagaAlreadyEnded, PointOfNoReturnPassed):
                 await self._client.cancel(saga_id)
         if wish.is_watched:
             await self._watch(wish, saga_id, before.watched_to if before is not None else 0)

@@ -17,13 +17,13 @@ from tests.processes import ROOT, python_environment
 from tests.sqlite_faults import Faults
 
 
-async def test_second_journal_on_one_file_is_refused_with_the_owner(journal: SqlJournal, world: SqlWorld) -> None:  # R32
+async def test_second_journal_on_one_file_is_refused_with_the_owner(journal: SqlJournal, world: SqlWorld) -> None:  # P6, R32
     with pytest.raises(JournalOpenError, match=f"in use by process {os.getpid()}"):
         await world.open(Told())
     assert await journal.load_unfinished(None, 1) == []
 
 
-async def test_second_journal_through_a_link_is_refused(journal: SqlJournal, world: SqlWorld) -> None:  # R32
+async def test_second_journal_through_a_link_is_refused(journal: SqlJournal, world: SqlWorld) -> None:  # P6, R32
     link = world.path.with_name("link.db")
     link.symlink_to(world.path)
     with pytest.raises(JournalOpenError, match="in use by process"):

@@ -45,6 +45,15 @@ def test_places_of_other_types_are_passed_over() -> None:
     assert live.service_for(typed()) == Served(("a:1", "d:1"))
 
 
+def test_replicas_of_several_releases_are_described_together() -> None:
+    old, new = described("shop", "act", "dropped"), described("shop", "act", "added")
+    live = LiveTargets([registered("a:1", old), configured("b:1"), registered("c:1", new)])
+    assert live.description is not None
+    assert [action.name for action in live.description.actions] == ["act", "dropped", "added"]
+    assert old == described("shop", "act", "dropped")
+    assert live.service_for(typed("shop.added")) == Served(("b:1", "c:1"))
+
+
 def test_where_all_differ_the_problem_says_what_and_where() -> None:
     targets = [registered("a:1", OTHER_INPUT), configured("b:1", OTHER_OUTPUT)]
     service = LiveTargets(targets).service_for(typed())
