@@ -14,6 +14,7 @@ from coordinator.cli.replaying import replay
 from coordinator.cli.sections import SectionedGroup
 from coordinator.cli.serving import serve
 from coordinator.cli.steering import cancel, start
+from coordinator.cli.verifying import verify
 
 
 def _version() -> str:
@@ -48,7 +49,8 @@ def main() -> None:
     """  # noqa: D301 - click reads \b
 
 
-main.add_section("Coordinator", (serve, participants))
+main.add_section("Coordinator", (serve,))
+main.add_section("Participants", (participants, verify))
 main.add_section("Definitions", (check, diff, replay, register, definitions))
 main.add_section("Sagas", (start, show, list_sagas, watch, cancel))
 main.add_section(

@@ -74,7 +74,7 @@ def ask_coordinator(function: Callable[[SagaClient, Output], Awaitable[ResultT]]
         async with SagaClient(address, timeout=timeout) as client:
             return await function(client, output)
 
-    with _exits_for_errors(output):
+    with exits_for_errors(output):
         return asyncio.run(run())
 
 
@@ -84,7 +84,8 @@ def current_output() -> Output:
 
 
 @contextmanager
-def _exits_for_errors(output: Output) -> Generator[None]:
+def exits_for_errors(output: Output) -> Generator[None]:
+    """Ends the program with the exit code for what goes wrong."""
     try:
         yield
     except (SagaNotCompleted, WaitTimedOut) as error:

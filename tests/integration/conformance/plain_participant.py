@@ -1,0 +1,189 @@
+"""A participant with plain stubs and no line of the SDK: careful, or careless in one way."""
+
+import asyncio
+from collections import defaultdict
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final
+from uuid import uuid4
+
+import grpc
+from google.protobuf.any_pb2 import Any as PackedAny
+from google.protobuf.message import DecodeError
+from google.protobuf.wrappers_pb2 import DESCRIPTOR, StringValue
+
+from saga.v1 import participant_pb2, participant_pb2_grpc
+from tests.processes import free_port
+
+WORK_S: Final = 0.005
+OUTLIVING_S: Final = 1.0
+"""Longer than the shortest deadline and what is waited afterwards, shorter than when it is looked for."""
+SHORT_S: Final = 0.5
+LARGE_BYTES: Final = 4 << 20
+TYPE: Final = StringValue.DESCRIPTOR.full_name
+
+
+class Careless(StrEnum):
+    """What it gets wrong."""
+
+    IN_NOTHING = "in nothing"
+    NO_BARRIER = "no barrier"
+    RACES = "looks first and acts later"
+    REFUSES_NULL_COMPENSATION = "refuses to undo what it does not know"
+    FORGETS_COMPENSATION = "executes what is undone"
+    REFUSES_SECOND_UNDO = "refuses to undo twice"
+    UNDOES_NOTHING = "undoes nothing"
+    OUTLIVES_DEADLINE = "works on beyond the deadline"
+    HANGS_AFTER_DEADLINE = "keeps a lock when a call is cut short"
+    FAILS_ON_GARBAGE = "fails on garbage"
+    TAKES_OTHER_TYPES = "takes any type"
+    TAKES_ANY_ACTION = "takes any action"
+    CHOKES = "hangs on large inputs"
+    FORGETS_AT_RESTART = "forgets at its restart"
+    LIES = "describes another output"
+    HIDES_TYPES = "describes itself without its types"
+
+
+@dataclass(slots=True)
+class Row:
+    """What it remembers of a key."""
+
+    reply: participant_pb2.ExecuteResponse | None = None
+    is_undone: bool = False
+    handler_ran: bool = False
+
+
+class PlainParticipant(participant_pb2_grpc.ParticipantServiceServicer):
+    """Serves `plain.act`, which answers with a new number each time that it takes effect."""
+
+    def __init__(self, careless: Careless, *, describes: bool = True, compensatable: bool = True) -> None:
+        self._careless = careless
+        self._describes = describes
+        self._compensatable = compensatable
+        self._rows: defaultdict[str, Row] = defaultdict(Row)
+        self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._late: set[asyncio.Task[None]] = set()
+
+    async def Describe(self, request: participant_pb2.DescribeRequest, context: "Context") -> participant_pb2.DescribeResponse:  # noqa: N802
+        if not self._describes:
+            await context.abort(grpc.StatusCode.UNIMPLEMENTED, "it does not")
+        output = "google.protobuf.Int32Value" if self._careless is Careless.LIES else TYPE
+        action = participant_pb2.ActionDescription(name="act", input_type=TYPE, output_type=output, compensatable=self._compensatable)
+        description = participant_pb2.ParticipantDescription(
+            name="plain", actions=[action], guarantee=participant_pb2.GUARANTEE_EFFECT_ONCE
+        )
+        if self._careless is not Careless.HIDES_TYPES:
+            DESCRIPTOR.CopyToProto(description.descriptors.file.add())
+        return participant_pb2.DescribeResponse(description=description)
+
+    async def Execute(self, request: participant_pb2.ExecuteRequest, context: "Context") -> participant_pb2.ExecuteResponse:  # noqa: N802
+        await self._refuse_garbage(request, context)
+        if self._careless is Careless.NO_BARRIER:
+            return _new_reply()
+        if self._careless is Careless.RACES:
+            return await self._act(request)
+        lock = self._locks[request.key]
+        await lock.acquire()
+        try:
+            reply = await self._act(request)
+        except asyncio.CancelledError:
+            if self._careless is not Careless.HANGS_AFTER_DEADLINE:
+                lock.release()
+            raise
+        lock.release()
+        return reply
+
+    async def _act(self, request: participant_pb2.ExecuteRequest) -> participant_pb2.ExecuteResponse:
+        row = self._rows[request.key]
+        if row.is_undone and self._careless is not Careless.FORGETS_COMPENSATION:
+            refused = participant_pb2.ExecuteResponse()
+            refused.rejected.status.code = grpc.StatusCode.FAILED_PRECONDITION.value[0]
+            refused.rejected.status.message = "it is undone"
+            return refused
+        if row.reply is not None:
+            return row.reply
+        is_short = request.time_left.ToTimedelta().total_seconds() < SHORT_S
+        if is_short and self._careless is Careless.OUTLIVES_DEADLINE:
+            late = asyncio.create_task(self._act_late(row))
+            self._late.add(late)
+            await asyncio.shield(late)
+        await asyncio.sleep(OUTLIVING_S if is_short else WORK_S)
+        row.reply = _new_reply()
+        return row.reply
+
+    async def _act_late(self, row: Row) -> None:
+        await asyncio.sleep(OUTLIVING_S)
+        row.reply, row.is_undone = _new_reply(), False
+
+    async def Compensate(  # noqa: N802
+        self, request: participant_pb2.CompensateRequest, context: "Context"
+    ) -> participant_pb2.CompensateResponse:
+        response = participant_pb2.CompensateResponse()
+        if self._careless is Careless.NO_BARRIER:
+            response.compensated.handler_ran = True
+            return response
+        async with self._locks[request.execute_key]:
+            row = self._rows[request.execute_key]
+            if row.reply is None and not row.is_undone and self._careless is Careless.REFUSES_NULL_COMPENSATION:
+                await context.abort(grpc.StatusCode.NOT_FOUND, "never heard of it")
+            if row.is_undone and self._careless is Careless.REFUSES_SECOND_UNDO:
+                await context.abort(grpc.StatusCode.FAILED_PRECONDITION, "it is undone already")
+            row.handler_ran = row.handler_ran or (row.reply is not None and self._careless is not Careless.UNDOES_NOTHING)
+            row.is_undone = True
+            response.compensated.handler_ran = row.handler_ran
+            return response
+
+    async def _refuse_garbage(self, request: participant_pb2.ExecuteRequest, context: "Context") -> None:
+        if request.action != "plain.act" and self._careless is not Careless.TAKES_ANY_ACTION:
+            await context.abort(grpc.StatusCode.UNIMPLEMENTED, f"there is no {request.action}")
+        if request.input.TypeName() != TYPE and self._careless is not Careless.TAKES_OTHER_TYPES:
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, f"expected a {TYPE}, found {request.input.TypeName()}")
+        if self._careless is Careless.CHOKES and len(request.input.value) > LARGE_BYTES:
+            await asyncio.Event().wait()
+        try:
+            StringValue.FromString(request.input.value)
+        except DecodeError:
+            how = grpc.StatusCode.INTERNAL if self._careless is Careless.FAILS_ON_GARBAGE else grpc.StatusCode.INVALID_ARGUMENT
+            await context.abort(how, "cannot be decoded")
+
+    def forget(self) -> None:
+        """As a restart does to what stands in memory only."""
+        self._rows.clear()
+
+
+Context = grpc.aio.ServicerContext[object, object]
+
+
+class PlainServer:
+    """The participant at an address of its own, started again and again."""
+
+    def __init__(self, participant: PlainParticipant, *, forgets: bool = False, takes_large: bool = False) -> None:
+        self.address = f"127.0.0.1:{free_port()}"
+        self._participant = participant
+        self._forgets = forgets
+        self._options = [("grpc.max_receive_message_length", -1 if takes_large else LARGE_BYTES)]
+        self._stack = AsyncExitStack()
+
+    async def start(self) -> None:
+        server = grpc.aio.server(options=self._options)
+        participant_pb2_grpc.add_ParticipantServiceServicer_to_server(self._participant, server)
+        server.add_insecure_port(self.address)
+        await server.start()
+        self._stack.push_async_callback(server.stop, None)
+
+    async def stop(self) -> None:
+        await self._stack.aclose()
+
+    async def restart(self) -> None:
+        await self.stop()
+        if self._forgets:
+            self._participant.forget()
+        await self.start()
+
+
+def _new_reply() -> participant_pb2.ExecuteResponse:
+    response = participant_pb2.ExecuteResponse()
+    packed: PackedAny = response.succeeded.output
+    packed.Pack(StringValue(value=str(uuid4())))
+    return response

@@ -1,0 +1,123 @@
+"""What the conformance rules find out about participants that are careful, and careless in one way each."""
+
+from collections.abc import AsyncIterator, Set
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from datetime import timedelta
+from typing import Final
+
+import pytest
+from google.protobuf.wrappers_pb2 import Int32Value, StringValue
+
+from participant_sdk.testing.conformance import (
+    RULES,
+    ConformanceError,
+    ConformanceReport,
+    ParticipantBrokenError,
+    Verdict,
+    VerifyOptions,
+    describe_participant,
+    verify_participant,
+)
+from tests.integration.conformance.plain_participant import Careless, PlainParticipant, PlainServer
+from tests.processes import free_port
+
+EVERY_RULE: Final = {rule.name for rule in RULES}
+ACTION: Final = "plain.act"
+INPUT: Final = StringValue(value="something")
+QUICK: Final = VerifyOptions(timeout=timedelta(seconds=1))
+
+BROKEN_BY: Final[dict[Careless, Set[str]]] = {
+    Careless.NO_BARRIER: {"duplicate-execute", "concurrent-duplicates", "execute-after-compensate", "deadline", "restart"},
+    Careless.RACES: {"concurrent-duplicates"},
+    Careless.REFUSES_NULL_COMPENSATION: {"compensate-before-execute", "execute-after-compensate", "deadline"},
+    Careless.FORGETS_COMPENSATION: {"execute-after-compensate", "deadline", "restart"},
+    Careless.REFUSES_SECOND_UNDO: {"compensate-twice"},
+    Careless.UNDOES_NOTHING: {"compensate-twice", "restart"},
+    Careless.OUTLIVES_DEADLINE: {"deadline"},
+    Careless.HANGS_AFTER_DEADLINE: {"deadline"},
+    Careless.FAILS_ON_GARBAGE: {"garbage-input"},
+    Careless.TAKES_OTHER_TYPES: {"garbage-input"},
+    Careless.TAKES_ANY_ACTION: {"garbage-input"},
+    Careless.CHOKES: {"oversized-input"},
+    Careless.FORGETS_AT_RESTART: {"restart"},
+    Careless.LIES: {"describe"},
+    Careless.HIDES_TYPES: {"describe"},
+}
+
+
+@asynccontextmanager
+async def serving(
+    careless: Careless = Careless.IN_NOTHING, *, describes: bool = True, compensatable: bool = True
+) -> AsyncIterator[PlainServer]:
+    participant = PlainParticipant(careless, describes=describes, compensatable=compensatable)
+    server = PlainServer(participant, forgets=careless is Careless.FORGETS_AT_RESTART, takes_large=careless is Careless.CHOKES)
+    await server.start()
+    try:
+        yield server
+    finally:
+        await server.stop()
+
+
+async def verified(server: PlainServer) -> ConformanceReport:
+    return await verify_participant(server.address, ACTION, INPUT, replace(QUICK, restart=server.restart))
+
+
+def names(report: ConformanceReport, verdict: Verdict) -> set[str]:
+    return {finding.rule for finding in report.findings if finding.verdict is verdict}
+
+
+async def test_careful_participant_without_the_sdk_keeps_every_rule_and_nothing_is_left() -> None:
+    async with serving() as server:
+        report = await verified(server)
+    report.raise_if_broken()
+    assert names(report, Verdict.KEPT) == EVERY_RULE
+    assert report.left_behind == 0
+
+
+def test_every_rule_is_broken_by_somebody() -> None:
+    assert set().union(*BROKEN_BY.values()) == EVERY_RULE
+    assert set(BROKEN_BY) == set(Careless) - {Careless.IN_NOTHING}
+
+
+@pytest.mark.parametrize("careless", BROKEN_BY, ids=lambda careless: careless.name.lower())
+async def test_careless_participant_fails_the_rules_that_it_breaks_and_no_others(careless: Careless) -> None:
+    async with serving(careless) as server:
+        report = await verified(server)
+    assert names(report, Verdict.BROKEN) == BROKEN_BY[careless]
+    with pytest.raises(ParticipantBrokenError, match=rf"^plain\.act at {server.address} breaks {len(report.broken)} of 10 rules:\n"):
+        report.raise_if_broken()
+
+
+async def test_participant_that_does_not_describe_itself_is_judged_all_the_same() -> None:
+    async with serving(describes=False) as server:
+        report = await verified(server)
+        assert await describe_participant(server.address, "plain") is None
+    assert names(report, Verdict.DOES_NOT_APPLY) == {"describe"}
+    assert names(report, Verdict.KEPT) == EVERY_RULE - {"describe"}
+
+
+async def test_action_that_cannot_be_undone_is_not_asked_to_and_leaves_its_effects() -> None:
+    async with serving(compensatable=False) as server:
+        report = await verify_participant(server.address, ACTION, INPUT, QUICK)
+    assert names(report, Verdict.DOES_NOT_APPLY) == {"compensate-before-execute", "execute-after-compensate", "compensate-twice"}
+    assert names(report, Verdict.NOT_RUN) == {"restart"}
+    assert report.broken == []
+    assert report.left_behind > 0
+
+
+async def test_what_is_not_there_is_told_with_what_is() -> None:
+    async with serving() as server:
+        with pytest.raises(ConformanceError, match=r"expected an action plain\.other at .*, found plain\.act"):
+            await verify_participant(server.address, "plain.other", INPUT, QUICK)
+        with pytest.raises(ConformanceError, match=r"to take effect with the input given, found REJECTED INVALID_ARGUMENT .*Int32Value"):
+            await verify_participant(server.address, ACTION, Int32Value(), QUICK)
+    with pytest.raises(ConformanceError, match="nobody answers at"):
+        await verify_participant(f"127.0.0.1:{free_port()}", ACTION, INPUT, QUICK)
+
+
+async def test_participant_that_does_not_come_back_is_told() -> None:
+    async with serving() as server:
+        options = VerifyOptions(timeout=timedelta(seconds=0.5), restart=server.stop)
+        with pytest.raises(ConformanceError, match=r"answer again within 1\.5 s of its restart"):
+            await verify_participant(server.address, ACTION, INPUT, options)
