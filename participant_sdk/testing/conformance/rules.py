@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from google.protobuf.any_pb2 import Any as PackedAny
-from google.protobuf.descriptor_pool import DescriptorPool
 
+from participant_sdk.definitions.message_types import MessageTypes, UnusableDescriptorsError
 from participant_sdk.testing.conformance.calls import Line, Step
 from participant_sdk.testing.conformance.replies import Kind, Reply
 from saga.v1 import participant_pb2
@@ -80,14 +80,13 @@ async def _describe(trial: Trial) -> str:
     assert described is not None, "not called without one"
     name = trial.line.action.partition(".")[2]
     action = next(action for action in described.actions if action.name == name)
-    pool = DescriptorPool()
     try:
-        for file in described.descriptors.file:
-            pool.Add(file)
-        for type_name in (action.input_type, action.output_type):
-            pool.FindMessageTypeByName(type_name)
-    except (KeyError, TypeError) as error:
-        raise RuleBrokenError(f"expected descriptors of all its message types, each file after its imports; {error}") from error
+        types = MessageTypes(described.descriptors)
+    except UnusableDescriptorsError as error:
+        raise RuleBrokenError(f"expected descriptors that can be used; {error}") from error
+    hidden = [name for name in (action.input_type, action.output_type) if types.find_descriptor(name) is None]
+    if hidden:
+        raise RuleBrokenError(f"expected descriptors of all its message types, found none of {' and '.join(hidden)}")
     if trial.line.input.TypeName() != action.input_type:
         raise RuleBrokenError(f"expected an action that takes a {trial.line.input.TypeName()}, found one of {action.input_type}")
     _, reply = await trial.executed()

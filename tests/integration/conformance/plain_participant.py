@@ -11,9 +11,10 @@ from uuid import uuid4
 import grpc
 from google.protobuf.any_pb2 import Any as PackedAny
 from google.protobuf.message import DecodeError
-from google.protobuf.wrappers_pb2 import DESCRIPTOR, StringValue
+from google.protobuf.wrappers_pb2 import StringValue
 
 from saga.v1 import participant_pb2, participant_pb2_grpc
+from shop.v1.shop_pb2 import DESCRIPTOR, StockReserved
 from tests.processes import free_port
 
 WORK_S: Final = 0.005
@@ -21,7 +22,8 @@ OUTLIVING_S: Final = 1.0
 """Longer than the shortest deadline and what is waited afterwards, shorter than when it is looked for."""
 SHORT_S: Final = 0.5
 LARGE_BYTES: Final = 4 << 20
-TYPE: Final = StringValue.DESCRIPTOR.full_name
+INPUT_TYPE: Final = StringValue.DESCRIPTOR.full_name
+OUTPUT_TYPE: Final = StockReserved.DESCRIPTOR.full_name
 
 
 class Careless(StrEnum):
@@ -68,8 +70,8 @@ class PlainParticipant(participant_pb2_grpc.ParticipantServiceServicer):
     async def Describe(self, request: participant_pb2.DescribeRequest, context: "Context") -> participant_pb2.DescribeResponse:  # noqa: N802
         if not self._describes:
             await context.abort(grpc.StatusCode.UNIMPLEMENTED, "it does not")
-        output = "google.protobuf.Int32Value" if self._careless is Careless.LIES else TYPE
-        action = participant_pb2.ActionDescription(name="act", input_type=TYPE, output_type=output, compensatable=self._compensatable)
+        output = "google.protobuf.Int32Value" if self._careless is Careless.LIES else OUTPUT_TYPE
+        action = participant_pb2.ActionDescription(name="act", input_type=INPUT_TYPE, output_type=output, compensatable=self._compensatable)
         description = participant_pb2.ParticipantDescription(
             name="plain", actions=[action], guarantee=participant_pb2.GUARANTEE_EFFECT_ONCE
         )
@@ -137,8 +139,8 @@ class PlainParticipant(participant_pb2_grpc.ParticipantServiceServicer):
     async def _refuse_garbage(self, request: participant_pb2.ExecuteRequest, context: "Context") -> None:
         if request.action != "plain.act" and self._careless is not Careless.TAKES_ANY_ACTION:
             await context.abort(grpc.StatusCode.UNIMPLEMENTED, f"there is no {request.action}")
-        if request.input.TypeName() != TYPE and self._careless is not Careless.TAKES_OTHER_TYPES:
-            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, f"expected a {TYPE}, found {request.input.TypeName()}")
+        if request.input.TypeName() != INPUT_TYPE and self._careless is not Careless.TAKES_OTHER_TYPES:
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, f"expected a {INPUT_TYPE}, found {request.input.TypeName()}")
         if self._careless is Careless.CHOKES and len(request.input.value) > LARGE_BYTES:
             await asyncio.Event().wait()
         try:
@@ -185,5 +187,5 @@ class PlainServer:
 def _new_reply() -> participant_pb2.ExecuteResponse:
     response = participant_pb2.ExecuteResponse()
     packed: PackedAny = response.succeeded.output
-    packed.Pack(StringValue(value=str(uuid4())))
+    packed.Pack(StockReserved(reservation_id=str(uuid4())))
     return response

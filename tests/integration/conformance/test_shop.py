@@ -24,7 +24,7 @@ from participant_sdk.ids import new_saga_id
 from participant_sdk.testing.conformance import RULES, Verdict, VerifyOptions, verify_participant
 from shop.v1.shop_pb2 import PlaceOrder
 from tests.fork_server import FORK_SERVER, ForkedProcess
-from tests.integration.conformance.plain_participant import TYPE, Careless
+from tests.integration.conformance.plain_participant import INPUT_TYPE, Careless
 from tests.integration.conformance.test_verify import ACTION, BROKEN_BY, EVERY_RULE, names, serving
 from tests.processes import ROOT, free_port, python_environment, wait_until_serving
 
@@ -141,7 +141,8 @@ async def test_command_says_what_is_broken_for_programs_and_by_its_exit_code(tmp
     (tmp_path / "types.binpb").write_bytes(types.SerializeToString())
     marked = tmp_path / "restarted"
     async with serving(Careless.REFUSES_SECOND_UNDO, describes=False) as server:
-        arguments = ["--action", ACTION, "--input", '"something"', "--input-type", TYPE, "--descriptors", str(tmp_path / "types.binpb")]
+        arguments = ["--action", ACTION, "--input", '"something"', "--input-type", INPUT_TYPE]
+        arguments += ["--descriptors", str(tmp_path / "types.binpb")]
         restart = ["--restart", f"touch {shlex.quote(str(marked))}"]
         ended = await saga("verify", server.address, *arguments, *restart, "--timeout", "2", "--json", code=1)
         assert marked.exists()

@@ -280,7 +280,7 @@ def test_serve_help_teaches_the_three_sources() -> None:
 
 def test_help_lists_every_command_under_a_heading() -> None:
     lines = [line.strip() for line in CliRunner().invoke(main, ["--help"]).stdout.splitlines()]
-    for heading in ("Coordinator:", "Definitions:", "Sagas:", "Sagas that are stuck:", "Steps that finish later:"):
+    for heading in ("Coordinator:", "Participants:", "Definitions:", "Sagas:", "Sagas that are stuck:", "Steps that finish later:"):
         assert heading in lines
     listed = {line.split()[0] for line in lines if line}
     assert listed >= set(main.commands)
