@@ -212,6 +212,7 @@ async def test_limit_that_holds_a_call_back_is_told(tmp_path: Path, limit: str) 
 async def test_many_sagas_are_paused_resumed_and_cancelled_after_a_dry_run(stand: Stand, sagas: int) -> None:
     held, operator = Held(before=True), stand.client.operator
     stand.wire.on_execute["desk.take"] = held
+    stand.desk.accepts_for = timedelta(minutes=10)  # on a busy machine none of them may expire before it is cancelled
     await stand.client.register(with_question())
     start = [stand.client.start("with-question", StringValue(value=f"{n}"), labels={"lot": str(n % 2)}) for n in range(sagas)]
     handles = await asyncio.gather(*start)
