@@ -22,7 +22,7 @@ from saga.v1 import saga_pb2
 from tests.integration.crashes.plans import PLANS, Wish, saga_of, wish_of
 from tests.simulation.chance import Chance
 
-AT_ONCE: Final = 48
+AT_ONCE: Final = 96
 """Sagas under way per client."""
 PATIENCE: Final = timedelta(minutes=5)
 """Nothing that the tests do lasts longer."""
