@@ -1,4 +1,4 @@
-"""The parts of the documentation that are made from the code: the diagrams of the transitions, and the table of rules and tests."""
+"""The parts of the documentation that are made from the code: the diagrams of the transitions, the tests of rules and promises."""
 
 import ast
 import os
@@ -9,10 +9,15 @@ from pathlib import Path
 from coordinator.core.events import StepResolved, StepRetried
 from coordinator.core.transitions import PERSON_TRANSITIONS, SAGA_TRANSITIONS, STEP_TRANSITIONS
 from coordinator.core.values import StepStatus
+from participant_sdk.testing.conformance import RULES as CONFORMANCE_RULES
+from tests.simulation.mutants import MUTANTS
 
 ROOT = Path(__file__).parent.parent
 TESTS_SHOWN_MAX = 6
 """Tests named per rule; more are counted."""
+
+PROMISES = range(1, 7)
+"""P1 to P6 of docs/guarantees.md."""
 
 RULES = {
     1: "A round carries one key and one input, and rises only after one that had no effect; attempt numbers never restart",
@@ -52,7 +57,7 @@ RULES = {
 
 def rules_table() -> str:
     """Markdown: each rule with the tests that cite it."""
-    found = citations()
+    found = citations("R")
     lines = ["| | Rule | Proven by |", "|---|---|---|"]
     for number, summary in RULES.items():
         tests = found.get(number, [])
@@ -62,8 +67,28 @@ def rules_table() -> str:
     return "\n".join(lines)
 
 
-def citations() -> dict[int, list[str]]:
-    """Rule → tests whose lines cite it, those over real sockets and processes first."""
+def proofs(promise: int) -> str:
+    """Markdown: the tests that cite a promise."""
+    return "\n".join(f"- `{test}`" for test in citations("P").get(promise, []))
+
+
+def mutants_table() -> str:
+    """Markdown: each deliberate bug that the simulation must find, by the rule that it breaks."""
+    found = defaultdict(list)
+    for mutant in MUTANTS:
+        found[mutant.rule].append(mutant.name.replace("-", " "))
+    rules = sorted(found, key=lambda rule: (rule[0], int(rule[1:])))
+    return "\n".join(["| Breaks | Deliberate bugs |", "|---|---|", *(f"| {rule} | {', '.join(found[rule])} |" for rule in rules)])
+
+
+def conformance_table() -> str:
+    """Markdown: the rules of `saga verify`."""
+    rows = [f"| `{rule.name}` | {rule.title} | {', '.join(rule.cites)} |" for rule in CONFORMANCE_RULES]
+    return "\n".join(["| Rule | What is seen if it is kept | [Stands for](rules.md) |", "|---|---|---|", *rows])
+
+
+def citations(letter: str) -> dict[int, list[str]]:
+    """Rules (R) or promises (P) → tests whose lines cite them, those over real sockets and processes first."""
     found: dict[int, list[str]] = defaultdict(list)
     for file in sorted((ROOT / "tests").rglob("test_*.py"), key=lambda path: ("integration" not in path.parts, str(path))):
         source = file.read_text()
@@ -72,7 +97,7 @@ def citations() -> dict[int, list[str]]:
             if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) or not node.name.startswith("test_"):
                 continue
             body = "\n".join(lines[node.lineno - 1 : node.end_lineno])
-            for number in sorted({int(match) for match in re.findall(r"\bR(\d{1,2})\b", body)}):
+            for number in sorted({int(match) for match in re.findall(rf"\b{letter}(\d{{1,2}})\b", body)}):
                 found[number].append(f"{file.relative_to(ROOT / 'tests')}::{node.name}")
     return found
 

@@ -1,4 +1,4 @@
-"""Laws of the waits between attempts (PROTOCOL, defaults)."""
+"""Laws of the waits between attempts."""
 
 from hypothesis import given
 from hypothesis import strategies as st

@@ -19,7 +19,7 @@ class Mutant:
 
     name: str
     rule: str
-    """Of PROTOCOL.md, or a promise, that it breaks."""
+    """Of docs/rules.md, a promise of docs/guarantees.md, or a feature, that it breaks."""
     module: str
     old: str
     """Must stand there exactly once."""

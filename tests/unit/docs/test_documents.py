@@ -3,22 +3,38 @@
 import os
 import re
 import shlex
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from coordinator.cli.app import main
 from coordinator.settings import load_settings
-from tests.documents import ROOT, RULES, between, citations, rules_table, transition_diagrams, verbs_table
+from tests.documents import (
+    PROMISES,
+    ROOT,
+    RULES,
+    between,
+    citations,
+    conformance_table,
+    mutants_table,
+    proofs,
+    rules_table,
+    transition_diagrams,
+    verbs_table,
+)
 
 GENERATED = [
     ("docs/ARCHITECTURE.md", "<!-- transitions:", "<!-- end of transitions -->", transition_diagrams),
     ("docs/rules.md", "<!-- rules:", "<!-- end of rules -->", rules_table),
     ("docs/operators.md", "<!-- verbs:", "<!-- end of verbs -->", verbs_table),
+    ("docs/testing.md", "<!-- conformance:", "<!-- end of conformance -->", conformance_table),
+    ("docs/guarantees.md", "<!-- bugs:", "<!-- end of bugs -->", mutants_table),
+    *(("docs/guarantees.md", f"<!-- P{n}:", f"<!-- end of P{n} -->", partial(proofs, n)) for n in PROMISES),
 ]
 
 
-@pytest.mark.parametrize(("name", "begin", "end", "made"), GENERATED, ids=[row[0] for row in GENERATED])
+@pytest.mark.parametrize(("name", "begin", "end", "made"), GENERATED, ids=[f"{name} {mark.strip('<!-:')}" for name, mark, *_ in GENERATED])
 def test_generated_part_is_up_to_date(name: str, begin: str, end: str, made: object) -> None:
     assert callable(made)
     file = ROOT / name
@@ -29,8 +45,13 @@ def test_generated_part_is_up_to_date(name: str, begin: str, end: str, made: obj
 
 
 def test_every_rule_is_cited_by_a_test() -> None:
-    found = citations()
+    found = citations("R")
     assert [number for number in RULES if not found.get(number)] == [], "claimed in docs/rules.md, and no test cites it"
+
+
+def test_every_promise_is_cited_by_tests_over_real_sockets_or_files() -> None:
+    found = citations("P")
+    assert [promise for promise in PROMISES if not any("integration/" in test for test in found.get(promise, []))] == []
 
 
 def test_links_between_documents_lead_somewhere() -> None:
