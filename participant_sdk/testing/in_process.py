@@ -186,8 +186,8 @@ class ServedCall:
         self._ends_at = None if time_left_s is None else asyncio.get_running_loop().time() + time_left_s
         self._is_aborted = False
         self.task: asyncio.Task[None] | None = None
-        self.messages: asyncio.Queue[bytes | None] = asyncio.Queue(_STREAM_MESSAGES_MAX)
-        """What the handler answers; None: that was all."""
+        self._messages: asyncio.Queue[bytes | None] = asyncio.Queue()
+        self._room = asyncio.Semaphore(_STREAM_MESSAGES_MAX)
         self.code: grpc.StatusCode | None = None
         """None: it has not ended."""
         self.details = ""
@@ -212,18 +212,23 @@ class ServedCall:
     async def _run(self, handler: Handler, request: Any) -> None:
         if handler.unary_unary is not None:
             answer = handler.unary_unary(request, self)
-            self.messages.put_nowait(handler.response_serializer(await answer if inspect.isawaitable(answer) else answer))
+            self._messages.put_nowait(handler.response_serializer(await answer if inspect.isawaitable(answer) else answer))
             return
         async for message in handler.unary_stream(request, self):
-            await self.messages.put(handler.response_serializer(message))
+            await self._room.acquire()
+            self._messages.put_nowait(handler.response_serializer(message))
+
+    async def next_message(self) -> bytes | None:
+        """What the handler answers next; None: that was all."""
+        message = await self._messages.get()
+        self._room.release()
+        return message
 
     def end(self, code: grpc.StatusCode, details: str, trailing_metadata: Metadata = ()) -> None:
         """Says how it ended. The first word counts."""
         if self.code is None:
             self.code, self.details, self.trailing_metadata = code, details, trailing_metadata
-            if self.messages.full():
-                self.messages.get_nowait()  # who reads no more must not keep the end from being said
-            self.messages.put_nowait(None)
+            self._messages.put_nowait(None)
 
     def forsake(self) -> None:
         """Nobody waits for it any more."""
@@ -332,7 +337,7 @@ class InProcessChannel:
         ends_at = None if timeout_s is None else loop.time() + timeout_s
         served = await self._deliver(call, metadata, fate, ends_at)
         try:
-            message = await served.messages.get()
+            message = await served.next_message()
             if fate.is_reply_lost or self._network.weather.is_parted(call.source, call.target):
                 await _lose(fate)
             if fate.reply_delay_s:
@@ -376,7 +381,7 @@ class InProcessChannel:
                 served = await self._deliver(call, metadata, fate, ends_at)
                 if fate.is_reply_lost:
                     await _lose(fate)
-                while (message := await served.messages.get()) is not None:
+                while (message := await served.next_message()) is not None:
                     if self._network.weather.is_parted(call.source, call.target):
                         raise _error(grpc.StatusCode.UNAVAILABLE, "the connection broke")
                     yield message

@@ -104,6 +104,11 @@ MUTANTS = (
     Mutant("effect-forgotten-after-a-fault", "R19", _EXTERNAL, "            case HandlerFailed(status=status):\n                await finish(self._let_go(claim, forget=False))", "            case HandlerFailed(status=status):\n                await finish(self._let_go(claim, forget=claim.is_first))"),
     Mutant("completed-after-its-undo", "R24", _VERDICT, "        return NotAccepted()\n    if row.compensation is not CompensationState.NONE:\n        return Sealed()\n    match row.execution:\n        case ExecutionState.SEALED:\n            return Sealed()", "        return NotAccepted()\n    match row.execution:\n        case ExecutionState.SEALED:\n            return Complete()"),
     Mutant("executed-after-its-undo", "R18", _VERDICT, "        return Mismatch()\n    if row.compensation is not CompensationState.NONE:\n        return Sealed()\n    match row.execution:\n        case ExecutionState.SEALED:\n            return Sealed()", "        return Mismatch()\n    match row.execution:\n        case ExecutionState.SEALED:\n            return Run(is_first=False)"),
+    Mutant("unavailable-taken-for-refused", "R6", "coordinator.codec.outcomes", "    Code.UNAVAILABLE: StatusMeaning.UNKNOWN,", "    Code.UNAVAILABLE: StatusMeaning.REJECTED,"),
+    Mutant("too-late-taken-for-refused", "R6", "coordinator.codec.outcomes", "    Code.DEADLINE_EXCEEDED: StatusMeaning.UNKNOWN,", "    Code.DEADLINE_EXCEEDED: StatusMeaning.REJECTED,"),
+    Mutant("id-of-the-client-ignored", "R2", "coordinator.api.requests", "SagaId(parse_saga_id(request.saga_id) if request.saga_id else new_saga_id())", "SagaId(new_saga_id())"),
+    Mutant("key-of-a-start-forgotten", "R4", "coordinator.journal.settling", "    if holder is not None and holder.expires_at > start.created_at:", "    if False:"),
+    Mutant("deadline-past-the-pivot", "R13", _PENDING, "    if goes_forward_only(plan, state, step, in_doubt=step.in_doubt):\n        return None", "    if False:\n        return None"),
 )  # fmt: skip
 """One per rule that can be seen from outside, and more."""
 

@@ -37,6 +37,8 @@ class Options:
     """Share of calls whose participant does not notice that nobody waits any more."""
     lost_client_calls: float = 0.03
     """Share of calls of clients that are lost, on the way there or on the way back."""
+    repeated_starts: float = 0.2
+    """Share of sagas that are started a second time, under another id, by somebody who knows nothing but their key."""
     partitions: int = 3
     """How often a way between two processes is cut for a while."""
 
@@ -88,9 +90,9 @@ SHARES = (
 )  # fmt: skip
 """What differs from world to world."""
 FAULTS = (
-    "lost_requests", "lost_replies", "repeated_requests", "delayed", "unheard_cancellations", "lost_client_calls", "partitions",
-    "coordinator_crashes", "commit_crashes", "participant_crashes", "slow_commits", "failing_commits", "clock_error_s", "clock_drift",
-    "rejections", "transient_failures", "postponements", "slow_handlers", "verbs",
+    "lost_requests", "lost_replies", "repeated_requests", "delayed", "unheard_cancellations", "lost_client_calls", "repeated_starts",
+    "partitions", "coordinator_crashes", "commit_crashes", "participant_crashes", "slow_commits", "failing_commits",
+    "clock_error_s", "clock_drift", "rejections", "transient_failures", "postponements", "slow_handlers", "verbs",
 )  # fmt: skip
 """What may be left out to make a failing world smaller."""
 

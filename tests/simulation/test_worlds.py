@@ -50,9 +50,9 @@ def test_fresh_worlds_keep_every_promise(block: int) -> None:  # P1, P2, P3, P4
 
 def test_world_in_which_nothing_goes_wrong_completes_and_undoes_sagas() -> None:
     calm = Options(
-        seed=1, lost_requests=0, lost_replies=0, repeated_requests=0, delayed=0, lost_client_calls=0, partitions=0, coordinator_crashes=0,
-        commit_crashes=0, participant_crashes=0, slow_commits=0, failing_commits=0, transient_failures=0, postponements=0,
-        slow_handlers=0, verbs=0,
+        seed=1, lost_requests=0, lost_replies=0, repeated_requests=0, delayed=0, lost_client_calls=0, repeated_starts=0, partitions=0,
+        coordinator_crashes=0, commit_crashes=0, participant_crashes=0, slow_commits=0, failing_commits=0, transient_failures=0,
+        postponements=0, slow_handlers=0, verbs=0,
     )  # fmt: skip
     outcome = keeps_every_promise(calm)
     assert outcome.sagas == calm.sagas

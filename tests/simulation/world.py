@@ -18,7 +18,7 @@ from google.protobuf.wrappers_pb2 import StringValue
 from coordinator.codec.completion_tokens import SECRET_NAME
 from coordinator.core.values import SagaId
 from coordinator.journal.memory_database import SagaRow
-from participant_sdk import Participant, Saga, SagaClient, ids
+from participant_sdk import Participant, Saga, SagaClient, SagaHandle, ids
 from participant_sdk.client import CoordinatorError, WaitTimedOut
 from participant_sdk.testing.in_process import Network
 from participant_sdk.testing.memory_barrier import MemoryBarrier, MemoryDatabase
@@ -161,16 +161,27 @@ class World:
         saga_id = saga_id_of(self.options.seed, number)
         self.sagas[saga_id] = name
         text = " ".join(chance.sample(WORDS, chance.randrange(3)))
-        await self.client.start(self.definitions[name][0], StringValue(value=text), saga_id=saga_id)
+        saga, value, key = self.definitions[name][0], StringValue(value=text), f"number {number}"
+        await self.client.start(saga, value, saga_id=saga_id, key=key)
         self.record.acknowledged.add(saga_id)
         self.tell(saga_id, f"start of {name} with {text!r} is answered")
         checkers.check_is_stored(self, saga_id)
+        if self.chance.share("started again", number) < self.options.repeated_starts:
+            other_id = saga_id_of(self.options.seed, self.options.sagas + number)
+            self._spawn(self._start_again(saga_id, partial(self.client.start, saga, value, saga_id=other_id, key=key)))
         if chance.random() < 0.3:
             self._spawn(self._watch(saga_id))
         if chance.random() < 0.5:
             self._spawn(self._look(saga_id, chance.random()))
         if chance.random() < self.options.verbs:
             await Person(self, saga_id).meddles(chance)
+
+    async def _start_again(self, saga_id: str, start: Callable[[], Coroutine[Any, Any, SagaHandle]]) -> None:
+        """Somebody who knows nothing but the key starts it once more, and is told of the saga that is there (R4)."""
+        await asyncio.sleep(self.chance.share("started again after", saga_id) * LOOKS_S_MAX)
+        again = await start()
+        if again.id != saga_id or again.is_new:
+            self.record.violated("one start", saga_id, f"a start with its key made saga {again.id}")
 
     async def _look(self, saga_id: str, share: float) -> None:
         """Asks at some moment how it stands."""

@@ -1,7 +1,7 @@
 """A client of the crash tests, a process of its own: its arguments are those of `main`.
 
-Starts the sagas with those numbers and waits for their ends. It writes into a diary what it is about to do and what it was told, so that
-the next one of that name goes on where this one was killed; and it ends with 0 when all of them have ended.
+Starts the sagas with those numbers, waits for their ends, and answers what only a person can. It writes into a diary what it is about to do
+and what it was told, so that the next one of that name goes on where this one was killed; and it ends with 0 when all of them have ended.
 """
 
 import asyncio
@@ -16,14 +16,17 @@ from typing import Final, NamedTuple
 from google.protobuf.wrappers_pb2 import StringValue
 
 from participant_sdk import SagaClient
-from participant_sdk.client import PointOfNoReturnPassed, SagaAlreadyEnded, StartOptions
+from participant_sdk.client import NotNow, PointOfNoReturnPassed, Resolution, SagaAlreadyEnded, StartOptions
 from participant_sdk.ids import new_saga_id
 from saga.v1 import saga_pb2
+from tests.integration.crashes.participant_process import OUTPUT, read_ledger
 from tests.integration.crashes.plans import PLANS, Wish, saga_of, wish_of
 from tests.simulation.chance import Chance
+from tests.simulation.journal_of_world import Deed
 
 AT_ONCE: Final = 96
 """Sagas under way per client."""
+LOOKS_EVERY_S: Final = 0.5
 PATIENCE: Final = timedelta(minutes=5)
 """Nothing that the tests do lasts longer."""
 
@@ -97,7 +100,8 @@ class Diary:
 class Client:
     """Goes through its numbers."""
 
-    def __init__(self, diary: Diary, client: SagaClient, chance: Chance) -> None:
+    def __init__(self, directory: Path, diary: Diary, client: SagaClient, chance: Chance) -> None:
+        self._directory = directory
         self._diary = diary
         self._client = client
         self._chance = chance
@@ -130,7 +134,11 @@ class Client:
                 await self._client.cancel(saga_id)
         if wish.is_watched:
             await self._watch(wish, saga_id, before.watched_to if before is not None else 0)
-        self._diary.note_end(wish, await self._client.wait(saga_id))
+        saga = await self._client.wait(saga_id)
+        while (step_id := _asked_about(saga)) is not None:
+            await self._answer(saga_id, step_id)
+            saga = await self._client.wait(saga_id)
+        self._diary.note_end(wish, saga)
 
     async def _start(self, wish: Wish, before: Told | None) -> str:
         """Starts it, once more if nobody knows whether that has happened (R2, R4)."""
@@ -146,6 +154,15 @@ class Client:
         self._diary.note_start(wish, handle.id)
         return handle.id
 
+    async def _answer(self, saga_id: str, step_id: str) -> None:
+        """As a person who looks into the books of the participant (R10)."""
+        has_happened = any((each.saga_id, each.step_id, each.deed) == (saga_id, step_id, Deed.DO) for each in read_ledger(self._directory))
+        try:
+            told = OUTPUT if has_happened else Resolution.REJECTED
+            await self._client.operator.resolve_step(saga_id, step_id, told, reason="the books say so", actor="ann")
+        except NotNow:
+            await asyncio.sleep(LOOKS_EVERY_S)  # what the participant may still say counts
+
     async def _watch(self, wish: Wish, saga_id: str, seen: int) -> None:
         """Reads along to the end, and leaves no gap (R33)."""
         async with aclosing(self._client.watch(saga_id, after=seen)) as events:
@@ -157,10 +174,16 @@ class Client:
                 self._diary.note_event(wish, seen)
 
 
+def _asked_about(saga: saga_pb2.Saga) -> str | None:
+    """The pivot of which nobody knows whether it has happened, if the saga waits for somebody who does."""
+    open_ones = [incident for incident in saga.incidents if not incident.HasField("closed_at")]
+    return next((each.step_id for each in open_ones if each.kind == saga_pb2.INCIDENT_KIND_PIVOT_UNKNOWN), None)
+
+
 async def main(name: str, directory: str, coordinator: str, seed: str, first: str, last: str) -> None:
     diary = Diary(Path(directory) / f"{name}.db")
     async with SagaClient(coordinator, timeout=PATIENCE) as client:
-        await Client(diary, client, Chance(int(seed))).run(range(int(first), int(last) + 1))
+        await Client(Path(directory), diary, client, Chance(int(seed))).run(range(int(first), int(last) + 1))
 
 
 if __name__ == "__main__":

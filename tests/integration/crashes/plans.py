@@ -1,4 +1,4 @@
-"""The sagas of the crash tests: every kind of step, in shapes that can come to their end without a person.
+"""The sagas of the crash tests: every kind of step, in shapes that come to their end, without a person unless a pivot was refused in doubt.
 
 A client writes into the input what is to go wrong; whoever reads a story sees there how it was meant to end.
 """
