@@ -57,6 +57,10 @@ test-full: $(VENV)/.installed-dev ## Run the tests with the big budgets
 sim: $(VENV)/.installed-dev ## Run simulated worlds: SEEDS=7, SEEDS=1:100, or SEEDS=fresh:20
 	$(BIN)/python -m tests.simulation --seeds $(SEEDS) $(SIM)
 
+.PHONY: sim-mutants
+sim-mutants: $(VENV)/.installed-dev ## Put each deliberate bug into the product; simulated worlds must find every one
+	$(BIN)/pytest -m full -n $(JOBS) tests/simulation -k deliberate_bug
+
 .PHONY: check
 check: $(VENV)/.installed-dev generate-check proto-check ## Lint, types, layers, wire contract, generated code
 	$(BIN)/ruff check .

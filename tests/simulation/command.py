@@ -143,7 +143,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--seeds", type=_seeds, default="fresh:20", help="7 (that one), 1:100 (1 to 99), fresh:20 (so many, the default)")
     parser.add_argument("--jobs", type=int, default=1, help="processes")
     parser.add_argument("--minutes", type=float, default=0.0, help="begin no world after so long; with --seeds fresh:1000000 for a night")
-    parser.add_argument("--mutant", choices=sorted(BY_NAME), help="with that deliberate bug, which must be found")
+    mutants = "with a deliberate bug, which must be found: its name in mutants.py"
+    parser.add_argument("--mutant", choices=sorted(BY_NAME), metavar="NAME", help=mutants)
     parser.add_argument("--set", type=_setting, action="append", default=[], metavar="OPTION=VALUE", help="as in options.py: partitions=0")
     return parser
 
