@@ -32,6 +32,9 @@ class _Counting:
             self.rows += events + (result.append.start is not None)
         self._listener.appended(results)
 
+    def shards_lost(self, shards: frozenset[int], reason: Failure, /) -> None:
+        self._listener.shards_lost(shards, reason)
+
     def lost(self, reason: Failure, /) -> None:
         self._listener.lost(reason)
 

@@ -42,6 +42,9 @@ class _Listener:
             # Two turns of the loop let the calls reach the network, one more would let replies in.
             asyncio.get_running_loop().call_soon(lambda: asyncio.get_running_loop().call_later(0.002, _die))
 
+    def shards_lost(self, shards: frozenset[int], reason: Failure, /) -> None:
+        self._listener.shards_lost(shards, reason)
+
     def lost(self, reason: Failure, /) -> None:
         self._listener.lost(reason)
 

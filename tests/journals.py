@@ -44,6 +44,7 @@ class Told:
         self.results: list[Appended] = []
         self.batches: list[int] = []
         self.lost_reason: Failure | None = None
+        self.shards_lost_of: list[tuple[frozenset[int], Failure]] = []
         self._on_appended = on_appended
         self._news = asyncio.Event()
 
@@ -51,6 +52,10 @@ class Told:
         self.results += results
         self.batches.append(len(results))
         self._on_appended(results)
+        self._news.set()
+
+    def shards_lost(self, shards: frozenset[int], reason: Failure, /) -> None:
+        self.shards_lost_of.append((shards, reason))
         self._news.set()
 
     def lost(self, reason: Failure, /) -> None:

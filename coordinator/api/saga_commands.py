@@ -89,7 +89,7 @@ class SagaCommands:
                 if resting is not None and not committed.is_set() and _is_not_live(answered):
                     stored, view = resting
                     # No await since it was found neither live nor changed.
-                    self._engine.adopt(view.plan, view.state, stored.fingerprint)
+                    self._engine.adopt(view.plan, view.state, stored.fingerprint, stored.shard)
                     answered = self._ask(saga_id, command, read)
                 answer = await self._settled(answered)
                 if not isinstance(answer, NotLive):

@@ -31,7 +31,7 @@ from coordinator.engine.commands import (
     StartCommand,
     Started,
 )
-from coordinator.engine.ports import Append, Appended, Clock, Committed, Dispatcher, Journal, Observer, Refused, SagaStart, StartLost
+from coordinator.engine.ports import Append, Appended, Clock, Committed, Dispatcher, Journal, Moved, Observer, Refused, SagaStart, StartLost
 from coordinator.engine.slot import EndListener, Slot, StartListener
 from coordinator.engine.subscriptions import Subscriptions
 from coordinator.engine.timers import Timers
@@ -41,6 +41,8 @@ STARTS_UNCOMMITTED_MAX: Final = 10_000
 CLOSING: Final = Failure(Code.UNAVAILABLE, "the coordinator is closing; send the same request again")
 OVERLOADED: Final = Failure(Code.UNAVAILABLE, f"{STARTS_UNCOMMITTED_MAX} starts wait for the database already; send the same request again")
 SETTLING: Final = Failure(Code.UNAVAILABLE, "what is known of this saga is being settled; send the same request again")
+MOVED: Final = Failure(Code.UNAVAILABLE, "another node drives this saga now; send the same request again")
+WITHOUT_SHARD: Final = Failure(Code.UNAVAILABLE, "this node has no share of the sagas yet; send the same request again")
 WITHDRAWN: Final = Failure(Code.CANCELLED, "withdrawn before it was sent: the saga turned back, or shall")
 
 _logger = logging.getLogger(__name__)
@@ -52,8 +54,18 @@ class Engine:
     It opens and closes none of its ports. Everything but `run` and `drain` happens in callbacks of the loop that made it.
     """
 
-    def __init__(self, *, clock: Clock, journal: Journal, dispatcher: Dispatcher, observers: Sequence[Observer] = ()) -> None:
+    def __init__(
+        self,
+        *,
+        clock: Clock,
+        journal: Journal,
+        dispatcher: Dispatcher,
+        observers: Sequence[Observer] = (),
+        shard_for: Callable[[SagaId], int | None] = lambda _: 0,
+    ) -> None:
+        """`shard_for`: where a new saga belongs; None if this process holds no shard now."""
         self._clock = clock
+        self._shard_for = shard_for
         self._journal = journal
         self._dispatcher = dispatcher
         self._observers = observers
@@ -86,11 +98,11 @@ class Engine:
             else:
                 answer(Existing(winner=command.saga_id, same=held.fingerprint == command.fingerprint, by_key=False))
             return
-        declined = self._reason_to_decline(command.saga_id)
-        if declined is not None:
-            answer(Declined(failure=declined))
+        declined, shard = self._reason_to_decline(command.saga_id), self._shard_for(command.saga_id)
+        if declined is not None or shard is None:
+            answer(Declined(failure=declined or WITHOUT_SHARD))
             return
-        slot = Slot(command.plan, SagaState(command.plan, command.saga_id), command.fingerprint)
+        slot = Slot(command.plan, SagaState(command.plan, command.saga_id), command.fingerprint, shard)
         slot.starts.append((command, answer))
         try:
             events = advance(slot.plan, slot.state, command.start, self._clock.now())
@@ -179,12 +191,12 @@ class Engine:
 
     # ── Life ────────────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def recover(self, plan: SagaPlan, state: SagaState, fingerprint: bytes) -> None:
+    def recover(self, plan: SagaPlan, state: SagaState, fingerprint: bytes, shard: int = 0) -> None:
         """Takes up a saga that an earlier process left unfinished (R29).
 
         At once and not in a turn: a cancel that came first would take calls that the earlier process made for calls never sent.
         """
-        slot = Slot(plan, state, fingerprint)
+        slot = Slot(plan, state, fingerprint, shard)
         slot.go_on_from(self._clock.now())
         self._slots[state.saga_id] = slot
         append = self._advance(slot, Recover())
@@ -194,12 +206,12 @@ class Engine:
             self._release(slot)
             self._send_due()
 
-    def adopt(self, plan: SagaPlan, state: SagaState, fingerprint: bytes) -> None:
+    def adopt(self, plan: SagaPlan, state: SagaState, fingerprint: bytes, shard: int = 0) -> None:
         """Takes a saga into memory that is in the journal and not live: it has FAILED or ended, and a command for it comes next. Let go of
         by itself when nothing moves. Nothing may have changed it since `state` was read; does nothing if it is live.
         """
         if not self._closing and state.saga_id not in self._slots and state.saga_id not in self._abandoned:
-            slot = self._slots[state.saga_id] = Slot(plan, state, fingerprint)
+            slot = self._slots[state.saga_id] = Slot(plan, state, fingerprint, shard)
             slot.go_on_from(self._clock.now())
 
     async def run(self) -> None:
@@ -245,10 +257,23 @@ class Engine:
                     self._drop_lost_start(slot, result)
                 case Refused():
                     self._drop(slot, result.failure)
+                case Moved():
+                    self._drop(slot, MOVED)
                 case _:
                     assert_never(result)
         self._send_due()
         self._notice_rest()
+
+    def shards_lost(self, shards: frozenset[int], reason: Failure, /) -> None:
+        """Other nodes drive their sagas now: drops them, and announces nothing more of them (R26)."""
+        for slot in [slot for slot in self._slots.values() if slot.shard in shards]:
+            saga_id = slot.state.saga_id
+            self._due = [call for call in self._due if call.saga_id != saga_id]
+            if slot.released:
+                self._dispatcher.withdraw(saga_id, tuple(sorted(slot.released)))
+            self._drop(slot, reason)
+            self._subscriptions.tell(saga_id)
+        self._send_due()
 
     def lost(self, reason: Failure, /) -> None:
         """Nothing further will be committed by this process: drop ALL memory and announce nothing (R26)."""

@@ -66,6 +66,8 @@ class Append:
     """When the saga next needs attention by itself, if it sleeps; None otherwise."""
     start: SagaStart | None = None
     """Set on the first append of a saga, and only there."""
+    shard: int = 0
+    """Of the saga, from its start to its end. SQLite has only this one."""
 
     @property
     def expected_sequence(self) -> int:
@@ -100,7 +102,14 @@ class Refused:
     failure: Failure
 
 
-Appended = Committed | StartLost | Refused
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Moved:
+    """The shard of the saga is not held here any more. Whether the events are in the journal is for its owner to say (R26)."""
+
+    append: Append
+
+
+Appended = Committed | StartLost | Refused | Moved
 
 
 class JournalListener(Protocol):
@@ -108,6 +117,10 @@ class JournalListener(Protocol):
 
     def appended(self, results: Sequence[Appended], /) -> None:
         """What became of a batch. Only now may anything be announced."""
+
+    def shards_lost(self, shards: frozenset[int], reason: Failure, /) -> None:
+        """Other nodes own these shards: nothing further of their sagas will be committed by this process (R26). Appends of them that have
+        no result yet are `Moved`, which is told next."""
 
     def lost(self, reason: Failure, /) -> None:
         """Ownership or the database itself is gone for good: nothing further will be committed by this process (R26, R32)."""
@@ -131,6 +144,8 @@ class StoredSaga:
     labels: tuple[tuple[str, str], ...]
     quarantined: Failure | None
     """Why it is set aside; None: it is not."""
+    shard: int = 0
+    """Whose owner alone may drive it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -34,7 +34,7 @@ async def _take_up(engine: Engine, journal: Journal, plans: Plans, saga: StoredS
     if failure is None:
         try:
             plan = await plans.plan_of(saga.definition)
-            engine.recover(plan, replay(plan, saga.saga_id, saga.events), saga.fingerprint)
+            engine.recover(plan, replay(plan, saga.saga_id, saga.events), saga.fingerprint, saga.shard)
         except (KeyError, ValueError, CorruptJournalError) as error:
             failure = Failure(Code.INTERNAL, f"cannot be rebuilt from its journal: {type(error).__name__}: {error}")
     if failure is not None:

@@ -35,10 +35,11 @@ class Restraints(NamedTuple):
 class Slot:
     """One live saga. Belongs to the engine alone."""
 
-    __slots__ = ("after_commit", "ahead_us", "end_listeners", "fingerprint", "plan", "released", "starts", "state", "uncommitted")
+    __slots__ = ("after_commit", "ahead_us", "end_listeners", "fingerprint", "plan", "released", "shard", "starts", "state", "uncommitted")
 
-    def __init__(self, plan: SagaPlan, state: SagaState, fingerprint: bytes) -> None:
+    def __init__(self, plan: SagaPlan, state: SagaState, fingerprint: bytes, shard: int) -> None:
         self.plan = plan
+        self.shard = shard
         self.state = state
         self.fingerprint = fingerprint
         self.ahead_us = 0
@@ -97,6 +98,7 @@ class Slot:
             has_ended=state.has_ended,
             wake_at=state.start_at if state.status is SagaStatus.PENDING else None,
             start=start,
+            shard=self.shard,
         )
 
     @property

@@ -8,17 +8,17 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import Executor
 from dataclasses import dataclass
 from functools import partial
 from typing import Final, TypeVar, assert_never
 
 from coordinator.core.values import MICROS_PER_SECOND, Code, Failure, Instant
-from coordinator.engine.ports import Append, Appended, Clock, JournalListener, JournalUnavailableError, Refused
+from coordinator.engine.ports import Append, Appended, Clock, JournalListener, JournalUnavailableError, Moved, Refused
 from coordinator.journal import side_writes
+from coordinator.journal.hosts import Host
 from coordinator.journal.records import Record, record_of
 from coordinator.journal.settling import doom, verdicts_of
-from coordinator.journal.writer import Defective, Lost, Unavailable, Write, Writer, Written
+from coordinator.journal.writer import Defective, Lost, ShardsLost, Unavailable, Write, Writer, Written
 
 BATCH_APPENDS_MAX: Final = 2_000
 """Appends in one database transaction."""
@@ -56,9 +56,9 @@ class _SideWrite:
 class CommitLoop:
     """Owns the queue, the writer, and from `start` to `close` the coroutine that brings the one to the other."""
 
-    def __init__(self, *, writer: Writer, executor: Executor, clock: Clock) -> None:
+    def __init__(self, *, writer: Writer, host: Host, clock: Clock) -> None:
         self._writer = writer
-        self._executor = executor
+        self._host = host
         self._clock = clock
         self._listener: JournalListener | None = None
         self._queue: deque[Append] = deque()
@@ -124,6 +124,16 @@ class CommitLoop:
         self._work.set()
         return await answer
 
+    def give_up(self, shards: frozenset[int], reason: str) -> None:
+        """Nothing further of the sagas of these shards is committed or announced by this process (R26)."""
+        _logger.warning("shards are no longer held", extra={"shards": sorted(shards), "reason": reason})
+        assert self._listener is not None
+        self._listener.shards_lost(shards, Failure(Code.UNAVAILABLE, reason))
+        moved = tuple(Moved(append=append) for append in self._queue if append.shard in shards)
+        self._queue = deque(append for append in self._queue if append.shard not in shards)
+        if moved:
+            self._listener.appended(moved)
+
     @property
     def stalled_for_us(self) -> int:
         """How long the oldest queued append has been failing, or its commit has hung; 0 while all is well."""
@@ -178,6 +188,9 @@ class CommitLoop:
             case Defective():
                 self._suspects = len(taken)
                 self._queue.extendleft(record.append for record in reversed(taken))
+            case ShardsLost():
+                self._queue.extendleft(record.append for record in reversed(taken))
+                self.give_up(outcome.shards, outcome.reason)
             case Lost():
                 self._lose(outcome.reason)
             case Unavailable():
@@ -210,12 +223,11 @@ class CommitLoop:
 
     async def _until_settled(self, write: Callable[[], ResultT]) -> ResultT:
         """Tries for ever, while the database is away. `Unavailable` is only returned when the journal is closing."""
-        loop = asyncio.get_running_loop()
         delay_us = RETRY_DELAY_MIN_US
         while True:
             began_at = self._try_began_at = self._clock.now()
             try:
-                outcome = await loop.run_in_executor(self._executor, write)
+                outcome = await self._host.run(write)
             finally:
                 self._try_began_at = None
             if not isinstance(outcome, Unavailable):
@@ -271,7 +283,7 @@ class CommitLoop:
         if side_write.is_repeated:
             outcome = await self._until_settled(side_write.run)
         else:
-            outcome = await asyncio.get_running_loop().run_in_executor(self._executor, side_write.run)
+            outcome = await self._host.run(side_write.run)
         match outcome:
             case None:
                 side_write.settle()

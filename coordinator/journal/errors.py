@@ -1,5 +1,7 @@
 """What can go wrong with a journal, one class per reaction."""
 
+from collections.abc import Collection
+
 from coordinator.engine.ports import JournalUnavailableError
 
 
@@ -15,7 +17,15 @@ class JournalOpenError(Exception):
 
 
 class OwnershipLostError(Exception):
-    """Somebody else writes this shard, or the database is not the one that was opened. Nothing further may be announced (R26, R27, R32)."""
+    """The database is not the one that was opened, or somebody else has written what was ours: nothing further may be announced (R32)."""
+
+
+class ShardsLostError(Exception):
+    """Somebody else writes these shards now. Nothing further of them may be announced (R26, R27)."""
+
+    def __init__(self, shards: Collection[int], reason: str) -> None:
+        super().__init__(reason)
+        self.shards = frozenset(shards)
 
 
 class DefectiveAppendError(Exception):

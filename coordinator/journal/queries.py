@@ -116,6 +116,7 @@ def select_sagas() -> Select[*tuple[Cell, ...]]:
         SAGA.c.quarantine_message,
         SAGA.c.paused,
         SAGA.c.needs_person,
+        SAGA.c.shard,
     )
 
 

@@ -35,7 +35,7 @@ def as_bytes(cell: Cell) -> bytes:
 
 def stored_saga(row: Row[*tuple[Cell, ...]], labels: Iterable[tuple[str, str]], events: Sequence[Event] = ()) -> StoredSaga:
     """A saga from its row, in the order of `queries.select_sagas`."""
-    saga_id, name, version, fingerprint, status, created_at, ended_at, code, message, paused, needs_person = row
+    saga_id, name, version, fingerprint, status, created_at, ended_at, code, message, paused, needs_person, shard = row
     return StoredSaga(
         saga_id=SagaId(as_text(saga_id)),
         definition=DefinitionKey(as_text(name), as_int(version)),
@@ -48,6 +48,7 @@ def stored_saga(row: Row[*tuple[Cell, ...]], labels: Iterable[tuple[str, str]], 
         events=tuple(events),
         labels=tuple(sorted(labels)),
         quarantined=None if code is None else Failure(as_int(code), as_text(message)),
+        shard=as_int(shard),
     )
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from coordinator.core.values import Instant, SagaId
-from coordinator.engine.ports import Append, Appended, Committed, Refused, StartKey, StartLost
+from coordinator.engine.ports import Append, Appended, Committed, Moved, Refused, StartKey, StartLost
 from coordinator.journal.records import Record
 
 
@@ -108,7 +108,7 @@ def verdicts_of(results: Sequence[Appended]) -> dict[SagaId, StartLost | Refused
         if isinstance(result, Committed):
             committed.add(saga_id)
             found.pop(saga_id, None)
-        elif saga_id not in committed or isinstance(result, Refused):
+        elif not isinstance(result, Moved) and (saga_id not in committed or isinstance(result, Refused)):
             found[saga_id] = result
     return found
 

@@ -1,9 +1,7 @@
 """The journal in an SQLite database, behind the port of the engine."""
 
-import asyncio
 import logging
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from types import TracebackType
 from typing import Self, TypeVar
@@ -25,12 +23,10 @@ from coordinator.engine.ports import (
 )
 from coordinator.journal import listings, queries, side_writes
 from coordinator.journal.commit_loop import CommitLoop
-from coordinator.journal.database_file import DatabaseFile, database_path
+from coordinator.journal.database_file import database_path
 from coordinator.journal.errors import DamagedReadError
-from coordinator.journal.opening import open_writer
-from coordinator.journal.reader import Reader
-from coordinator.journal.sqlite import READERS, Connect, connect, reading_engine, trouble_of
-from coordinator.journal.writer import SHARD_ID, Writer
+from coordinator.journal.opening import SHARD_ID, Opened, open_sqlite
+from coordinator.journal.sqlite import Connect, connect
 
 _logger = logging.getLogger(__name__)
 
@@ -43,13 +39,10 @@ class SqlJournal:
     One thread writes and a few read; everything else happens in the loop. A saga that cannot be read or written is set aside alone.
     """
 
-    def __init__(self, file: DatabaseFile, writer: Writer, reader: Reader, clock: Clock) -> None:
-        self._file = file
-        self._writer = writer
-        self._reader = reader
+    def __init__(self, opened: Opened, clock: Clock) -> None:
+        self._opened = opened
         self._clock = clock
-        self._executor = ThreadPoolExecutor(1, thread_name_prefix="journal-writer")
-        self._commits = CommitLoop(writer=writer, executor=self._executor, clock=clock)
+        self._commits = CommitLoop(writer=opened.writer, host=opened.writer_host, clock=clock)
         self._is_closed = False
 
     @classmethod
@@ -60,9 +53,7 @@ class SqlJournal:
         `listener` may be given here or to `listen`, but before the first append. `connect` is for tests: it opens the connections.
         Raises JournalOpenError, which says what was expected, what was found, and what to do.
         """
-        path = database_path(url)
-        file, writer = await asyncio.to_thread(open_writer, path, clock.now(), connect)
-        journal = cls(file, writer, Reader(reading_engine(file, connect), trouble_of=trouble_of, threads=READERS), clock)
+        journal = cls(await open_sqlite(database_path(url), clock.now(), connect), clock)
         if listener is not None:
             journal.listen(listener)
         journal._commits.start()
@@ -79,16 +70,16 @@ class SqlJournal:
         if self._is_closed:
             return
         self._is_closed = True
+        opened = self._opened
         try:
             is_at_rest = await self._commits.close()
         finally:
-            await asyncio.to_thread(self._reader.close)
+            await opened.reader.aclose()
         if not is_at_rest:
-            self._executor.shutdown(wait=False)
+            opened.writer_host.abandon()
             return  # the lock goes with the process: until then the commit that hangs may still happen
-        await asyncio.get_running_loop().run_in_executor(self._executor, self._writer.close)
-        self._executor.shutdown()
-        self._file.release()
+        await opened.writer_host.finish(opened.writer.close)
+        opened.release()
 
     # ── Appends ─────────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -181,7 +172,7 @@ class SqlJournal:
         if lost is not None or self._is_closed:
             raise JournalUnavailableError(lost.message if lost is not None else "the journal is closed")
         try:
-            return await self._reader.read(query)
+            return await self._opened.reader.read(query)
         except DamagedReadError:
             # Whatever spoiled it, the writer is the one to judge: it ends this process if the files are not as it left them.
             await self._commits.write_beside(lambda _: None)

@@ -45,6 +45,8 @@ def connect(uri: str, factory: type[sqlite3.Connection] = sqlite3.Connection) ->
 class SqliteStore:
     """Implements `Store` for one SQLite file."""
 
+    is_exclusive = True
+
     def __init__(self, file: DatabaseFile, connect_to: Connect) -> None:
         self._file = file
         self._connect_to = connect_to

@@ -15,7 +15,6 @@ from sqlalchemy import (
     CursorResult,
     Dialect,
     Executable,
-    SmallInteger,
     Table,
     and_,
     bindparam,
@@ -91,11 +90,8 @@ class Statements:
         self.find_keys = RowsStatement(_find_keys, dialect)
         self.find_sagas = RowsStatement(_find_sagas, dialect)
         self.count_events = RowsStatement(_count_events, dialect)
-        self._advance_shard = _compiled(_advance_shard(), dialect)
-
-    def advance_shard(self, connection: Connection, *, new: int, shard: int, epoch: int, old: int) -> bool:
-        """The fence: False if this epoch does not own the shard, or its position is not the one expected (R26, P6)."""
-        return connection.exec_driver_sql(self._advance_shard, (new, shard, epoch, old)).rowcount == 1
+        self.advance_shards = RowsStatement(_advance_shards, dialect)
+        """The fence: shards that this epoch does not own, or whose position is not the one expected, stay as they are (R26, P6)."""
 
 
 SAGA_COLUMNS: Final = [
@@ -135,6 +131,9 @@ CHANGE_COLUMNS: Final = [
 ]
 
 
+ADVANCE_COLUMNS: Final = [SHARD.c.id, SHARD.c.epoch, column("old", BigInteger), column("new", BigInteger)]
+
+
 def _insert(table: Table, columns: Sequence[Column[object]]) -> Callable[[int], Executable]:
     def build(size: int) -> Executable:
         return insert(table).values([{item.name: bindparam(f"{item.name}_{row}") for item in columns} for row in range(size)])
@@ -142,7 +141,7 @@ def _insert(table: Table, columns: Sequence[Column[object]]) -> Callable[[int], 
     return build
 
 
-def _given(columns: Sequence[Column[object]], size: int, *, nesting: bool = False) -> CTE:
+def _given(columns: Sequence[ColumnElement[object]], size: int, *, nesting: bool = False) -> CTE:
     """The cells of the statement as a table to join with. (A row-value IN would make SQLite read the whole other table.)"""
     row = tuple(item.name for item in columns)  # placeholders: only the text is wanted
     return values(*(column(item.name, item.type) for item in columns), name="given").data([row] * size).cte("given", nesting=nesting)
@@ -185,13 +184,10 @@ def _count_events(size: int) -> Executable:
     return select(func.count()).join_from(given, EVENT, same)
 
 
-def _advance_shard() -> Executable:
-    ours = and_(
-        SHARD.c.id == bindparam("shard", type_=SmallInteger),
-        SHARD.c.epoch == bindparam("epoch", type_=BigInteger),
-        SHARD.c.position == bindparam("old", type_=BigInteger),
-    )
-    return update(SHARD).where(ours).values(position=bindparam("new", type_=BigInteger))
+def _advance_shards(size: int) -> Executable:
+    advance = select(_given(ADVANCE_COLUMNS, size, nesting=True)).subquery("advance")
+    ours = and_(SHARD.c.id == advance.c.id, SHARD.c.epoch == advance.c.epoch, SHARD.c.position == advance.c.old)
+    return update(SHARD).where(ours).values(position=advance.c.new)
 
 
 def _compiled(statement: Executable, dialect: Dialect) -> str:

@@ -1,10 +1,13 @@
 """What differs between databases, as far as the writer is concerned."""
 
 from enum import Enum
-from typing import Protocol
+from typing import Final, Protocol
 
 from sqlalchemy import Engine
-from sqlalchemy.exc import StatementError
+from sqlalchemy.exc import SQLAlchemyError, StatementError
+
+DATABASE_ERRORS: Final = (SQLAlchemyError, OSError, OverflowError, UnicodeError)
+"""What a database, its driver and its disk raise. The driver refuses numbers and texts that it cannot represent with errors of Python's."""
 
 
 class Trouble(Enum):
@@ -22,6 +25,10 @@ class Store(Protocol):
     @property
     def engine(self) -> Engine:
         """Where the writing connection comes from. Its database transactions take the write lock when they begin."""
+
+    @property
+    def is_exclusive(self) -> bool:
+        """Whether this process is the only one that writes to it, by a lock: then whoever else writes has taken all of it away (R32)."""
 
     def why_gone(self) -> str | None:
         """Why this is no longer the database that was opened; None: it is. Raises OSError if that cannot be told now (R32)."""

@@ -11,29 +11,27 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple, TypeVar
 
-from sqlalchemy import Connection, String, and_, bindparam, delete, select
-from sqlalchemy.exc import IntegrityError, SQLAlchemyError
+from sqlalchemy import Connection, String, and_, bindparam, delete
+from sqlalchemy.exc import IntegrityError
 
 from coordinator.core.events import IncidentClosed, IncidentOpened
 from coordinator.core.values import Instant, SagaId
 from coordinator.engine.ports import Appended, SagaStart
-from coordinator.journal.errors import DefectiveAppendError, OwnershipLostError
+from coordinator.journal.errors import DefectiveAppendError, OwnershipLostError, ShardsLostError
+from coordinator.journal.ownership import Ownership, Positions
 from coordinator.journal.records import Record, Standing
 from coordinator.journal.rows import as_bytes, as_int, as_text
 from coordinator.journal.settling import KeyHolder, KeyName, Settled, keys_of, name_of, settle
 from coordinator.journal.statements import Row, Statements
-from coordinator.journal.store import Store, Trouble, words_of
-from coordinator.journal.tables import SHARD, START_KEY
-
-SHARD_ID: Final = 0
-"""The one shard of a journal in SQLite."""
+from coordinator.journal.store import DATABASE_ERRORS, Store, Trouble, words_of
+from coordinator.journal.tables import START_KEY
 
 SAGAS_REMEMBERED_MAX: Final = 50_000
 """Sagas of which is remembered what was last written of them, about 300 bytes each. Of others the last event is looked up, for 3 µs, and
 the row is written once more."""
 
-DATABASE_ERRORS: Final = (SQLAlchemyError, OSError, OverflowError, UnicodeError)
-"""What a database, its driver and its disk raise. The driver refuses numbers and texts that it cannot represent with errors of Python's."""
+COLLISIONS_MAX: Final = 5
+"""Times in a row in which another node may make one of the starts of a batch, before the batch counts as failed and is repeated later."""
 
 ResultT = TypeVar("ResultT")
 Write = Callable[[Connection], ResultT]
@@ -64,13 +62,21 @@ class Unavailable:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ShardsLost:
+    """Nothing of the batch will be announced here that belongs to these shards. The rest of it is still to be written (R26, R27)."""
+
+    shards: frozenset[int]
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Lost:
     """Not ours to write any more (R26, R27, R32)."""
 
     reason: str
 
 
-Outcome = Written | Defective | Unavailable | Lost
+Outcome = Written | Defective | Unavailable | ShardsLost | Lost
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,8 +85,8 @@ class _InDoubt:
 
     records: Sequence[Record]
     settled: Settled
-    position: int
-    """Of the shard, if it happened."""
+    positions: Positions
+    """Of its shards, if it happened."""
 
 
 class _Remembered(NamedTuple):
@@ -93,11 +99,10 @@ class _Remembered(NamedTuple):
 class Writer:
     """Owns the one connection that writes. Used by one thread at a time; safe to close twice."""
 
-    def __init__(self, store: Store, connection: Connection, *, epoch: int, position: int) -> None:
+    def __init__(self, store: Store, connection: Connection, ownership: Ownership) -> None:
         self._store = store
         self._connection: Connection | None = connection
-        self._epoch = epoch
-        self._position = position
+        self.ownership = ownership
         self._in_doubt: _InDoubt | None = None
         self._remembered: dict[SagaId, _Remembered] = {}
         self._statements = Statements(store.engine.dialect)
@@ -114,6 +119,8 @@ class Writer:
         except OwnershipLostError as error:
             self.close()
             return Lost(reason=str(error))
+        except ShardsLostError as error:
+            return self._without(error)
         except DATABASE_ERRORS as error:
             return self._after(error)
         self._in_doubt = None
@@ -126,10 +133,11 @@ class Writer:
             self._check_undamaged()
             connection = self._connection or self._reconnect()
             with connection.begin():
-                self._check_ownership(connection)
+                if self._store.is_exclusive:
+                    self.ownership.check(connection)
                 result = write(connection)
             self._check_in_place()
-        except OwnershipLostError as error:
+        except (OwnershipLostError, ShardsLostError) as error:
             self.close()
             return Lost(reason=str(error))
         except DATABASE_ERRORS as error:
@@ -148,25 +156,27 @@ class Writer:
 
     def _settled_by_doubt(self, records: Sequence[Record]) -> Settled | None:
         """What the batch came to, if its COMMIT happened although its end was not seen. None: it is still to be written."""
-        doubt = self._in_doubt
-        if doubt is not None and doubt.position == self._position:
-            assert doubt.records is records, "a batch in doubt is settled before another is written"
-            return doubt.settled
-        self._in_doubt = None
-        return None
+        doubt, self._in_doubt = self._in_doubt, None
+        if doubt is None:
+            return None
+        assert doubt.records is records, "a batch in doubt is settled before another is written"
+        happened = self.ownership.happened(doubt.positions)
+        if happened is None:
+            raise ShardsLostError(doubt.positions, f"shards {sorted(doubt.positions)} were lost while a commit was in doubt")
+        return doubt.settled if happened else None
 
     def _commit(self, connection: Connection, records: Sequence[Record]) -> Settled:
         """Ids are expected to be new. Only when one is not, it is read which are there, and the batch begins again (R4)."""
-        settled = self._try_commit(connection, records, ids_are_read=False)
-        if settled is None:
-            settled = self._try_commit(connection, records, ids_are_read=True)
-        assert settled is not None
-        return settled
+        for ids_are_read in (False, *(True,) * COLLISIONS_MAX):
+            settled = self._try_commit(connection, records, ids_are_read=ids_are_read)
+            if settled is not None:
+                return settled
+        raise BlockingIOError(f"other nodes have made the same starts {COLLISIONS_MAX} times in a row")
 
     def _try_commit(self, connection: Connection, records: Sequence[Record], *, ids_are_read: bool) -> Settled | None:
-        """Writes a batch in one database transaction. None: an id is there already; nothing was written."""
+        """Writes a batch in one database transaction. None: an id or a key is there already; nothing was written."""
         transaction = connection.begin()
-        position = self._advance_shard(connection, records)
+        positions = self.ownership.advance(connection, self._statements, records)
         taken = self._find_taken(connection, records) if ids_are_read else {}
         holders = self._find_holders(connection, records)
         settled = settle(records, holders, taken)
@@ -176,27 +186,19 @@ class Writer:
         starts = [(record, record.append.start) for record in settled.kept if record.append.start is not None]
         try:
             self._statements.insert_sagas.count(connection, [_saga_row(record, start) for record, start in starts])
+            self._insert_start_rows(connection, starts, holders)
         except IntegrityError as error:
-            if ids_are_read or self._store.trouble_of(error) is not Trouble.DUPLICATE:
+            if (ids_are_read and self._store.is_exclusive) or self._store.trouble_of(error) is not Trouble.DUPLICATE:
                 raise
             transaction.rollback()
             return None
-        self._insert_start_rows(connection, starts, holders)
-        self._insert_events(connection, settled.kept)
+        self._insert_events(connection, settled.kept, positions)
         self._update_sagas(connection, settled.kept)
         self._write_incidents(connection, settled.kept)
-        self._in_doubt = _InDoubt(records=records, settled=settled, position=position)
+        self._in_doubt = _InDoubt(records=records, settled=settled, positions=positions)
         transaction.commit()
-        self._position = position
+        self.ownership.settle(positions)
         return settled
-
-    def _advance_shard(self, connection: Connection, records: Sequence[Record]) -> int:
-        """The fence. It comes first, so that a process that lost its shard changes nothing else; therefore room is taken for every event of
-        the batch, also for those of starts that will be dropped, and positions may leave numbers out."""
-        position = self._position + sum(len(record.payloads) for record in records)
-        if not self._statements.advance_shard(connection, new=position, shard=SHARD_ID, epoch=self._epoch, old=self._position):
-            raise OwnershipLostError(f"shard {SHARD_ID} left epoch {self._epoch} and position {self._position}: somebody else writes it")
-        return position
 
     def _find_taken(self, connection: Connection, records: Sequence[Record]) -> dict[SagaId, bytes]:
         ids = {record.append.saga_id: None for record in records if record.append.start is not None}
@@ -221,17 +223,20 @@ class Writer:
         expired = [{"old_name": name.definition_name, "old_key": name.key} for name in keys if name in holders]
         if expired:
             connection.execute(_DELETE_KEY, expired)
-        self._statements.insert_keys.count(connection, list(keys.values()))
+        # In one order everywhere, so that nodes which make the same starts wait for each other and not in a circle.
+        self._statements.insert_keys.count(connection, [keys[name] for name in sorted(keys)])
         labels = [(record.append.saga_id, key, value, start.created_at) for record, start in starts for key, value in start.labels]
         self._statements.insert_labels.count(connection, labels)
 
-    def _insert_events(self, connection: Connection, records: Sequence[Record]) -> None:
-        events = [
-            (record.append.saga_id, event.sequence, payload)
-            for record in records
-            for event, payload in zip(record.append.events, record.payloads, strict=True)
-        ]
-        rows = [(SHARD_ID, position, *event) for position, event in enumerate(events, self._position + 1)]
+    def _insert_events(self, connection: Connection, records: Sequence[Record], positions: Positions) -> None:
+        next_of = dict(positions)  # the room that was taken, filled from its end
+        rows: list[Row] = []
+        for record in reversed(records):
+            append = record.append
+            for event, payload in zip(reversed(append.events), reversed(record.payloads), strict=True):
+                rows.append((append.shard, next_of[append.shard], append.saga_id, event.sequence, payload))
+                next_of[append.shard] -= 1
+        rows.reverse()
         try:
             self._statements.insert_events.count(connection, rows)
         except IntegrityError as error:
@@ -310,25 +315,26 @@ class Writer:
         """A new connection, and with it an answer whether a COMMIT in doubt has happened (R26)."""
         connection = self._store.engine.connect()
         try:
-            transaction = connection.begin()  # takes the write lock, and so waits for whatever may still be under way
-            position = self._check_ownership(connection)
-            transaction.rollback()
+            with connection.begin():
+                held = self.ownership.reclaim(connection, {} if self._in_doubt is None else self._in_doubt.positions)
         except BaseException:
             connection.invalidate()
             connection.close()
             raise
-        self._connection, self._position = connection, position
+        lost = self.ownership.shards - held.keys()
+        self._connection = connection
+        self.ownership.replace(held)
+        if lost and self._store.is_exclusive:
+            raise OwnershipLostError(f"shards {sorted(lost)} were written by somebody else while this process had no connection")
         return connection
 
-    def _check_ownership(self, connection: Connection) -> int:
-        """The position of the shard. Raises OwnershipLostError if it is not one that this process left it at."""
-        found = connection.execute(_READ_SHARD).one_or_none()
-        expected = {self._position} if self._in_doubt is None else {self._position, self._in_doubt.position}
-        if found is None or found.epoch != self._epoch or found.position not in expected:
-            raise OwnershipLostError(
-                f"shard {SHARD_ID} was expected at epoch {self._epoch} and position {sorted(expected)}, found at {found}"
-            )
-        return int(found.position)
+    def _without(self, error: ShardsLostError) -> ShardsLost | Defective | Lost:
+        if self._store.is_exclusive:
+            self.close()
+            return Lost(reason=str(error))
+        self.ownership.drop(error.shards)
+        rolled_back = self._give_back(str(error))
+        return rolled_back if isinstance(rolled_back, Lost) else ShardsLost(shards=error.shards, reason=str(error))
 
     def _check_undamaged(self) -> None:
         damaged = self._store.why_damaged()
@@ -371,7 +377,7 @@ class Writer:
 def _saga_row(record: Record, start: SagaStart) -> Row:
     append = record.append
     return (
-        append.saga_id, SHARD_ID, start.definition.name, start.definition.version, start.fingerprint, append.status, record.sequence,
+        append.saga_id, append.shard, start.definition.name, start.definition.version, start.fingerprint, append.status, record.sequence,
         start.created_at, record.updated_at, record.ended_at, append.wake_at, append.is_unfinished, append.is_paused,
     )  # fmt: skip
 
@@ -384,7 +390,6 @@ def _change_row(record: Record, ended_at: Instant | None) -> Row:
     )  # fmt: skip
 
 
-_READ_SHARD: Final = select(SHARD.c.epoch, SHARD.c.position).where(SHARD.c.id == SHARD_ID)
 _DELETE_KEY: Final = delete(START_KEY).where(
     and_(START_KEY.c.definition_name == bindparam("old_name", type_=String), START_KEY.c.key == bindparam("old_key", type_=String))
 )

@@ -151,6 +151,11 @@ class SimulatedJournal:
         """What became of appends, before anybody is told."""
         self._results += results
 
+    def lose_shards(self, shards: frozenset[int], reason: Failure) -> None:
+        """Another journal writes these shards."""
+        if not self._is_dead and self._listener is not None:
+            self._listener.shards_lost(shards, reason)
+
     def lose(self, reason: Failure) -> None:
         """Another journal writes this database."""
         self._is_dead = True
@@ -170,6 +175,9 @@ class _Collector:
 
     def appended(self, results: Sequence[Appended], /) -> None:
         self._journal.collect(results)
+
+    def shards_lost(self, shards: frozenset[int], reason: Failure, /) -> None:
+        self._journal.lose_shards(shards, reason)
 
     def lost(self, reason: Failure, /) -> None:
         self._journal.lose(reason)

@@ -35,10 +35,14 @@ class Once:
             raise self._error
 
 
-@pytest.mark.parametrize("ways", [("happens unseen",), ("fails",), ("fails", "fails", "happens unseen"), ("fails", "fails", "works")])
+@pytest.mark.parametrize(
+    ("ways", "expected"),
+    [(("happens unseen",), 3), (("fails",), 4), (("fails", "fails", "happens unseen"), 6), (("fails", "fails", "works"), 5)],
+)
 async def test_commit_in_doubt_takes_place_once(
-    journal: SqlJournal, told: Told, world: SqlWorld, faults: Faults, ways: tuple[str, ...]
+    journal: SqlJournal, told: Told, world: SqlWorld, faults: Faults, ways: tuple[str, ...], expected: int
 ) -> None:  # R26
+    """Two batches; what is more are failed tries of the first, and new epochs taken before it is asked what became of it."""
     saga, other = new_ids(2)
     journal.append((first(saga),))
     await told.until(1)
@@ -50,7 +54,7 @@ async def test_commit_in_doubt_takes_place_once(
     assert all(isinstance(result, Committed) for result in results)
     assert world.sequences(saga) == [1, 2, 3]
     assert world.sequences(other) == [1]
-    assert commits.commits == len(ways) + (ways[-1] == "fails") + 1
+    assert commits.commits == expected
 
 
 @pytest.mark.parametrize("ways", [("happens unseen",), ("fails",), ("fails", "happens unseen")])
@@ -127,10 +131,10 @@ async def test_other_writer_while_a_commit_was_in_doubt_means_lost_ownership(
         raise IO_ERROR
 
     faults.on_commit = fail_and_be_overtaken
-    faults.on_connect = lambda connection: connection.execute("UPDATE shard SET epoch = epoch + 1").close()
+    faults.on_connect = lambda connection: connection.execute("UPDATE shard SET epoch = epoch + 1, owner = 'another'").close()
     journal.append((first(new_id()),))
     reason = await told.until_lost()
-    assert "epoch" in reason.message
+    assert "somebody else" in reason.message
     assert told.results == []
 
 
