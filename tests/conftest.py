@@ -1,9 +1,11 @@
 """What every test shares: the budgets of Hypothesis, chosen by the environment variable HYPOTHESIS_PROFILE."""
 
 import os
+from collections.abc import Iterator
 
 import pytest
 from hypothesis import HealthCheck, settings
+from sqlalchemy import URL
 
 pytest_plugins = ["saga_pytest.plugin"]  # where the entry point is not installed, as in a second checkout
 
@@ -12,6 +14,16 @@ settings.register_profile(
     "full", max_examples=1_500, stateful_step_count=60, deadline=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow]
 )
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "fast"))
+
+
+@pytest.fixture(scope="session")
+def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[URL, str]]:
+    """A PostgreSQL server, and the name of a database on it with the tables of the journal to make others like it."""
+    from tests.journals import make_template
+    from tests.postgres_server import postgres_server
+
+    with postgres_server(tmp_path_factory.mktemp("postgres")) as server:
+        yield server, make_template(server)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -96,7 +96,7 @@ class HandJournal:
     async def quarantine(self, saga_id: SagaId, failure: Failure, /) -> None:
         self.quarantined.append((saga_id, failure))
 
-    async def load_unfinished(self, after: SagaId | None, limit: int, /) -> Sequence[StoredSaga]:
+    async def load_unfinished(self, after: SagaId | None, limit: int, /, *, shard: int = 0) -> Sequence[StoredSaga]:
         return [saga for saga in self._stored if after is None or saga.saga_id > after][:limit]
 
     def commit(self, count: int | None = None) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import sqlite3
 from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager, closing
 from functools import cache
 from pathlib import Path
@@ -10,7 +11,8 @@ from tempfile import TemporaryDirectory
 from typing import NamedTuple, Protocol, Self
 from uuid import uuid4
 
-from sqlalchemy import create_engine
+import asyncpg
+from sqlalchemy import URL, create_engine
 
 from coordinator.core.events import Event, Fact, IncidentOpened, SagaStarted, StepSucceeded
 from coordinator.core.values import ENDED, UNFINISHED, DefinitionKey, Failure, IncidentKind, Instant, Payload, SagaId, SagaStatus, StepId
@@ -27,12 +29,16 @@ from coordinator.engine.ports import (
     StoredParticipant,
 )
 from coordinator.journal import MemoryDatabase, MemoryJournal, SqlJournal
+from coordinator.journal.leases import LEASE_US
 from coordinator.journal.memory_database import IncidentRow
+from coordinator.journal.opening import open_postgres, this_node
 from coordinator.journal.schema import bring_up_to_date
+from coordinator.journal.sql_journal import NodeOptions
 from coordinator.journal.sqlite import Connect, connect
 from tests.builders import DEFINITION, INPUT, TRACE, at, attempt
 
 CREATED_AT, LATER_AT, EXPIRES_AT = at(1), at(2), at(10_000)
+OPEN_INCIDENTS_OF = "SELECT id, kind, step_id, message FROM incident WHERE closed_at IS NULL AND saga_id ="
 WAIT_S = 20.0
 """For what must happen at once, on a machine that may be busy."""
 
@@ -196,11 +202,79 @@ class SqlWorld:
         self.execute("UPDATE event SET payload = ? WHERE saga_id = ? AND sequence = ?", b"damaged", saga_id, sequence)
 
     def incidents(self, saga_id: SagaId) -> list[OpenIncident]:
-        found = self.execute("SELECT id, kind, step_id, message FROM incident WHERE saga_id = ? AND closed_at IS NULL ORDER BY id", saga_id)
-        return [
-            OpenIncident(int(str(number)), IncidentKind(int(str(kind))), None if step_id is None else str(step_id), str(message))
-            for number, kind, step_id, message in found
-        ]
+        return _open_incidents(self.execute(f"{OPEN_INCIDENTS_OF} ? ORDER BY id", saga_id))
+
+
+class PostgresWorld:
+    """A database of its own on a server that tests share. What it tells is read through a connection of its own."""
+
+    def __init__(self, server: URL, lease_us: int = LEASE_US) -> None:
+        self.clock: Clock = SystemClock(asyncio.get_running_loop())
+        self._server = server
+        self._lease_us = lease_us
+        self.url = server.set(database=f"saga_{uuid4().hex}")
+
+    def make(self, template: str) -> Self:
+        """Makes the database, with tables and nothing in them."""
+        _execute(self._server, f'CREATE DATABASE "{self.url.database}" TEMPLATE "{template}" STRATEGY FILE_COPY')
+        return self
+
+    def drop(self) -> None:
+        """Takes it away, whoever still uses it."""
+        _execute(self._server, f'DROP DATABASE IF EXISTS "{self.url.database}" WITH (FORCE)')
+
+    async def open(self, listener: JournalListener) -> SqlJournal:
+        options = NodeOptions(address="127.0.0.1:1", lease_us=self._lease_us)
+        return await SqlJournal.open(str(self.url), clock=self.clock, listener=listener, options=options)
+
+    def execute(self, statement: str, *parameters: object) -> list[tuple[object, ...]]:
+        """Runs a statement as some other program would."""
+        return _execute(self.url, statement, *parameters)
+
+    def sequences(self, saga_id: SagaId) -> list[int]:
+        found = self.execute("SELECT sequence FROM event WHERE saga_id = $1 ORDER BY position", saga_id)
+        return [int(str(sequence)) for (sequence,) in found]
+
+    def damage(self, saga_id: SagaId, sequence: int) -> None:
+        self.execute("UPDATE event SET payload = $1 WHERE saga_id = $2 AND sequence = $3", b"damaged", saga_id, sequence)
+
+    def incidents(self, saga_id: SagaId) -> list[OpenIncident]:
+        return _open_incidents(self.execute(f"{OPEN_INCIDENTS_OF} $1 ORDER BY id", saga_id))
+
+
+def _open_incidents(found: Iterable[tuple[object, ...]]) -> list[OpenIncident]:
+    return [
+        OpenIncident(int(str(number)), IncidentKind(int(str(kind))), None if step_id is None else str(step_id), str(message))
+        for number, kind, step_id, message in found
+    ]
+
+
+def _execute(url: URL, statement: str, *parameters: object) -> list[tuple[object, ...]]:
+    async def execute() -> list[tuple[object, ...]]:
+        connection = await asyncpg.connect(host=url.host, port=url.port, user=url.username, password=url.password, database=url.database)
+        try:
+            return [tuple(row) for row in await connection.fetch(statement, *parameters)]
+        finally:
+            await connection.close()
+
+    with ThreadPoolExecutor(1) as elsewhere:  # the loop of the test is running here
+        return elsewhere.submit(asyncio.run, execute()).result()
+
+
+def make_template(server: URL) -> str:
+    """The name of a database with the tables and nothing in them: to make them takes long."""
+    name = f"template_{uuid4().hex}"
+    _execute(server, f'CREATE DATABASE "{name}"')
+
+    async def make() -> None:
+        opened = await open_postgres(server.set(database=name, drivername="postgresql+asyncpg"), this_node(""))
+        await opened.reader.aclose()
+        await opened.writer_host.run(opened.writer.close)
+        await opened.writer_host.finish(opened.release)
+
+    with ThreadPoolExecutor(1) as elsewhere:
+        elsewhere.submit(asyncio.run, make()).result()
+    return name
 
 
 # ── Appends ──────────────────────────────────────────────────────────────────────────────────────────────────────────────────────

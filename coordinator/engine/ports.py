@@ -236,9 +236,9 @@ class Journal(Protocol):
     async def quarantine(self, saga_id: SagaId, failure: Failure, /) -> None:
         """Sets a saga aside with an incident, outside its own events: it is not loaded at the next start."""
 
-    async def load_unfinished(self, after: SagaId | None, limit: int, /) -> Sequence[StoredSaga]:
-        """A page of the sagas that can move by themselves and are not quarantined, with events, ordered by id; empty after the last. A saga
-        whose events cannot be decoded comes without events and with `quarantined` saying why."""
+    async def load_unfinished(self, after: SagaId | None, limit: int, /, *, shard: int = 0) -> Sequence[StoredSaga]:
+        """A page of the sagas of a shard that can move by themselves and are not quarantined, with events, ordered by id; empty after the
+        last. A saga whose events cannot be decoded comes without events and with `quarantined` saying why."""
 
     async def find_saga(self, saga_id: SagaId, /) -> StoredSaga | None:
         """One saga with its events; None if there is none."""

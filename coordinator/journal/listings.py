@@ -13,7 +13,7 @@ from sqlalchemy import Column, ColumnElement, Connection, Select, String, and_, 
 
 from coordinator.core.values import Instant, SagaId, SagaStatus
 from coordinator.engine.ports import IncidentFilter, SagaFilter, StoredIncident, StoredSaga
-from coordinator.journal.queries import select_sagas, with_labels
+from coordinator.journal.queries import cursor, select_sagas, with_labels
 from coordinator.journal.rows import stored_incident
 from coordinator.journal.statements import Cell
 from coordinator.journal.tables import INCIDENT, IS_PAUSED, NEEDS_PERSON, SAGA, SAGA_LABEL
@@ -48,7 +48,7 @@ def list_incidents(
     if where.definition_name:
         query = query.where(_without_index(SAGA.c.definition_name) == where.definition_name)
     if after is not None:
-        query = query.where(tuple_(*place) > tuple_(*after))
+        query = query.where(tuple_(*place) > cursor(place, after))
     return [stored_incident(row) for row in connection.execute(query)]
 
 
@@ -107,7 +107,7 @@ def _between(
     if where.created_before is not None:
         query = query.where(created_at < where.created_before)
     if before is not None:
-        query = query.where(tuple_(created_at, saga_id) < tuple_(*before))
+        query = query.where(tuple_(created_at, saga_id) < cursor((created_at, saga_id), before))
     return query.order_by(created_at.desc(), saga_id.desc())
 
 

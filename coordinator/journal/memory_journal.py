@@ -205,7 +205,7 @@ class MemoryJournal:
             kind=IncidentKind.QUARANTINED, step_id=None, failure=row.quarantined, opened_at=now if earlier is None else earlier.opened_at
         )
 
-    async def load_unfinished(self, after: SagaId | None, limit: int, /) -> Sequence[StoredSaga]:
+    async def load_unfinished(self, after: SagaId | None, limit: int, /, *, shard: int = 0) -> Sequence[StoredSaga]:
         """A page of the sagas that can move by themselves; fewer than `limit` only at the end, also when some were set aside."""
         self._check_usable()
         found: list[StoredSaga] = []

@@ -10,22 +10,27 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
-from sqlalchemy import Connection, delete, insert, select, update
+from sqlalchemy import URL, Connection, Engine, delete, func, insert, select, update
 from sqlalchemy.exc import SQLAlchemyError
 
 from coordinator.core.values import Instant
+from coordinator.journal import postgres
 from coordinator.journal.database_file import DatabaseFile
-from coordinator.journal.hosts import Host, Threads
+from coordinator.journal.hosts import Greenlets, Host, Threads
+from coordinator.journal.membership import Node, make_shards
 from coordinator.journal.ownership import Held, Ownership
 from coordinator.journal.reader import Reader
 from coordinator.journal.schema import bring_up_to_date
 from coordinator.journal.sqlite import READERS, Connect, SqliteStore, open_error, reading_engine, refuse_foreign, trouble_of
+from coordinator.journal.store import DATABASE_ERRORS
 from coordinator.journal.tables import NAME_CHARS_MAX, NODE, SHARD
 from coordinator.journal.writer import Writer
 
 FIRST_EPOCH: Final = 1
 SHARD_ID: Final = 0
 """The one shard of a journal in SQLite."""
+_MIGRATION_LOCK: Final = 0x5A6A
+"""An advisory lock of PostgreSQL that no other program on the database should use."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,7 +41,9 @@ class Opened:
     writer_host: Host
     reader: Reader
     release: Callable[[], None]
-    """Gives it back, once the writer is closed."""
+    """Gives it back, once the writer is closed. Runs where the writer does."""
+    lease_engine: Engine | None = None
+    """Where shards are leased, if other nodes use the database too."""
 
 
 async def open_sqlite(path: Path, now: Instant, connect_to: Connect) -> Opened:
@@ -49,6 +56,30 @@ async def open_sqlite(path: Path, now: Instant, connect_to: Connect) -> Opened:
         raise
     reader = Reader(reading_engine(file, connect_to), host=Threads(READERS, "journal-reader"), trouble_of=trouble_of)
     return Opened(writer=writer, writer_host=host, reader=reader, release=file.release)
+
+
+async def open_postgres(url: URL, node: Node) -> Opened:
+    """Brings the tables up to date; owns nothing yet. Raises JournalOpenError."""
+    place = url.render_as_string(hide_password=True)
+    engine, host = postgres.writing_engine(url), Greenlets()
+
+    def connect() -> Connection:
+        connection = engine.connect()
+        with connection.begin():
+            connection.execute(select(func.pg_advisory_xact_lock(_MIGRATION_LOCK)))  # nodes that start together make the tables once
+            postgres.refuse_unsafe(connection, place)
+            bring_up_to_date(connection, place)
+            make_shards(connection)
+        return connection
+
+    try:
+        connection = await host.run(connect)
+    except DATABASE_ERRORS as error:
+        await host.run(engine.dispose)
+        raise postgres.open_error(place, error) from error
+    writer = Writer(postgres.PostgresStore(engine), connection, Ownership(node.id, {}))
+    reader = Reader(postgres.reading_engine(url), host=Greenlets(), trouble_of=postgres.trouble_of)
+    return Opened(writer=writer, writer_host=host, reader=reader, release=engine.dispose, lease_engine=engine)
 
 
 def _open_writer(path: Path, now: Instant, connect_to: Connect) -> tuple[DatabaseFile, Writer]:
@@ -86,18 +117,23 @@ def _writer_for(file: DatabaseFile, now: Instant, connect_to: Connect) -> Writer
     return Writer(store, connection, Ownership(node_id, {SHARD_ID: held}))
 
 
+def this_node(address: str) -> Node:
+    """How this process is known to others, which reach it at that address."""
+    return Node(id=str(uuid.uuid4()), address=address, host=socket.gethostname()[:NAME_CHARS_MAX], pid=os.getpid())
+
+
 def _take_over(connection: Connection, now: Instant) -> tuple[str, Held]:
     """Makes this process the owner of the shard; returns what it is called, and what it holds.
 
     The file lock says that no other process is alive; the new epoch says it again to one that has lost the lock without noticing (P6).
     """
-    node_id = str(uuid.uuid4())
+    node = this_node("")
     connection.execute(delete(NODE))
-    connection.execute(insert(NODE).values(id=node_id, host=socket.gethostname()[:NAME_CHARS_MAX], pid=os.getpid(), started_at=now))
+    connection.execute(insert(NODE).values(id=node.id, host=node.host, pid=node.pid, started_at=now))
     left = connection.execute(select(SHARD.c.epoch, SHARD.c.position).where(SHARD.c.id == SHARD_ID)).one_or_none()
     if left is None:
-        connection.execute(insert(SHARD).values(id=SHARD_ID, owner=node_id, epoch=FIRST_EPOCH, position=0))
-        return node_id, Held(FIRST_EPOCH, 0)
+        connection.execute(insert(SHARD).values(id=SHARD_ID, owner=node.id, epoch=FIRST_EPOCH, position=0))
+        return node.id, Held(FIRST_EPOCH, 0)
     epoch, position = left
-    connection.execute(update(SHARD).where(SHARD.c.id == SHARD_ID).values(owner=node_id, epoch=epoch + 1))
-    return node_id, Held(epoch + 1, position)
+    connection.execute(update(SHARD).where(SHARD.c.id == SHARD_ID).values(owner=node.id, epoch=epoch + 1))
+    return node.id, Held(epoch + 1, position)

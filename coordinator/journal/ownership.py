@@ -85,6 +85,10 @@ class Ownership:
         """So much is ours now. `happened` then tells what became of what was in doubt."""
         self._held = dict(held)
 
+    def adopt(self, held: Mapping[int, Held]) -> None:
+        """These are ours from now on."""
+        self._held |= held
+
     def drop(self, shards: Collection[int]) -> None:
         """They are not ours any more."""
         for shard in shards:

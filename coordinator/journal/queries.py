@@ -3,9 +3,9 @@ so sees one state throughout."""
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
-from sqlalchemy import Connection, Row, Select, and_, select, text, tuple_
+from sqlalchemy import ColumnElement, Connection, Row, Select, Tuple, and_, literal, select, text, tuple_
 
 from coordinator.core.errors import CorruptJournalError
 from coordinator.core.values import DefinitionKey, Instant, SagaId
@@ -92,7 +92,8 @@ def list_definitions(connection: Connection, name: str, after: DefinitionKey | N
     if name:
         query = query.where(DEFINITION.c.name == name)
     if after is not None:
-        query = query.where(tuple_(DEFINITION.c.name, DEFINITION.c.version) > tuple_(after.name, after.version))
+        place = (DEFINITION.c.name, DEFINITION.c.version)
+        query = query.where(tuple_(*place) > cursor(place, after))
     return [stored_definition(row) for row in connection.execute(query)]
 
 
@@ -100,6 +101,11 @@ def list_participants(connection: Connection) -> list[StoredParticipant]:
     """Every registration, by name and target."""
     query = select(*PARTICIPANT.c).order_by(PARTICIPANT.c.name, PARTICIPANT.c.target)
     return [stored_participant(row) for row in connection.execute(query)]
+
+
+def cursor(place: Sequence[ColumnElement[Any]], values: Sequence[Cell]) -> Tuple:
+    """The values of a place in an order, each of the type of its column: PostgreSQL compares no text with a UUID."""
+    return tuple_(*(literal(value, item.type) for item, value in zip(place, values, strict=True)))
 
 
 def select_sagas() -> Select[*tuple[Cell, ...]]:

@@ -1,10 +1,11 @@
-"""The journal in an SQLite database, behind the port of the engine."""
+"""The journal in SQL, behind the port of the engine: in an SQLite file of its own, or in a PostgreSQL database that nodes share."""
 
 import logging
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import Final, Self, TypeVar
 
 from sqlalchemy import Connection
 
@@ -21,43 +22,97 @@ from coordinator.engine.ports import (
     StoredParticipant,
     StoredSaga,
 )
+from coordinator.engine.shards import ONE_SHARD, Shards
 from coordinator.journal import listings, queries, side_writes
 from coordinator.journal.commit_loop import CommitLoop
 from coordinator.journal.database_file import database_path
 from coordinator.journal.errors import DamagedReadError
-from coordinator.journal.opening import SHARD_ID, Opened, open_sqlite
+from coordinator.journal.leases import LEASE_US, LeaseKeeper
+from coordinator.journal.membership import Node
+from coordinator.journal.opening import Opened, open_postgres, open_sqlite, this_node
+from coordinator.journal.postgres import open_error, server_url
 from coordinator.journal.sqlite import Connect, connect
+from coordinator.journal.store import DATABASE_ERRORS
 
 _logger = logging.getLogger(__name__)
 
 ResultT = TypeVar("ResultT")
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeOptions:
+    """How a process takes part in a database that several share."""
+
+    address: str = ""
+    """Where other nodes reach its API."""
+    lease_us: int = LEASE_US
+    """How long its shards stay its own when it is gone."""
+
+
+ALONE: Final = NodeOptions()
+
+
 class SqlJournal:
     """Implements `Journal`. Made by `open`, ended by `aclose` or at the end of `async with`.
 
-    One thread writes and a few read; everything else happens in the loop. A saga that cannot be read or written is set aside alone.
+    One connection writes and a few read, where they do not block the loop. A saga that cannot be read or written is set aside alone.
     """
+
+    shards: Shards
+    """What this process holds of the database."""
 
     def __init__(self, opened: Opened, clock: Clock) -> None:
         self._opened = opened
         self._clock = clock
         self._commits = CommitLoop(writer=opened.writer, host=opened.writer_host, clock=clock)
         self._is_closed = False
+        self._leases: LeaseKeeper | None = None
+        self.shards = ONE_SHARD
 
     @classmethod
-    async def open(cls, url: str, *, clock: Clock, listener: JournalListener | None = None, connect: Connect = connect) -> Self:
-        """Opens the journal of a URL or path ("sqlite+aiosqlite:///saga.db", "/var/lib/saga/saga.db"), makes or migrates its tables, and
-        takes possession of it until it is closed.
+    async def open(
+        cls, url: str, *, clock: Clock, listener: JournalListener | None = None, connect: Connect = connect, options: NodeOptions = ALONE
+    ) -> Self:
+        """Opens the journal of a URL or path ("sqlite+aiosqlite:///saga.db", "/var/lib/saga/saga.db", "postgresql+asyncpg://host/saga"),
+        and makes or migrates its tables. An SQLite file belongs to this process until it is closed; in
+        PostgreSQL it takes part as one node.
 
         `listener` may be given here or to `listen`, but before the first append. `connect` is for tests: it opens the connections.
         Raises JournalOpenError, which says what was expected, what was found, and what to do.
         """
-        journal = cls(await open_sqlite(database_path(url), clock.now(), connect), clock)
+        server = server_url(url)
+        if server is None:
+            journal = cls(await open_sqlite(database_path(url), clock.now(), connect), clock)
+        else:
+            node = this_node(options.address)
+            journal = cls(await open_postgres(server, node), clock)
+            await journal._take_part(node, options, listener)
+            return journal
         if listener is not None:
             journal.listen(listener)
         journal._commits.start()
         return journal
+
+    async def _take_part(self, node: Node, options: NodeOptions, listener: JournalListener | None) -> None:
+        opened = self._opened
+        assert opened.lease_engine is not None
+        self._leases = self.shards = LeaseKeeper(
+            node=node,
+            engine=opened.lease_engine,
+            host=opened.writer_host,
+            ownership=opened.writer.ownership,
+            commits=self._commits,
+            clock=self._clock,
+            lease_us=options.lease_us,
+        )
+        if listener is not None:
+            self.listen(listener)
+        try:
+            await self._leases.start()
+        except DATABASE_ERRORS as error:
+            await self.aclose()
+            raise open_error(opened.lease_engine.url.render_as_string(hide_password=True), error) from error
+        self._commits.start()
 
     async def __aenter__(self) -> Self:
         return self
@@ -78,8 +133,13 @@ class SqlJournal:
         if not is_at_rest:
             opened.writer_host.abandon()
             return  # the lock goes with the process: until then the commit that hangs may still happen
-        await opened.writer_host.finish(opened.writer.close)
-        opened.release()
+        if self._leases is not None:
+            await self._leases.aclose()
+        await opened.writer_host.finish(self._release)
+
+    def _release(self) -> None:
+        self._opened.writer.close()
+        self._opened.release()
 
     # ── Appends ─────────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -104,11 +164,11 @@ class SqlJournal:
         if not await self._commits.write_beside(set_aside, is_repeated=True):
             _logger.warning("no saga to set aside", extra={"saga.id": saga_id, "reason": failure.message})
 
-    async def load_unfinished(self, after: SagaId | None, limit: int, /) -> Sequence[StoredSaga]:
+    async def load_unfinished(self, after: SagaId | None, limit: int, /, *, shard: int = 0) -> Sequence[StoredSaga]:
         """A page of the sagas that can move by themselves; fewer than `limit` only at the end, also when some were set aside."""
         found: list[StoredSaga] = []
         while len(found) < limit:
-            page = await self._read(partial(queries.load_unfinished, shard=SHARD_ID, after=after, limit=limit - len(found)))
+            page = await self._read(partial(queries.load_unfinished, shard=shard, after=after, limit=limit - len(found)))
             for saga_id, error in page.corrupt:
                 _logger.error("saga set aside: its events cannot be read", extra={"saga.id": saga_id, "reason": str(error)})
                 await self.quarantine(saga_id, Failure(Code.INTERNAL, f"its events cannot be read: {error}"))

@@ -194,6 +194,12 @@ NODE: Final = Table(
     Column("host", String(NAME_CHARS_MAX), nullable=False),
     Column("pid", Integer, nullable=False),
     Column("started_at", BigInteger, nullable=False),
+    # Where other nodes reach its API. Empty: there are no others.
+    Column("address", String(TARGET_CHARS_MAX), nullable=False, server_default=""),
+    # Until when it counts as alive, by the clock of the database. Null: that is not a matter of time.
+    Column("lease_until", BigInteger),
+    # Whether a person wants it to give up its shards and take no others.
+    Column("cordoned", Boolean, nullable=False, server_default=false()),
 )
 
 PARTICIPANT: Final = Table(

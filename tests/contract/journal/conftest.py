@@ -4,13 +4,23 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from sqlalchemy import URL
 
-from tests.journals import MemoryWorld, OpenJournal, SqlWorld, Told, World
+from tests.journals import MemoryWorld, OpenJournal, PostgresWorld, SqlWorld, Told, World
 
 
-@pytest.fixture(params=["memory", "sqlite"])
-async def world(request: pytest.FixtureRequest, tmp_path: Path) -> World:
-    return MemoryWorld() if request.param == "memory" else SqlWorld(tmp_path).with_tables()
+@pytest.fixture(params=["memory", "sqlite", "postgres"])
+async def world(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[World]:
+    match request.param:
+        case "memory":
+            yield MemoryWorld()
+        case "sqlite":
+            yield SqlWorld(tmp_path).with_tables()
+        case _:
+            server: tuple[URL, str] = request.getfixturevalue("postgres")
+            world = PostgresWorld(server[0]).make(template=server[1])
+            yield world
+            world.drop()
 
 
 @pytest.fixture

@@ -1,0 +1,144 @@
+"""Holds the shards of this node for as long as their leases last, takes others, and gives up what others should have (R31).
+
+A lease is renewed three times in its time. It counts from when its renewal was asked for, by this process's own clock: so a process that
+was stopped, or that cannot reach the database, gives up its sagas before anybody else can take them.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Set
+from functools import partial
+from typing import Final
+from zlib import crc32
+
+from sqlalchemy import Connection, Engine
+
+from coordinator.core.values import MICROS_PER_SECOND, Instant, SagaId
+from coordinator.engine.ports import Clock
+from coordinator.journal import membership
+from coordinator.journal.commit_loop import CommitLoop
+from coordinator.journal.hosts import Host
+from coordinator.journal.membership import Beat, Node
+from coordinator.journal.ownership import Ownership
+from coordinator.journal.store import DATABASE_ERRORS, words_of
+
+LEASE_US: Final = 5 * MICROS_PER_SECOND
+"""How long the shards of a node that is gone stay its own."""
+BEATS_PER_LEASE: Final = 5
+"""How often a lease is renewed in its time."""
+
+_logger = logging.getLogger(__name__)
+
+
+class LeaseKeeper:
+    """Implements `Shards`. From `start` to `aclose` it has a coroutine of its own."""
+
+    def __init__(
+        self, *, node: Node, engine: Engine, host: Host, ownership: Ownership, commits: CommitLoop, clock: Clock, lease_us: int = LEASE_US
+    ) -> None:
+        self._node = node
+        self._engine = engine
+        self._host = host
+        self._ownership = ownership
+        self._commits = commits
+        self._clock = clock
+        self._lease_us = lease_us
+        self._open: list[int] = []
+        self._taken: Callable[[frozenset[int]], None] = lambda _: None
+        self._runner: asyncio.Task[None] | None = None
+        self._wake = asyncio.Event()
+        self._cancel_expiry: Callable[[], None] = lambda: None
+        self._is_failing = False
+
+    # ── Shards ──────────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def place_for(self, saga_id: SagaId, /) -> int | None:
+        """One of the open ones, whichever the id falls on."""
+        return self._open[crc32(saga_id.encode()) % len(self._open)] if self._open else None
+
+    def follow(self, taken: Callable[[frozenset[int]], None], /) -> None:
+        """Says what is held now, and what is taken later."""
+        self._taken = taken
+        taken(frozenset(self._ownership.shards))
+
+    def open(self, shard: int, /) -> None:
+        """New sagas may begin in it."""
+        if shard in self._ownership.shards and shard not in self._open:
+            self._open = sorted({*self._open, shard})
+
+    # ── Life ────────────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    async def start(self) -> None:
+        """Takes what is free, and keeps it from now on. Raises what a database raises."""
+        await self._beat(takes=True)
+        self._runner = asyncio.get_running_loop().create_task(self._run(), name="leases")
+
+    async def aclose(self) -> None:
+        """Gives up everything, so that others need not wait for the end of the leases; to be called when nothing is written any more."""
+        runner, self._runner = self._runner, None
+        if runner is not None:
+            runner.cancel()
+            await asyncio.wait((runner,))
+        self._cancel_expiry()
+        self._open = []
+        try:
+            await self._host.run(partial(self._within, partial(membership.leave, node=self._node)))
+        except DATABASE_ERRORS as error:
+            _logger.warning("the leases are left to end by themselves", extra={"reason": words_of(error)})
+
+    async def _run(self) -> None:
+        while True:
+            await self._pause(self._lease_us // BEATS_PER_LEASE)
+            try:
+                await self._beat(takes=True)
+            except DATABASE_ERRORS as error:
+                if not self._is_failing:
+                    _logger.warning("leases cannot be renewed; trying again", extra={"reason": words_of(error)})
+                self._is_failing = True
+            else:
+                self._is_failing = False
+
+    async def _pause(self, delay_us: int) -> None:
+        self._wake.clear()
+        cancel = self._clock.call_at(Instant(self._clock.now() + delay_us), self._wake.set)
+        try:
+            await self._wake.wait()
+        finally:
+            cancel()
+
+    async def _beat(self, *, takes: bool) -> None:
+        asked_at = self._clock.now()
+        work = partial(membership.beat, node=self._node, lease_us=self._lease_us, takes=takes)
+        beat: Beat = await self._host.run(partial(self._within, work))
+        self._cancel_expiry()
+        self._cancel_expiry = self._clock.call_at(Instant(asked_at + self._lease_us), self._expire)
+        lost = self._ownership.shards - beat.held.keys()
+        if lost:
+            self._let_go(lost, "another node holds them now")
+        new = {shard: held for shard, held in beat.held.items() if shard not in self._ownership.shards}
+        if new:
+            _logger.info("shards are held", extra={"taken": sorted(new), "held": len(beat.held)})
+            self._ownership.adopt(new)
+            self._taken(frozenset(new))
+        if beat.surplus:
+            await self._hand_over(beat.surplus)
+
+    async def _hand_over(self, count: int) -> None:
+        shards = frozenset(sorted(self._ownership.shards)[-count:])
+        self._let_go(shards, "they are handed over to another node")
+        await self._host.run(partial(self._within, partial(membership.give_up, node=self._node, shards=shards)))
+
+    def _expire(self) -> None:
+        """Nobody has renewed them in time. Others may hold them by now."""
+        if self._ownership.shards:
+            self._let_go(self._ownership.shards, "their leases have ended, and could not be renewed")
+
+    def _let_go(self, shards: Set[int], reason: str) -> None:
+        gone = frozenset(shards)
+        self._open = [shard for shard in self._open if shard not in gone]
+        self._ownership.drop(gone)
+        self._commits.give_up(gone, f"shards {sorted(gone)}: {reason}")
+
+    def _within(self, work: Callable[[Connection], membership.ResultT]) -> membership.ResultT:
+        with self._engine.connect() as connection, connection.begin():
+            return work(connection)

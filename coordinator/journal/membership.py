@@ -1,0 +1,128 @@
+"""Who owns which shard, in the database that nodes share: pure statements, each function within one database transaction.
+
+All times are those of the database, in microseconds, so that the clocks of the nodes decide nothing (R31).
+"""
+
+from collections import Counter
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Final, NamedTuple, TypeVar
+
+from sqlalchemy import ColumnElement, Connection, Row, and_, bindparam, delete, func, insert, literal_column, or_, select, update
+from sqlalchemy.dialects import postgresql
+
+from coordinator.journal.ownership import Held
+from coordinator.journal.tables import NODE, SHARD
+
+ResultT = TypeVar("ResultT")
+
+SHARDS: Final = 16
+"""Of a new database. More nodes than shards are of no use."""
+NODES_KEPT_US: Final = 3_600_000_000
+"""How long a node that is gone is still listed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Node:
+    """A process that shares the database."""
+
+    id: str
+    address: str
+    """Where other nodes reach its API."""
+    host: str
+    pid: int
+
+
+class Beat(NamedTuple):
+    """What a node was told when it renewed its leases."""
+
+    held: Mapping[int, Held]
+    """Its shards, those that it has just taken among them."""
+    surplus: int
+    """How many of them others should have."""
+
+
+def make_shards(connection: Connection) -> None:
+    """The rows of a new database."""
+    if connection.execute(select(func.count()).select_from(SHARD)).scalar_one() == 0:
+        connection.execute(insert(SHARD), [{"id": shard, "epoch": 0, "position": 0} for shard in range(SHARDS)])
+
+
+def beat(connection: Connection, node: Node, *, lease_us: int, takes: bool) -> Beat:
+    """Says that this node is alive, renews its leases, and takes what it should have and nobody holds, if it `takes` any."""
+    now = int(connection.execute(select(_NOW)).scalar_one())
+    is_cordoned = _announce(connection, node, now, now + lease_us)
+    renewed = connection.execute(_RENEW, {"node": node.id, "until": now + lease_us}).all()
+    held = {row.id: Held(row.epoch, row.position) for row in renewed}
+    if is_cordoned or not takes:
+        return Beat(held, surplus=len(held) if is_cordoned else 0)
+    shares = _shares(connection, node, now)
+    if len(held) > shares.most:
+        return Beat(held, surplus=len(held) - shares.most)
+    wanted = shares.fair - len(held)
+    if wanted > 0:
+        for row in _take(connection, node, now, lease_us, wanted):
+            held[row.id] = Held(row.epoch, row.position)
+    return Beat(held, surplus=0)
+
+
+def give_up(connection: Connection, node: Node, shards: Collection[int]) -> None:
+    """They are free for others at once, and nothing that is still on its way from this node can write them."""
+    mine = and_(SHARD.c.owner == node.id, SHARD.c.id.in_(list(shards)))
+    connection.execute(update(SHARD).where(mine).values(owner=None, lease_until=None, epoch=SHARD.c.epoch + 1))
+
+
+def leave(connection: Connection, node: Node) -> None:
+    """Gives up all that this node holds, and takes it from the list."""
+    connection.execute(update(SHARD).where(SHARD.c.owner == node.id).values(owner=None, lease_until=None, epoch=SHARD.c.epoch + 1))
+    connection.execute(delete(NODE).where(NODE.c.id == node.id))
+
+
+def _announce(connection: Connection, node: Node, now: int, until: int) -> bool:
+    """Whether a person has cordoned it."""
+    made = postgresql.insert(NODE).values(id=node.id, host=node.host, pid=node.pid, started_at=now, address=node.address, lease_until=until)
+    kept = made.on_conflict_do_update(index_elements=[NODE.c.id], set_={"lease_until": until, "address": node.address})
+    connection.execute(delete(NODE).where(NODE.c.lease_until < now - NODES_KEPT_US))
+    return bool(connection.execute(kept.returning(NODE.c.cordoned)).scalar_one())
+
+
+class _Shares(NamedTuple):
+    """How many shards a node should have."""
+
+    fair: int
+    """It takes free ones up to so many."""
+    most: int
+    """It gives up what is more."""
+
+
+def _shares(connection: Connection, node: Node, now: int) -> _Shares:
+    """Spread evenly over the nodes that are alive: the first of them, by their ids, have one more where it does not come out even."""
+    alive = and_(NODE.c.lease_until > now, ~NODE.c.cordoned)
+    nodes = sorted(str(found) for (found,) in connection.execute(select(NODE.c.id).where(alive)))
+    owners = Counter(owner for (owner,) in connection.execute(select(SHARD.c.owner)))
+    shards = sum(owners.values())
+    each, rest = divmod(shards, max(1, len(nodes)))
+    fair = each + (node.id in nodes[:rest])
+    return _Shares(fair=fair, most=fair)
+
+
+def _take(connection: Connection, node: Node, now: int, lease_us: int, limit: int) -> list[Row[*tuple[int, ...]]]:
+    """Free ones, and those whose lease has ended. Others that take at the same moment are passed over and not waited for (R31)."""
+    free = or_(SHARD.c.owner.is_(None), SHARD.c.lease_until < now)
+    found = select(SHARD.c.id).where(free).order_by(SHARD.c.id).limit(limit).with_for_update(skip_locked=True)
+    taken = (
+        update(SHARD)
+        .where(SHARD.c.id.in_(found.scalar_subquery()))
+        .values(owner=node.id, lease_until=now + lease_us, epoch=SHARD.c.epoch + 1)
+        .returning(SHARD.c.id, SHARD.c.epoch, SHARD.c.position)
+    )
+    return list(connection.execute(taken).all())
+
+
+_NOW: Final[ColumnElement[int]] = literal_column("(extract(epoch FROM clock_timestamp()) * 1000000)::bigint")
+_RENEW: Final = (
+    update(SHARD)
+    .where(SHARD.c.owner == bindparam("node"))
+    .values(lease_until=bindparam("until"))
+    .returning(SHARD.c.id, SHARD.c.epoch, SHARD.c.position)
+)
