@@ -23,7 +23,8 @@ from coordinator.dispatcher.channels import Channels, OpenChannel, open_channel
 from coordinator.engine.clock import SystemClock
 from coordinator.engine.engine import Engine
 from coordinator.engine.ports import Clock, Journal, JournalListener, JournalUnavailableError
-from coordinator.engine.recovery import recover_unfinished
+from coordinator.engine.recovery import Takeover
+from coordinator.engine.shards import Shards
 from coordinator.journal import JournalOpenError, SqlJournal
 from coordinator.settings import Settings
 from coordinator.telemetry.logs import configure_logging
@@ -39,6 +40,10 @@ _logger = logging.getLogger(__name__)
 
 class OpenedJournal(Journal, Protocol):
     """A journal whose listener can still be named: the engine is made after it."""
+
+    @property
+    def shards(self) -> Shards:
+        """What this process holds of it."""
 
     def listen(self, listener: JournalListener, /) -> None:
         """Says who is told what becomes of appends. To be called once, before anything is appended."""
@@ -126,11 +131,17 @@ async def run_coordinator(
             payload_bytes_max=settings.payload_bytes_max,
             channels=Channels(surroundings.open_channel),
         )
-        engine = Engine(clock=clock, journal=journal, dispatcher=dispatcher, observers=telemetry.observers)
+        engine = Engine(
+            clock=clock,
+            journal=journal,
+            dispatcher=dispatcher,
+            observers=telemetry.observers,
+            shard_for=journal.shards.place_for,
+        )
         dispatcher.listen(engine)
         journal.listen(engine)
         catalog = DefinitionCatalog(clock=clock, journal=journal, compile_stored=surroundings.compile_stored)
-        setting_aside = asyncio.create_task(engine.run())
+        takeover = Takeover(clock=clock, engine=engine, journal=journal, plans=catalog, shards=journal.shards)
         directory = ParticipantDirectory(registry, dispatcher)
         parts = ServiceParts(
             clock=clock,
@@ -145,15 +156,19 @@ async def run_coordinator(
         )
         server = ApiServer(parts=parts, address=settings.address, server=surroundings.make_server())
         coordinator = Coordinator(engine=engine, dispatcher=dispatcher, server=server, settings=settings)
+        beside = [asyncio.create_task(engine.run())]
         try:
-            recovered = await recover_unfinished(engine, journal, catalog)
+            recovered = await takeover.begin()
+            beside.append(asyncio.create_task(takeover.run()))
             await coordinator._server.start()  # noqa: SLF001 - this function is the other half of the class
+            journal.shards.announce(coordinator.address)
             _logger.info("ready", extra={"address": coordinator.address, "recovered_sagas": recovered})
             yield coordinator
         finally:
             await coordinator.drain()
-            setting_aside.cancel()
-            await asyncio.wait((setting_aside,))
+            for task in beside:
+                task.cancel()
+            await asyncio.wait(beside)
 
 
 async def serve(settings: Settings, *, surroundings: Surroundings = REAL_SURROUNDINGS) -> int:

@@ -61,7 +61,8 @@ class Settings:
     reachable from this machine only, as long as there is no identity on the wire."""
 
     database: str = "sqlite+aiosqlite:///saga.db"
-    """Where the journal is, as an SQLAlchemy URL. A plain path is accepted and means an SQLite file there."""
+    """Where the journal is, as an SQLAlchemy URL. A plain path is accepted and means an SQLite file there; in PostgreSQL several nodes may
+    share it."""
 
     participants: Mapping[str, ParticipantSettings] = field(default_factory=lambda: _NO_PARTICIPANTS)
     """By name: where a participant can be called, and what holds for it instead of the limits for all. Participants that register
@@ -240,8 +241,10 @@ def _address(found: object) -> str:
 
 
 def _database(found: object) -> str:
-    expected = "a path of an SQLite file or an URL sqlite+aiosqlite:///path"
+    expected = "a path of an SQLite file, or a URL like sqlite+aiosqlite:///path or postgresql+asyncpg://user@host/database"
     text = _text(found, expected)
+    if re.match(r"postgres(?:ql)?(?:\+asyncpg)?://[^/]*/.", text) is not None:
+        return text
     if "://" not in text:
         path = text
     elif (match := re.fullmatch(r"sqlite(?:\+aiosqlite)?:///(.+)", text, re.DOTALL)) is not None:

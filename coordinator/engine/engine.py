@@ -83,6 +83,7 @@ class Engine:
         self._in_flight = 0
         self._closing = False
         self._at_rest = asyncio.Event()
+        self._is_settled = asyncio.Event()
         self._set_aside: asyncio.Queue[tuple[SagaId, Failure]] = asyncio.Queue()
         self.lost_reason: asyncio.Future[Failure] = self._loop.create_future()
         """Set when the journal says that this process may not go on."""
@@ -214,6 +215,12 @@ class Engine:
             slot = self._slots[state.saga_id] = Slot(plan, state, fingerprint, shard)
             slot.go_on_from(self._clock.now())
 
+    async def until_settled(self) -> None:
+        """Waits until the journal has answered for everything that was appended of sagas that are held no longer."""
+        while self._abandoned:
+            self._is_settled.clear()
+            await self._is_settled.wait()
+
     async def run(self) -> None:
         """Sets sagas aside in the journal that could not be advanced. Runs until it is cancelled."""
         while True:
@@ -280,6 +287,7 @@ class Engine:
         self._closing = True
         self._slots.clear()
         self._abandoned.clear()
+        self._is_settled.set()
         self._inbox.clear()
         self._due.clear()
         self._timers.close()
@@ -462,6 +470,8 @@ class Engine:
         left = self._abandoned.pop(saga_id, 0) - 1
         if left > 0:
             self._abandoned[saga_id] = left
+        if not self._abandoned:
+            self._is_settled.set()
 
     def _notice_rest(self) -> None:
         if self._closing and not self._uncommitted and not self._in_flight and not self._inbox:

@@ -18,6 +18,9 @@ class Shards(Protocol):
     def open(self, shard: int, /) -> None:
         """Whatever was left unfinished in a shard that was taken is taken up: new sagas may begin in it."""
 
+    def announce(self, address: str, /) -> None:
+        """Tells other nodes where this one is reached."""
+
 
 class OneShard:
     """Of a database that has one process."""
@@ -32,6 +35,9 @@ class OneShard:
 
     def open(self, shard: int, /) -> None:
         """It always is."""
+
+    def announce(self, address: str, /) -> None:
+        """There are no others."""
 
 
 ONE_SHARD: Final = OneShard()

@@ -7,6 +7,7 @@ was stopped, or that cannot reach the database, gives up its sagas before anybod
 import asyncio
 import logging
 from collections.abc import Callable, Set
+from dataclasses import replace
 from functools import partial
 from typing import Final
 from zlib import crc32
@@ -65,6 +66,11 @@ class LeaseKeeper:
         """New sagas may begin in it."""
         if shard in self._ownership.shards and shard not in self._open:
             self._open = sorted({*self._open, shard})
+
+    def announce(self, address: str, /) -> None:
+        """Others are told with the next beat, which comes at once."""
+        self._node = replace(self._node, address=address)
+        self._wake.set()
 
     # ── Life ────────────────────────────────────────────────────────────────────────────────────────────────────────────────────
 

@@ -30,6 +30,7 @@ from coordinator.engine.ports import (
     StoredParticipant,
     StoredSaga,
 )
+from coordinator.engine.shards import ONE_SHARD, Shards
 from coordinator.journal.memory_database import (
     IncidentRow,
     MemoryDatabase,
@@ -56,6 +57,8 @@ _decode_again: Final = lru_cache(maxsize=10_000)(decode_event)
 
 class MemoryJournal:
     """Implements `Journal`. Commits by itself in the turn of the loop after an append, or only when `commit` is called."""
+
+    shards: Shards = ONE_SHARD
 
     def __init__(
         self,

@@ -195,7 +195,7 @@ NODE: Final = Table(
     Column("pid", Integer, nullable=False),
     Column("started_at", BigInteger, nullable=False),
     # Where other nodes reach its API. Empty: there are no others.
-    Column("address", String(TARGET_CHARS_MAX), nullable=False, server_default=""),
+    Column("address", String(TARGET_CHARS_MAX), nullable=False, server_default=text("''")),
     # Until when it counts as alive, by the clock of the database. Null: that is not a matter of time.
     Column("lease_until", BigInteger),
     # Whether a person wants it to give up its shards and take no others.

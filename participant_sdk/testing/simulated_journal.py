@@ -11,6 +11,7 @@ from typing import Any, Final, Protocol
 
 from coordinator.core.values import Code, Failure
 from coordinator.engine.ports import Append, Appended, Clock, JournalListener, JournalUnavailableError
+from coordinator.engine.shards import ONE_SHARD, Shards
 from coordinator.journal.memory_journal import MemoryDatabase, MemoryJournal
 
 
@@ -66,6 +67,8 @@ class SimulatedDatabase:
 
 class SimulatedJournal:
     """Implements `Journal` for one life of a coordinator."""
+
+    shards: Shards = ONE_SHARD
 
     def __init__(self, database: SimulatedDatabase, clock: Clock) -> None:
         self._database = database

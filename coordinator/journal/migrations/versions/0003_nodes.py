@@ -11,6 +11,6 @@ depends_on = None
 
 def upgrade() -> None:
     """Adds the columns. Whoever wrote rows without them was the only node."""
-    op.add_column("node", sa.Column("address", sa.String(512), nullable=False, server_default=""))
+    op.add_column("node", sa.Column("address", sa.String(512), nullable=False, server_default=sa.text("''")))
     op.add_column("node", sa.Column("lease_until", sa.BigInteger))
     op.add_column("node", sa.Column("cordoned", sa.Boolean, nullable=False, server_default=sa.false()))
