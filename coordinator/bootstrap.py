@@ -35,6 +35,9 @@ EXIT_LOST: Final = 1
 """The database or its ownership is gone: nothing may be committed any more."""
 EXIT_CANNOT_START: Final = 2
 
+FOLLOW_EVERY_S: Final = 1.0
+"""How often it is looked up what other nodes were told."""
+
 _logger = logging.getLogger(__name__)
 
 
@@ -150,6 +153,8 @@ async def run_coordinator(
             catalog=catalog,
             participants=directory,
             whereabouts=directory,
+            shards=journal.shards,
+            open_channel=surroundings.open_channel,
             tokens=tokens,
             payload_bytes_max=settings.payload_bytes_max,
             trace_sample_ratio=sample_ratio_from_environment(settings.trace_sample_ratio) if telemetry.is_tracing else 0.0,
@@ -161,7 +166,9 @@ async def run_coordinator(
             recovered = await takeover.begin()
             beside.append(asyncio.create_task(takeover.run()))
             await coordinator._server.start()  # noqa: SLF001 - this function is the other half of the class
-            journal.shards.announce(coordinator.address)
+            journal.shards.announce(settings.advertise or coordinator.address)
+            if journal.shards.is_shared:
+                beside.append(asyncio.create_task(_follow_others(registry, catalog)))
             _logger.info("ready", extra={"address": coordinator.address, "recovered_sagas": recovered})
             yield coordinator
         finally:
@@ -169,6 +176,15 @@ async def run_coordinator(
             for task in beside:
                 task.cancel()
             await asyncio.wait(beside)
+
+
+async def _follow_others(registry: ParticipantRegistry, catalog: DefinitionCatalog) -> None:
+    """Learns what other nodes were told of participants and definitions. Runs until it is cancelled."""
+    while True:
+        await asyncio.sleep(FOLLOW_EVERY_S)
+        catalog.look_again()
+        with contextlib.suppress(JournalUnavailableError):
+            await registry.load()
 
 
 async def serve(settings: Settings, *, surroundings: Surroundings = REAL_SURROUNDINGS) -> int:

@@ -52,6 +52,10 @@ class DefinitionCatalog:
             self._highest[name] = max(compiled.key.version, self._highest.get(name, 0))
         return compiled
 
+    def look_again(self) -> None:
+        """Another node may have registered a higher version of anything."""
+        self._highest.clear()
+
     async def plan_of(self, key: DefinitionKey, /) -> SagaPlan:
         """The plan of a registered definition. Raises KeyError if there is none, ValueError if it cannot be compiled any more."""
         compiled = await self.find(key.name, key.version)

@@ -64,6 +64,9 @@ class Settings:
     """Where the journal is, as an SQLAlchemy URL. A plain path is accepted and means an SQLite file there; in PostgreSQL several nodes may
     share it."""
 
+    advertise: str = ""
+    """Where other nodes on the same database reach this one, "host:port"; empty: at `address`. To be named if that is a wildcard."""
+
     participants: Mapping[str, ParticipantSettings] = field(default_factory=lambda: _NO_PARTICIPANTS)
     """By name: where a participant can be called, and what holds for it instead of the limits for all. Participants that register
     themselves at their start need no entry. A later source adds to an earlier one, participant by participant."""
@@ -387,6 +390,7 @@ _PARTICIPANT_READERS: Final[Mapping[str, Callable[[object], SettingValue]]] = {
 _READERS: Final[Mapping[str, Callable[[object], SettingValue]]] = {
     "address": _address,
     "database": _database,
+    "advertise": _address,
     "participants": _participants,
     "log_level": _one_of(get_args(LogLevel)),
     "log_format": _one_of(get_args(LogFormat)),

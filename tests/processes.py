@@ -60,11 +60,20 @@ class CoordinatorProcess:
     """`saga serve` on one database and one port, started again and again."""
 
     def __init__(
-        self, directory: Path, *, environment: Mapping[str, str] | None = None, module: str = "coordinator", address: str = ""
+        self,
+        directory: Path,
+        *,
+        environment: Mapping[str, str] | None = None,
+        module: str = "coordinator",
+        address: str = "",
+        name: str = "coordinator",
+        url: str = "",
     ) -> None:
+        """`url`: of its database, if it is not the SQLite file `database`."""
         self.database = directory / "saga.db"
         self.address = address or f"127.0.0.1:{free_port()}"
-        self._log = directory / "coordinator.log"
+        self._url = url or str(self.database)
+        self._log = directory / f"{name}.log"
         self._environment = dict(environment or {})
         self._module = module
         self._process: ForkedProcess | None = None
@@ -73,7 +82,7 @@ class CoordinatorProcess:
         """Starts it, and returns when it serves."""
         self._process = FORK_SERVER.spawn(
             self._module,
-            ["serve", "--address", self.address, "--database", str(self.database)],
+            ["serve", "--address", self.address, "--database", self._url],
             log=self._log,
             environment=python_environment({**self._environment, **(environment or {})}),
             directory=ROOT,
@@ -88,6 +97,11 @@ class CoordinatorProcess:
     def terminate(self) -> int:
         """SIGTERM; returns its exit code."""
         return self._end(signal.SIGTERM)
+
+    def send_signal(self, number: signal.Signals) -> None:
+        """SIGSTOP and SIGCONT, for instance."""
+        assert self._process is not None
+        self._process.send_signal(number)
 
     async def wait(self) -> int:
         """Returns the exit code when it has ended by itself."""

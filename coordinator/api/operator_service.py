@@ -8,6 +8,7 @@ from coordinator.api.bulk import BulkActions
 from coordinator.api.checks import saga_id_of
 from coordinator.api.errors import CallContext, answers_errors, streams_errors
 from coordinator.api.explaining import Explanations
+from coordinator.api.forwarding import Stub, answers_as_owner
 from coordinator.api.parts import ServiceParts, SharedParts
 from coordinator.api.selections import listed_incidents
 from coordinator.codec.explanations import standing_message
@@ -21,6 +22,7 @@ class OperatorService(operator_pb2_grpc.OperatorServiceServicer):
     """Answers operators. Every change is a command to one saga, and an event in its journal."""
 
     def __init__(self, parts: ServiceParts, shared: SharedParts) -> None:
+        self.forwarding = shared.forwarding
         self._journal = parts.journal
         self._whereabouts = parts.whereabouts
         self._payload_bytes_max = parts.payload_bytes_max
@@ -29,9 +31,14 @@ class OperatorService(operator_pb2_grpc.OperatorServiceServicer):
         self._explanations = Explanations(parts.clock, shared.views, parts.whereabouts)
         self._bulk = BulkActions(engine=parts.engine, journal=parts.journal, views=shared.views, commands=shared.commands)
 
+    @property
+    def stub(self) -> Stub:
+        """How other nodes are asked."""
+        return operator_pb2_grpc.OperatorServiceStub
+
     # ── Looking ─────────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
-    @answers_errors
+    @answers_as_owner
     async def ExplainSaga(self, request: operator_pb2.ExplainSagaRequest, context: CallContext) -> operator_pb2.ExplainSagaResponse:
         return await self._explanations.explain(saga_id_of(request.saga_id))
 
@@ -55,29 +62,29 @@ class OperatorService(operator_pb2_grpc.OperatorServiceServicer):
 
     # ── Whole sagas ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
-    @answers_errors
+    @answers_as_owner
     async def PauseSaga(self, request: operator_pb2.PauseSagaRequest, context: CallContext) -> operator_pb2.PauseSagaResponse:
         command = asked.pause_command(request)
         return operator_pb2.PauseSagaResponse(saga=await self._give(saga_id_of(request.saga_id), command))
 
-    @answers_errors
+    @answers_as_owner
     async def ResumeSaga(self, request: operator_pb2.ResumeSagaRequest, context: CallContext) -> operator_pb2.ResumeSagaResponse:
         command = asked.resume_command(request)
         return operator_pb2.ResumeSagaResponse(saga=await self._give(saga_id_of(request.saga_id), command))
 
-    @answers_errors
+    @answers_as_owner
     async def TerminateSaga(self, request: operator_pb2.TerminateSagaRequest, context: CallContext) -> operator_pb2.TerminateSagaResponse:
         command = asked.terminate_command(request)
         return operator_pb2.TerminateSagaResponse(saga=await self._give(saga_id_of(request.saga_id), command))
 
-    @answers_errors
+    @answers_as_owner
     async def ResolveOutput(self, request: operator_pb2.ResolveOutputRequest, context: CallContext) -> operator_pb2.ResolveOutputResponse:
         asked.check_output_resolution(request)
         saga_id = saga_id_of(request.saga_id)
         command = asked.output_command(request, await self._views.definition_of(saga_id), self._payload_bytes_max)
         return operator_pb2.ResolveOutputResponse(saga=await self._give(saga_id, command))
 
-    @answers_errors
+    @answers_as_owner
     async def AcknowledgeIncident(
         self, request: operator_pb2.AcknowledgeIncidentRequest, context: CallContext
     ) -> operator_pb2.AcknowledgeIncidentResponse:
@@ -93,21 +100,21 @@ class OperatorService(operator_pb2_grpc.OperatorServiceServicer):
 
     # ── Steps ───────────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
-    @answers_errors
+    @answers_as_owner
     async def RetryStep(self, request: operator_pb2.RetryStepRequest, context: CallContext) -> operator_pb2.RetryStepResponse:
         asked.check_retry(request)
         saga_id = saga_id_of(request.saga_id)
         command = asked.retry_command(request, await self._views.definition_of(saga_id), self._payload_bytes_max)
         return operator_pb2.RetryStepResponse(saga=await self._give(saga_id, command))
 
-    @answers_errors
+    @answers_as_owner
     async def ResolveStep(self, request: operator_pb2.ResolveStepRequest, context: CallContext) -> operator_pb2.ResolveStepResponse:
         asked.check_resolution(request)
         saga_id = saga_id_of(request.saga_id)
         command = asked.resolve_command(request, await self._views.definition_of(saga_id), self._payload_bytes_max)
         return operator_pb2.ResolveStepResponse(saga=await self._give(saga_id, command))
 
-    @answers_errors
+    @answers_as_owner
     async def ChangeStepPolicy(
         self, request: operator_pb2.ChangeStepPolicyRequest, context: CallContext
     ) -> operator_pb2.ChangeStepPolicyResponse:

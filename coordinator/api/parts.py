@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Protocol
 
+from coordinator.api.forwarding import Forwarding, OpenChannel
 from coordinator.api.saga_commands import SagaCommands
 from coordinator.api.views import SagaViews
 from coordinator.api.waits import OpenWaits
@@ -10,6 +11,7 @@ from coordinator.catalog import DefinitionCatalog
 from coordinator.codec.completion_tokens import CompletionTokens
 from coordinator.engine.engine import Engine
 from coordinator.engine.ports import Clock, Journal, Whereabouts
+from coordinator.engine.shards import Shards
 from saga.v1 import participant_pb2
 
 
@@ -34,6 +36,10 @@ class ServiceParts:
     participants: ParticipantDirectory
     whereabouts: Whereabouts
     """What explains why a call has not ended."""
+    shards: Shards
+    """What this node drives, and who drives the rest."""
+    open_channel: OpenChannel
+    """How other nodes are reached."""
     tokens: CompletionTokens
     """The same that sign the tokens of outgoing calls."""
     payload_bytes_max: int
@@ -47,3 +53,4 @@ class SharedParts:
         self.waits = OpenWaits()
         self.views = SagaViews(parts.clock, parts.journal, parts.catalog, parts.engine)
         self.commands = SagaCommands(parts.engine, self.views, self.waits)
+        self.forwarding = Forwarding(engine=parts.engine, shards=parts.shards, tokens=parts.tokens, open_channel=parts.open_channel)

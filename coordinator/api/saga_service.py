@@ -10,6 +10,7 @@ from coordinator.api import pages, requests
 from coordinator.api.checks import definition_name_of, saga_id_of
 from coordinator.api.completions import Completions
 from coordinator.api.errors import CallContext, answers_errors, invalid, not_found, refusal, streams_errors, unavailable
+from coordinator.api.forwarding import Stub, answers_as_owner
 from coordinator.api.parts import ServiceParts, SharedParts
 from coordinator.api.selections import listed_sagas
 from coordinator.api.starts import StartWaits
@@ -32,6 +33,7 @@ class SagaService(coordinator_pb2_grpc.SagaServiceServicer):
     """Answers callers. Reads come from the journal, commands go to the engine; nothing is answered that is not committed (R25)."""
 
     def __init__(self, parts: ServiceParts, shared: SharedParts) -> None:
+        self.forwarding = shared.forwarding
         self._clock = parts.clock
         self._journal = parts.journal
         self._catalog = parts.catalog
@@ -41,13 +43,18 @@ class SagaService(coordinator_pb2_grpc.SagaServiceServicer):
         self._views = shared.views
         self._commands = shared.commands
         self._starts = StartWaits(parts.engine, shared.views, shared.waits)
-        self._watches = Watches(parts.engine, parts.journal, shared.waits)
+        self._watches = Watches(parts.engine, parts.journal, shared.waits, is_shared=parts.shards.is_shared)
         self._completions = Completions(
             tokens=parts.tokens,
             views=shared.views,
             commands=shared.commands,
             payload_bytes_max=parts.payload_bytes_max,
         )
+
+    @property
+    def stub(self) -> Stub:
+        """How other nodes are asked."""
+        return coordinator_pb2_grpc.SagaServiceStub
 
     # ── Definitions ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -176,7 +183,7 @@ class SagaService(coordinator_pb2_grpc.SagaServiceServicer):
         async for response in self._watches.watch(saga_id, request.after_sequence):
             yield response
 
-    @answers_errors
+    @answers_as_owner
     async def CancelSaga(self, request: coordinator_pb2.CancelSagaRequest, context: CallContext) -> coordinator_pb2.CancelSagaResponse:
         command = requests.cancel_command(request)
         saga = await self._commands.give(saga_id_of(request.saga_id), command, lambda accepted: saga_summary(accepted.plan, accepted.state))
@@ -184,13 +191,13 @@ class SagaService(coordinator_pb2_grpc.SagaServiceServicer):
 
     # ── Steps that are finished later ───────────────────────────────────────────────────────────────────────────────────────────
 
-    @answers_errors
+    @answers_as_owner
     async def CompleteStep(
         self, request: coordinator_pb2.CompleteStepRequest, context: CallContext
     ) -> coordinator_pb2.CompleteStepResponse:
         return await self._completions.complete(request)
 
-    @answers_errors
+    @answers_as_owner
     async def HeartbeatStep(
         self, request: coordinator_pb2.HeartbeatStepRequest, context: CallContext
     ) -> coordinator_pb2.HeartbeatStepResponse:

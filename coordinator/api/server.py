@@ -80,3 +80,4 @@ class ApiServer:
         await self.announce_closing()
         self._shared.waits.close()
         await self._server.stop(CLOSE_GRACE_S)
+        await self._shared.forwarding.aclose()

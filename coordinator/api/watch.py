@@ -34,6 +34,8 @@ from saga.v1 import coordinator_pb2, saga_pb2
 WATCHES_MAX: Final = 10_000
 """Watches at the same time; more are refused."""
 PAGE_EVENTS: Final = 500
+LOOK_AGAIN_S: Final = 0.25
+"""How often the journal is looked at for a saga that another node drives."""
 _HOOKS: Final = frozenset({ON_SUCCESS, ON_FAILURE})
 
 
@@ -44,10 +46,14 @@ class Watches:
     order of subscribing and reading cannot lose an event.
     """
 
-    def __init__(self, engine: Engine, journal: Journal, waits: OpenWaits, *, page_events: int = PAGE_EVENTS) -> None:
+    def __init__(
+        self, engine: Engine, journal: Journal, waits: OpenWaits, *, is_shared: bool = False, page_events: int = PAGE_EVENTS
+    ) -> None:
+        """`is_shared`: whether other nodes drive sagas of the same journal, of whose commits nobody is told here."""
         self._engine = engine
         self._journal = journal
         self._waits = waits
+        self._is_shared = is_shared
         self._page_events = page_events
         self._count = 0
 
@@ -80,13 +86,13 @@ class Watches:
             if progress.is_over and len(page) < self._page_events:
                 return  # everything there is was read: a hook that failed may have been tried again further on
             if not page:
-                await self._woken(committed)
+                await self._woken(committed, None if not self._is_shared or self._engine.holds(saga_id) else LOOK_AGAIN_S)
 
-    async def _woken(self, committed: asyncio.Event) -> None:
+    async def _woken(self, committed: asyncio.Event, look_again_s: float | None) -> None:
         closing = self._waits.add(asyncio.get_running_loop().create_future())
         woken = asyncio.ensure_future(committed.wait())
         try:
-            await asyncio.wait((woken, closing), return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait((woken, closing), timeout=look_again_s, return_when=asyncio.FIRST_COMPLETED)
             if closing.done():
                 closing.result()  # raises: the coordinator goes away
         finally:

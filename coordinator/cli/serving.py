@@ -40,6 +40,9 @@ by itself; in the file each can be given limits of its own, also one that announ
   circuit_open_s = 1          # left alone at first; doubles up to …
   circuit_open_s_max = 30
 
+Several coordinators share one PostgreSQL: --database postgresql+asyncpg://user@host/saga (extra "postgres"). Each drives its share of
+the sagas, and those of one that is gone are taken over within seconds. Any of them answers any request.
+
 SIGTERM or Ctrl-C drains: no new call is begun, calls in flight may finish, and the next run takes up the rest. A killed
 coordinator loses nothing either.
 
@@ -53,6 +56,7 @@ Exit codes: 0 stopped; 1 the database or its ownership was lost; 2 it could not 
 @click.option("--config", type=click.Path(path_type=Path), envvar="SAGA_CONFIG", metavar="FILE", help="Settings in TOML.  [SAGA_CONFIG]")
 @click.option("--address", metavar="HOST:PORT", help=f"Where to listen; unix:/path works too.  [default: {_DEFAULTS.address}]")
 @click.option("--database", metavar="PATH|URL", help="Where the journal is.  [default: saga.db]")
+@click.option("--advertise", metavar="HOST:PORT", help="Where other nodes on the same PostgreSQL reach this one.  [default: --address]")
 @click.option("--participants", metavar="NAME=TARGET,…", help="gRPC targets of participants that do not announce themselves.")
 @click.option("--log-level", metavar="LEVEL", help=f"debug, info, warning or error.  [default: {_DEFAULTS.log_level}]")
 @click.option("--log-format", metavar="FORMAT", help=f"json or text.  [default: {_DEFAULTS.log_format}]")

@@ -40,14 +40,15 @@ class ParticipantRegistry:
         self._sign_listeners.append(listener)
 
     async def load(self) -> None:
-        """Reads the registrations that the journal remembers."""
+        """Reads the registrations that the journal remembers: at the start, and again for those that other nodes took."""
         for stored in await self._journal.list_participants():
             try:
                 description = participant_pb2.ParticipantDescription.FromString(stored.description)
             except DecodeError:
                 _logger.warning("registration cannot be decoded and is left out", extra={"participant": stored.name})
                 continue
-            if stored.expires_at > self._clock.now():
+            known = self._targets.get(stored.name, {}).get(stored.target)
+            if stored.expires_at > max(self._clock.now(), known.expires_at if known is not None else 0):
                 self._put(stored.name, Target(address=stored.target, description=description, expires_at=stored.expires_at))
 
     async def register(self, target: str, description: participant_pb2.ParticipantDescription, ttl_us: int) -> None:

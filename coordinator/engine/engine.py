@@ -180,6 +180,10 @@ class Engine:
         """Calls the listener after every commit of the saga, and when this process stops committing; returns what ends that."""
         return self._subscriptions.add(saga_id, listener)
 
+    def holds(self, saga_id: SagaId) -> bool:
+        """Whether a saga is held in memory."""
+        return saga_id in self._slots
+
     @property
     def live_sagas(self) -> int:
         """Sagas held in memory."""
@@ -197,6 +201,8 @@ class Engine:
 
         At once and not in a turn: a cancel that came first would take calls that the earlier process made for calls never sent.
         """
+        if state.saga_id in self._slots:
+            return  # it was never let go of
         slot = Slot(plan, state, fingerprint, shard)
         slot.go_on_from(self._clock.now())
         self._slots[state.saga_id] = slot

@@ -1,9 +1,17 @@
 """Which sagas a process drives: those of the shards that it holds."""
 
 from collections.abc import Callable
-from typing import Final, Protocol
+from typing import Final, NamedTuple, Protocol
 
 from coordinator.core.values import SagaId
+
+
+class Place(NamedTuple):
+    """Who drives a saga."""
+
+    address: str
+    """Where the API of that node is; empty: nobody drives it now."""
+    is_here: bool
 
 
 class Shards(Protocol):
@@ -20,6 +28,13 @@ class Shards(Protocol):
 
     def announce(self, address: str, /) -> None:
         """Tells other nodes where this one is reached."""
+
+    async def owner_of(self, saga_id: SagaId, /) -> Place | None:
+        """Who drives a saga; None if there is no such saga. Raises JournalUnavailableError."""
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether others use the same database."""
 
 
 class OneShard:
@@ -39,5 +54,15 @@ class OneShard:
     def announce(self, address: str, /) -> None:
         """There are no others."""
 
+    async def owner_of(self, saga_id: SagaId, /) -> Place | None:
+        """All of them are driven here."""
+        return _HERE
 
+    @property
+    def is_shared(self) -> bool:
+        """It is not."""
+        return False
+
+
+_HERE: Final = Place("", is_here=True)
 ONE_SHARD: Final = OneShard()

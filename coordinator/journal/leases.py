@@ -16,11 +16,13 @@ from sqlalchemy import Connection, Engine
 
 from coordinator.core.values import MICROS_PER_SECOND, Instant, SagaId
 from coordinator.engine.ports import Clock
+from coordinator.engine.shards import Place
 from coordinator.journal import membership
 from coordinator.journal.commit_loop import CommitLoop
 from coordinator.journal.hosts import Host
 from coordinator.journal.membership import Beat, Node
 from coordinator.journal.ownership import Ownership
+from coordinator.journal.reader import Reader
 from coordinator.journal.store import DATABASE_ERRORS, words_of
 
 LEASE_US: Final = 5 * MICROS_PER_SECOND
@@ -35,11 +37,21 @@ class LeaseKeeper:
     """Implements `Shards`. From `start` to `aclose` it has a coroutine of its own."""
 
     def __init__(
-        self, *, node: Node, engine: Engine, host: Host, ownership: Ownership, commits: CommitLoop, clock: Clock, lease_us: int = LEASE_US
+        self,
+        *,
+        node: Node,
+        engine: Engine,
+        host: Host,
+        reader: Reader,
+        ownership: Ownership,
+        commits: CommitLoop,
+        clock: Clock,
+        lease_us: int = LEASE_US,
     ) -> None:
         self._node = node
         self._engine = engine
         self._host = host
+        self._reader = reader
         self._ownership = ownership
         self._commits = commits
         self._clock = clock
@@ -71,6 +83,16 @@ class LeaseKeeper:
         """Others are told with the next beat, which comes at once."""
         self._node = replace(self._node, address=address)
         self._wake.set()
+
+    async def owner_of(self, saga_id: SagaId, /) -> Place | None:
+        """As the database says. Raises JournalUnavailableError."""
+        found = await self._reader.read(partial(membership.find_owner, saga_id=saga_id))
+        return None if found is None else Place(found.address, is_here=found.node_id == self._node.id)
+
+    @property
+    def is_shared(self) -> bool:
+        """It is."""
+        return True
 
     # ── Life ────────────────────────────────────────────────────────────────────────────────────────────────────────────────────
 

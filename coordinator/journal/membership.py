@@ -12,7 +12,7 @@ from sqlalchemy import ColumnElement, Connection, Row, and_, bindparam, delete, 
 from sqlalchemy.dialects import postgresql
 
 from coordinator.journal.ownership import Held
-from coordinator.journal.tables import NODE, SHARD
+from coordinator.journal.tables import NODE, SAGA, SHARD
 
 ResultT = TypeVar("ResultT")
 
@@ -76,6 +76,22 @@ def leave(connection: Connection, node: Node) -> None:
     """Gives up all that this node holds, and takes it from the list."""
     connection.execute(update(SHARD).where(SHARD.c.owner == node.id).values(owner=None, lease_until=None, epoch=SHARD.c.epoch + 1))
     connection.execute(delete(NODE).where(NODE.c.id == node.id))
+
+
+class Owner(NamedTuple):
+    """Who drives a saga."""
+
+    node_id: str
+    """Empty: nobody."""
+    address: str
+
+
+def find_owner(connection: Connection, saga_id: str) -> Owner | None:
+    """The node that holds the shard of a saga, and whose lease has not ended; None if there is no such saga."""
+    held = and_(SHARD.c.id == SAGA.c.shard, SHARD.c.lease_until > _NOW)
+    joined = SAGA.outerjoin(SHARD, held).outerjoin(NODE, NODE.c.id == SHARD.c.owner)
+    row = connection.execute(select(SHARD.c.owner, NODE.c.address).select_from(joined).where(SAGA.c.saga_id == saga_id)).one_or_none()
+    return None if row is None else Owner(row.owner or "", row.address or "")
 
 
 def _announce(connection: Connection, node: Node, now: int, until: int) -> bool:

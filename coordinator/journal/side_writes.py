@@ -1,5 +1,6 @@
 """Writes that are no appends. Each is a database transaction of its own, in the one writer, and harmless to repeat."""
 
+from dataclasses import asdict
 from typing import Final
 
 from sqlalchemy import Connection, delete, insert, select, text, update
@@ -8,7 +9,7 @@ from coordinator.core.values import Failure, IncidentKind, Instant, SagaId
 from coordinator.engine.ports import StoredDefinition, StoredParticipant
 from coordinator.journal.queries import find_definition
 from coordinator.journal.rows import as_bytes
-from coordinator.journal.tables import DEFINITION, INCIDENT, PARTICIPANT, QUARANTINE_INCIDENT_ID, SAGA, SECRET
+from coordinator.journal.tables import INCIDENT, QUARANTINE_INCIDENT_ID, SAGA, SECRET
 
 REASON_CHARS_MAX: Final = 2_000
 """Of the words with which a saga is set aside."""
@@ -17,27 +18,16 @@ REASON_CHARS_MAX: Final = 2_000
 def put_definition(connection: Connection, definition: StoredDefinition) -> StoredDefinition:
     """Stores a definition unless its key is taken; returns what is stored under the key now (R27)."""
     name, version = definition.key
+    offered = {"name": name, "version": version, "content": definition.content, "registered_at": definition.registered_at}
+    connection.execute(_OFFER_DEFINITION, offered)
     stored = find_definition(connection, name, version)
-    if stored is not None:
-        return stored
-    connection.execute(
-        insert(DEFINITION).values(name=name, version=version, content=definition.content, registered_at=definition.registered_at)
-    )
-    return definition
+    assert stored is not None, "it was there, or is now"
+    return stored
 
 
 def put_participant(connection: Connection, participant: StoredParticipant) -> None:
     """Stores a registration in the place of the one of the same name and target."""
-    mine = (PARTICIPANT.c.name == participant.name, PARTICIPANT.c.target == participant.target)
-    connection.execute(delete(PARTICIPANT).where(*mine))
-    connection.execute(
-        insert(PARTICIPANT).values(
-            name=participant.name,
-            target=participant.target,
-            description=participant.description,
-            expires_at=participant.expires_at,
-        )
-    )
+    connection.execute(_PUT_PARTICIPANT, asdict(participant))
 
 
 def keep_secret(connection: Connection, name: str, offered: bytes) -> bytes:
@@ -79,5 +69,13 @@ def written_reason(failure: Failure) -> Failure:
     return Failure(failure.code, words)
 
 
+_OFFER_DEFINITION: Final = text(
+    "INSERT INTO definition (name, version, content, registered_at) VALUES (:name, :version, :content, :registered_at) "
+    "ON CONFLICT DO NOTHING"
+)
+_PUT_PARTICIPANT: Final = text(
+    "INSERT INTO participant (name, target, description, expires_at) VALUES (:name, :target, :description, :expires_at) "
+    "ON CONFLICT (name, target) DO UPDATE SET description = excluded.description, expires_at = excluded.expires_at"
+)
 # Plain SQL: SQLAlchemy knows ON CONFLICT only per dialect, and these words are the same in all of them.
 _OFFER_SECRET: Final = text("INSERT INTO secret (name, value) VALUES (:name, :value) ON CONFLICT DO NOTHING")

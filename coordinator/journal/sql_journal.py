@@ -100,6 +100,7 @@ class SqlJournal:
             node=node,
             engine=opened.lease_engine,
             host=opened.writer_host,
+            reader=opened.reader,
             ownership=opened.writer.ownership,
             commits=self._commits,
             clock=self._clock,

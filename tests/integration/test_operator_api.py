@@ -13,6 +13,8 @@ from coordinator.api import ApiServer
 from coordinator.api.parts import ServiceParts
 from coordinator.api.server import make_server
 from coordinator.core.values import SagaStatus
+from coordinator.dispatcher.channels import open_channel
+from coordinator.engine.shards import ONE_SHARD
 from participant_sdk.rpc_errors import error_reason, from_rpc_error
 from saga.v1 import coordinator_pb2, coordinator_pb2_grpc, operator_pb2, operator_pb2_grpc, participant_pb2, saga_pb2
 from tests.builders import SAGA
@@ -52,6 +54,8 @@ async def served() -> AsyncIterator[Served]:
             catalog=stand.catalog,
             participants=Nobody(),
             whereabouts=stand.whereabouts,
+            shards=ONE_SHARD,
+            open_channel=open_channel,
             tokens=stand.tokens,
             payload_bytes_max=PAYLOAD_BYTES_MAX,
             trace_sample_ratio=0.0,
