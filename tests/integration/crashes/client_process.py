@@ -132,13 +132,18 @@ class Client:
         if wish.is_cancelled:
             with suppress(SagaAlreadyEnded, PointOfNoReturnPassed):
                 await self._client.cancel(saga_id)
-        if wish.is_watched:
-            await self._watch(wish, saga_id, before.watched_to if before is not None else 0)
+        async with asyncio.TaskGroup() as tasks:
+            if wish.is_watched:
+                tasks.create_task(self._watch(wish, saga_id, before.watched_to if before is not None else 0))
+            ended = tasks.create_task(self._wait(saga_id))
+        self._diary.note_end(wish, ended.result())
+
+    async def _wait(self, saga_id: str) -> saga_pb2.Saga:
         saga = await self._client.wait(saga_id)
         while (step_id := _asked_about(saga)) is not None:
             await self._answer(saga_id, step_id)
             saga = await self._client.wait(saga_id)
-        self._diary.note_end(wish, saga)
+        return saga
 
     async def _start(self, wish: Wish, before: Told | None) -> str:
         """Starts it, once more if nobody knows whether that has happened (R2, R4)."""
