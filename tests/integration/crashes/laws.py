@@ -6,11 +6,11 @@ Nothing of the code that is judged decides here; what is said of effects are the
 import sqlite3
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from google.protobuf.wrappers_pb2 import StringValue
 
@@ -48,18 +48,27 @@ class Evidence:
     """By saga."""
 
 
-def read_evidence(directory: Path, *, seed: int, clients: Sequence[str]) -> Evidence:
+Execute = Callable[[str], Iterable[tuple[Any, ...]]]
+"""Runs a query on the database of the journal."""
+
+
+def query_sqlite(path: Path, statement: str) -> list[tuple[Any, ...]]:
+    """Implements `Execute` for an SQLite file."""
+    with closing(sqlite3.connect(path)) as database:
+        return database.execute(statement).fetchall()
+
+
+def read_evidence(directory: Path, *, seed: int, clients: Sequence[str], execute: Execute) -> Evidence:
     told: list[Told] = []
     for name in clients:
         diary = Diary(directory / f"{name}.db")
         told += diary.read().values()
         diary.close()
     payloads: dict[str, list[bytes]] = defaultdict(list)
-    with closing(sqlite3.connect(directory / "saga.db")) as database:
-        for saga_id, payload in database.execute("SELECT saga_id, payload FROM event ORDER BY saga_id, sequence"):
-            payloads[saga_id].append(payload)
-        found = database.execute("SELECT saga_id, unfinished, quarantine_code, needs_person FROM saga")
-        rows = {saga_id: Row(*row) for saga_id, *row in found}
+    for saga_id, payload in execute("SELECT saga_id, payload FROM event ORDER BY saga_id, sequence"):
+        payloads[str(saga_id)].append(payload)
+    found = execute("SELECT saga_id, unfinished, quarantine_code, needs_person FROM saga")
+    rows = {str(saga_id): Row(*row) for saga_id, *row in found}
     ledger: dict[str, list[Entry]] = defaultdict(list)
     for entry in read_ledger(directory):
         ledger[entry.saga_id].append(entry)

@@ -3,20 +3,19 @@
 import asyncio
 import os
 import signal
-import sqlite3
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, closing
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from random import Random
-from typing import Final
+from typing import Any, Final, Protocol
 
 from tests.fork_server import FORK_SERVER, ForkedProcess
 from tests.integration.crashes.client_process import Diary
 from tests.integration.crashes.fault_proxy import CALM, FaultProxy, Harm, Weather
-from tests.integration.crashes.laws import Evidence, read_evidence, story_of, violations_of
+from tests.integration.crashes.laws import Evidence, query_sqlite, read_evidence, story_of, violations_of
 from tests.processes import ROOT, free_port, python_environment, wait_until_serving
 from tests.simulation.chance import Chance
 
@@ -43,6 +42,36 @@ class Storm:
     stop_s_max: float = 3.0
     time_limit_s: float
     """For everything. A saga that does not end is found by it."""
+    nodes: int = 1
+    """Coordinators; several need a database that they can share."""
+    restarts: int = 0
+    """Of the database's own server, without warning."""
+
+
+class Books(Protocol):
+    """Where the coordinators keep their journal."""
+
+    @property
+    def url(self) -> str:
+        """As `saga serve` is told it."""
+
+    def execute(self, statement: str, /) -> Iterable[tuple[Any, ...]]:
+        """Asks it, past the coordinators."""
+
+    async def restart(self) -> None:
+        """Ends its server in the midst of everything, and starts it again."""
+
+
+class SqliteBooks:
+    """A file."""
+
+    def __init__(self, path: Path) -> None:
+        self.url = str(path)
+        self.execute = partial(query_sqlite, path)
+
+    async def restart(self) -> None:
+        """It has no server."""
+        raise NotImplementedError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,17 +90,20 @@ class Blow:
 def blows_of(storm: Storm) -> list[Blow]:
     """Spread over the time in which sagas run."""
     chance = Chance(storm.seed).stream("blows")
-    kinds = [False] * storm.kills + [True] * storm.stops
+    kinds = ["kill"] * storm.kills + ["stop"] * storm.stops + ["restart"] * storm.restarts
     chance.shuffle(kinds)
     moments = sorted(chance.randrange(round(storm.sagas * 0.95)) for _ in kinds)
-    return [_blow(chance, storm, after, is_stop=is_stop) for after, is_stop in zip(moments, kinds, strict=True)]
+    return [_blow(chance, storm, after, kind) for after, kind in zip(moments, kinds, strict=True)]
 
 
-def _blow(chance: Random, storm: Storm, after: int, *, is_stop: bool) -> Blow:
-    role = chance.choice(ROLES)
+def _blow(chance: Random, storm: Storm, after: int, kind: str) -> Blow:
+    role = "database" if kind == "restart" else chance.choice(ROLES)
     if role == "client":
         role = f"client-{chance.randrange(storm.clients)}"
-    return Blow(role=role, after=after, delay_s=chance.uniform(0, 0.3), stop_s=chance.uniform(0.2, storm.stop_s_max) if is_stop else 0.0)
+    elif role == "coordinator":
+        role = f"coordinator-{chance.randrange(storm.nodes)}"
+    stop_s = chance.uniform(0.2, storm.stop_s_max) if kind == "stop" else 0.0
+    return Blow(role=role, after=after, delay_s=chance.uniform(0, 0.3), stop_s=stop_s)
 
 
 class Member:
@@ -106,8 +138,9 @@ class Member:
 class Place:
     """All the processes and the network between them."""
 
-    def __init__(self, storm: Storm, directory: Path) -> None:
+    def __init__(self, storm: Storm, directory: Path, books: Books) -> None:
         self._storm = storm
+        self._books = books
         self._directory = directory
         self._began_at_s = time.monotonic()
         self._told: list[str] = []
@@ -128,12 +161,13 @@ class Place:
             yield
 
     async def _open(self, stack: AsyncExitStack) -> None:
-        coordinator = f"127.0.0.1:{free_port()}"
-        arguments = ["serve", "--address", coordinator, "--database", str(self._directory / "saga.db")]
-        self._add(Member("coordinator", "coordinator", arguments, directory=self._directory, address=coordinator))
-        for name in PARTICIPANTS:
+        coordinators = [f"127.0.0.1:{free_port()}" for _ in range(self._storm.nodes)]
+        for number, address in enumerate(coordinators):
+            arguments = ["serve", "--address", address, "--database", self._books.url]
+            self._add(Member(f"coordinator-{number}", "coordinator", arguments, directory=self._directory, address=address))
+        for number, name in enumerate(PARTICIPANTS):
             address = f"127.0.0.1:{free_port()}"
-            inward = await self._way(stack, f"{name}>coordinator", coordinator)
+            inward = await self._way(stack, f"{name}>coordinator", coordinators[number % len(coordinators)])
             outward = await self._way(stack, f"coordinator>{name}", address)
             arguments = [name, str(self._directory), inward, address, outward]
             module = "tests.integration.crashes.participant_process"
@@ -143,7 +177,7 @@ class Place:
         share = self._storm.sagas // self._storm.clients
         for number in range(self._storm.clients):
             name = f"client-{number}"
-            address = await self._way(stack, f"{name}>coordinator", coordinator)
+            address = await self._way(stack, f"{name}>coordinator", coordinators[number % len(coordinators)])
             numbers = [str(number * share), str((number + 1) * share - 1)]
             arguments = [name, str(self._directory), address, str(self._storm.seed), *numbers]
             self._diaries.append(Diary(self._directory / f"{name}.db"))
@@ -188,17 +222,21 @@ class Place:
 
     async def end(self) -> None:
         """As after SIGTERM, the coordinator last."""
-        for name in (*PARTICIPANTS, "coordinator"):
+        for name in (*PARTICIPANTS, *(name for name in self.members if name.startswith("coordinator"))):
             process = self.members[name].process
             process.send_signal(signal.SIGTERM)
             assert await asyncio.to_thread(process.wait, EXIT_LIMIT_S) == 0, name
 
     async def _hit(self, blow: Blow, stopped: asyncio.TaskGroup) -> None:
+        if blow.role == "database":
+            self.tell("the server of the database is restarted")
+            await self._books.restart()
+            return
         member = self.members[blow.role]
         if member.process.returncode is not None:
             assert blow.role.startswith("client"), f"{blow.role} has ended with {member.process.returncode}:\n{member.log(20)}"
             # It is through with its sagas: somebody else is hit in its place.
-            member = self.members["coordinator"]
+            member = self.members["coordinator-0"]
         if blow.stop_s:
             self.tell(f"SIGSTOP {member.name} for {blow.stop_s:.2f} s")
             member.process.send_signal(signal.SIGSTOP)
@@ -227,15 +265,14 @@ class Place:
         return self.ended() >= ended
 
     def _unfinished(self) -> int:
-        with closing(sqlite3.connect(self._directory / "saga.db")) as database:
-            (count,) = database.execute("SELECT count(*) FROM saga WHERE unfinished").fetchone()
-            return int(count)
+        ((count,),) = self._books.execute("SELECT count(*) FROM saga WHERE unfinished")
+        return int(count)
 
     # ── Afterwards ──────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def evidence(self) -> Evidence:
         clients = [name for name in self.members if name.startswith("client")]
-        return read_evidence(self._directory, seed=self._storm.seed, clients=clients)
+        return read_evidence(self._directory, seed=self._storm.seed, clients=clients, execute=self._books.execute)
 
     def account(self) -> str:
         """For people: the seed, what is wrong, its stories, and everything that was done."""
@@ -264,9 +301,9 @@ STORMY: Final = Weather(
 )
 
 
-async def run_storm(storm: Storm, directory: Path) -> Place:
-    """Runs it, and fails if a promise was broken."""
-    place = Place(storm, directory)
+async def run_storm(storm: Storm, directory: Path, books: Books | None = None) -> Place:
+    """Runs it, and fails if a promise was broken. `books`: None for a file of SQLite."""
+    place = Place(storm, directory, books or SqliteBooks(directory / "saga.db"))
     async with place.running():
         await place.weather_the_storm()
         await place.end()

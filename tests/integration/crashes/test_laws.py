@@ -10,7 +10,7 @@ import pytest
 from saga.v1 import saga_pb2
 from tests.integration.crashes.fault_proxy import CALM
 from tests.integration.crashes.laws import Evidence, violations_of
-from tests.integration.crashes.storm import Place, Storm
+from tests.integration.crashes.storm import Place, SqliteBooks, Storm
 from tests.simulation.journal_of_world import Deed
 
 pytestmark = pytest.mark.full
@@ -20,7 +20,8 @@ pytestmark = pytest.mark.full
 def evidence(tmp_path_factory: pytest.TempPathFactory) -> Evidence:
     """Of sagas to which nothing happened: of either end, undone ones among them."""
     storm = Storm(seed=7, sagas=40, clients=1, kills=0, stops=0, weather=CALM, time_limit_s=60)
-    place = Place(storm, tmp_path_factory.mktemp("calm"))
+    directory = tmp_path_factory.mktemp("calm")
+    place = Place(storm, directory, SqliteBooks(directory / "saga.db"))
     asyncio.run(_live(place))
     return place.evidence()
 
