@@ -45,7 +45,7 @@ async def test_few_kills_of_two_nodes_lose_and_double_nothing(postgres: tuple[UR
 
 @pytest.mark.full
 @pytest.mark.timeout(1200)
-async def test_hundred_kills_and_five_restarts_of_the_database_lose_and_double_nothing(tmp_path: Path) -> None:  # P1, P2, P3, P6, R26, R31
+async def test_many_kills_and_restarts_of_the_database_lose_and_double_nothing(tmp_path: Path) -> None:  # P1, P2, P3, P6, R26, R31
     server = PostgresServer(tmp_path / "postgres")
     await asyncio.to_thread(server.start)
     try:
@@ -53,11 +53,11 @@ async def test_hundred_kills_and_five_restarts_of_the_database_lose_and_double_n
         world.make(await asyncio.to_thread(make_template, server.url))
         storm = Storm(
             seed=used_seed(),
-            sagas=10_000,
+            sagas=3_000,
             clients=6,
-            kills=100,
-            stops=20,
-            stop_s_max=8.0,
+            kills=40,
+            stops=8,
+            stop_s_max=8.0,  # longer than a lease
             weather=STORMY,
             time_limit_s=1_100,
             nodes=3,
