@@ -139,7 +139,7 @@ async def run_coordinator(
             journal=journal,
             dispatcher=dispatcher,
             observers=telemetry.observers,
-            shard_for=journal.shards.place_for,
+            shards=journal.shards,
         )
         dispatcher.listen(engine)
         journal.listen(engine)

@@ -18,6 +18,7 @@ from participant_sdk.rpc_errors import ErrorReason, abort_with, from_rpc_error
 
 FORWARDED: Final = "saga-forwarded"
 """Metadata of a request that another node has passed on."""
+_CARRIED: Final = frozenset({"traceparent", "tracestate"})
 TIME_LIMIT_S: Final = 10.0
 """For the other node, if the caller has set none."""
 
@@ -65,14 +66,23 @@ class Forwarding:
             raise unavailable(ErrorReason.SHUTTING_DOWN, f"no node drives saga {saga_id} now; send the same request again")
         return place.address
 
-    async def pass_on(self, stub: Stub, method: str, address: str, request: Message, left_s: float | None) -> Any:
-        """The answer of another node. Raises RefusedError with what that says."""
+    async def address_for_start(self, context: CallContext) -> str | None:
+        """Where a saga is to be started that has no place here; None: here, be it only to be refused."""
+        if not self._shards.is_shared or self._shards.has_place or FORWARDED in dict(context.invocation_metadata() or ()):
+            return None
+        others = [node for node in await self._shards.nodes() if node.is_alive and node.shards and not node.is_here]
+        return others[0].address if others else None
+
+    async def pass_on(self, stub: Stub, method: str, address: str, request: Message, context: CallContext) -> Any:
+        """The answer of another node, in the trace of the caller. Raises RefusedError with what that says."""
         channel = self._channels.get(address)
         if channel is None:
             channel = self._channels[address] = self._open_channel(address)
+        left_s = context.time_remaining()
+        carried = [(name, value) for name, value in context.invocation_metadata() or () if name in _CARRIED]
         try:
             return await getattr(stub(channel), method)(
-                request, timeout=TIME_LIMIT_S if left_s is None else left_s, metadata=((FORWARDED, "1"),)
+                request, timeout=TIME_LIMIT_S if left_s is None else left_s, metadata=((FORWARDED, "1"), *carried)
             )
         except grpc.aio.AioRpcError as error:
             raise RefusedError(from_rpc_error(error)) from error
@@ -102,7 +112,7 @@ def answers_as_owner(method: _Method[_ServiceT, _Request, _Response]) -> _Method
             address = await self.forwarding.address_for(request, context)
             if address is None:
                 return await method(self, request, context)
-            answer: _Response = await self.forwarding.pass_on(self.stub, method.__name__, address, request, context.time_remaining())
+            answer: _Response = await self.forwarding.pass_on(self.stub, method.__name__, address, request, context)
         except Exception as error:
             status = status_of(error, method.__name__)
         else:

@@ -2,19 +2,22 @@
 
 from collections.abc import AsyncIterator
 
+import grpc
+
 from coordinator.api import operator_requests as asked
 from coordinator.api import pages
 from coordinator.api.bulk import BulkActions
 from coordinator.api.checks import saga_id_of
-from coordinator.api.errors import CallContext, answers_errors, streams_errors
+from coordinator.api.errors import CallContext, answers_errors, not_found, refusal, streams_errors
 from coordinator.api.explaining import Explanations
 from coordinator.api.forwarding import Stub, answers_as_owner
 from coordinator.api.parts import ServiceParts, SharedParts
 from coordinator.api.selections import listed_incidents
-from coordinator.codec.explanations import standing_message
+from coordinator.codec.explanations import node_message, standing_message
 from coordinator.codec.sagas import saga_summary, stored_incident_message
 from coordinator.core.inputs import Command
 from coordinator.core.values import SagaId
+from participant_sdk.rpc_errors import ErrorReason
 from saga.v1 import operator_pb2, operator_pb2_grpc, saga_pb2
 
 
@@ -23,6 +26,7 @@ class OperatorService(operator_pb2_grpc.OperatorServiceServicer):
 
     def __init__(self, parts: ServiceParts, shared: SharedParts) -> None:
         self.forwarding = shared.forwarding
+        self._shards = parts.shards
         self._journal = parts.journal
         self._whereabouts = parts.whereabouts
         self._payload_bytes_max = parts.payload_bytes_max
@@ -59,6 +63,20 @@ class OperatorService(operator_pb2_grpc.OperatorServiceServicer):
     ) -> operator_pb2.ListParticipantsResponse:
         standings = sorted(self._whereabouts.standings(), key=lambda standing: standing.name)
         return operator_pb2.ListParticipantsResponse(participants=[standing_message(standing) for standing in standings])
+
+    @answers_errors
+    async def ListNodes(self, request: operator_pb2.ListNodesRequest, context: CallContext) -> operator_pb2.ListNodesResponse:
+        return operator_pb2.ListNodesResponse(nodes=[node_message(node) for node in await self._shards.nodes()])
+
+    @answers_errors
+    async def CordonNode(self, request: operator_pb2.CordonNodeRequest, context: CallContext) -> operator_pb2.CordonNodeResponse:
+        if not self._shards.is_shared:
+            message = "this coordinator is the only one on its database: nobody could take its sagas"
+            raise refusal(grpc.StatusCode.FAILED_PRECONDITION, ErrorReason.REQUEST_INVALID, message)
+        if not await self._shards.cordon(request.node_id, cordoned=request.cordoned):
+            message = f"there is no node {request.node_id!r}; ListNodes lists those that there are"
+            raise not_found(ErrorReason.NODE_NOT_FOUND, "saga.v1.Node", request.node_id, message)
+        return operator_pb2.CordonNodeResponse()
 
     # ── Whole sagas ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
 

@@ -130,6 +130,10 @@ class SagaService(coordinator_pb2_grpc.SagaServiceServicer):
 
     @answers_errors
     async def StartSaga(self, request: coordinator_pb2.StartSagaRequest, context: CallContext) -> coordinator_pb2.StartSagaResponse:
+        address = await self.forwarding.address_for_start(context)
+        if address is not None:
+            answer: coordinator_pb2.StartSagaResponse = await self.forwarding.pass_on(self.stub, "StartSaga", address, request, context)
+            return answer
         if self._journal.stalled_for_us > STALLED_US_MAX:
             raise unavailable(ErrorReason.JOURNAL_UNAVAILABLE, "the database takes nothing now; send the same request again")
         compiled = await self._definition(request.definition)

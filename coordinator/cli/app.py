@@ -8,6 +8,7 @@ from coordinator.cli.bulk import bulk
 from coordinator.cli.checking import check, diff
 from coordinator.cli.definitions import definitions, register
 from coordinator.cli.explaining import explain, incidents, participants
+from coordinator.cli.nodes import cordon, nodes, uncordon
 from coordinator.cli.operating import acknowledge, complete, pause, policy, resolve, resolve_output, resume, retry, terminate
 from coordinator.cli.reading import list_sagas, show, watch
 from coordinator.cli.replaying import replay
@@ -49,7 +50,7 @@ def main() -> None:
     """  # noqa: D301 - click reads \b
 
 
-main.add_section("Coordinator", (serve,))
+main.add_section("Coordinator", (serve, nodes, cordon, uncordon))
 main.add_section("Participants", (participants, verify))
 main.add_section("Definitions", (check, diff, replay, register, definitions))
 main.add_section("Sagas", (start, show, list_sagas, watch, cancel))

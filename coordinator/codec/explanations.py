@@ -6,6 +6,7 @@ from coordinator.codec.sagas import person_message
 from coordinator.codec.values import to_status, to_timestamp
 from coordinator.core.explanation import Explanation, Wait
 from coordinator.engine.ports import Circuit, ParticipantStanding
+from coordinator.engine.shards import NodeStanding
 from saga.v1 import operator_pb2, saga_pb2
 
 _CIRCUITS: Final = {
@@ -39,6 +40,21 @@ def standing_message(standing: ParticipantStanding) -> operator_pb2.ParticipantS
         circuit=_CIRCUITS[standing.circuit],
         open_until=None if standing.open_until is None else to_timestamp(standing.open_until),
         last_error=None if standing.last_failure is None else to_status(standing.last_failure),
+    )
+
+
+def node_message(node: NodeStanding) -> operator_pb2.Node:
+    """A coordinator that takes part in a database."""
+    return operator_pb2.Node(
+        id=node.id,
+        address=node.address,
+        host=node.host,
+        pid=node.pid,
+        started_at=None if node.started_at is None else to_timestamp(node.started_at),
+        alive=node.is_alive,
+        cordoned=node.is_cordoned,
+        shards=node.shards,
+        answering=node.is_here,
     )
 
 

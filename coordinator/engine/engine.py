@@ -32,6 +32,7 @@ from coordinator.engine.commands import (
     Started,
 )
 from coordinator.engine.ports import Append, Appended, Clock, Committed, Dispatcher, Journal, Moved, Observer, Refused, SagaStart, StartLost
+from coordinator.engine.shards import ONE_SHARD, Shards
 from coordinator.engine.slot import EndListener, Slot, StartListener
 from coordinator.engine.subscriptions import Subscriptions
 from coordinator.engine.timers import Timers
@@ -61,11 +62,10 @@ class Engine:
         journal: Journal,
         dispatcher: Dispatcher,
         observers: Sequence[Observer] = (),
-        shard_for: Callable[[SagaId], int | None] = lambda _: 0,
+        shards: Shards = ONE_SHARD,
     ) -> None:
-        """`shard_for`: where a new saga belongs; None if this process holds no shard now."""
         self._clock = clock
-        self._shard_for = shard_for
+        self._shards = shards
         self._journal = journal
         self._dispatcher = dispatcher
         self._observers = observers
@@ -99,7 +99,7 @@ class Engine:
             else:
                 answer(Existing(winner=command.saga_id, same=held.fingerprint == command.fingerprint, by_key=False))
             return
-        declined, shard = self._reason_to_decline(command.saga_id), self._shard_for(command.saga_id)
+        declined, shard = self._reason_to_decline(command.saga_id), self._shards.place_for(command.saga_id)
         if declined is not None or shard is None:
             answer(Declined(failure=declined or WITHOUT_SHARD))
             return
@@ -440,7 +440,7 @@ class Engine:
         self._timers.set(slot.state.saga_id, wake_at)
 
     def _send_due(self) -> None:
-        if self._due:
+        if self._due and self._shards.is_current():
             due, self._due = self._due, []
             self._in_flight += len(due)
             self._dispatcher.send(due)

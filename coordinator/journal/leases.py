@@ -6,7 +6,7 @@ was stopped, or that cannot reach the database, gives up its sagas before anybod
 
 import asyncio
 import logging
-from collections.abc import Callable, Set
+from collections.abc import Callable, Sequence, Set
 from dataclasses import replace
 from functools import partial
 from typing import Final
@@ -15,8 +15,8 @@ from zlib import crc32
 from sqlalchemy import Connection, Engine
 
 from coordinator.core.values import MICROS_PER_SECOND, Instant, SagaId
-from coordinator.engine.ports import Clock
-from coordinator.engine.shards import Place
+from coordinator.engine.ports import Clock, JournalUnavailableError
+from coordinator.engine.shards import NodeStanding, Place
 from coordinator.journal import membership
 from coordinator.journal.commit_loop import CommitLoop
 from coordinator.journal.hosts import Host
@@ -62,12 +62,18 @@ class LeaseKeeper:
         self._wake = asyncio.Event()
         self._cancel_expiry: Callable[[], None] = lambda: None
         self._is_failing = False
+        self._current_until = Instant(0)
 
     # ── Shards ──────────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def place_for(self, saga_id: SagaId, /) -> int | None:
         """One of the open ones, whichever the id falls on."""
         return self._open[crc32(saga_id.encode()) % len(self._open)] if self._open else None
+
+    @property
+    def has_place(self) -> bool:
+        """Whether a shard is open."""
+        return bool(self._open)
 
     def follow(self, taken: Callable[[frozenset[int]], None], /) -> None:
         """Says what is held now, and what is taken later."""
@@ -78,6 +84,10 @@ class LeaseKeeper:
         """New sagas may begin in it."""
         if shard in self._ownership.shards and shard not in self._open:
             self._open = sorted({*self._open, shard})
+
+    def is_current(self) -> bool:
+        """Whether the leases have not ended, by this process's own clock: only then may it do anything for its sagas (R31)."""
+        return self._clock.now() < self._current_until
 
     def announce(self, address: str, /) -> None:
         """Others are told with the next beat, which comes at once."""
@@ -93,6 +103,30 @@ class LeaseKeeper:
     def is_shared(self) -> bool:
         """It is."""
         return True
+
+    async def nodes(self) -> Sequence[NodeStanding]:
+        """As the database knows them. Raises JournalUnavailableError."""
+        return [
+            NodeStanding(
+                id=listed.node.id,
+                address=listed.node.address,
+                host=listed.node.host,
+                pid=listed.node.pid,
+                started_at=Instant(listed.started_at),
+                is_alive=listed.is_alive,
+                is_cordoned=listed.is_cordoned,
+                shards=listed.shards,
+                is_here=listed.node.id == self._node.id,
+            )
+            for listed in await self._reader.read(membership.list_nodes)
+        ]
+
+    async def cordon(self, node_id: str, /, *, cordoned: bool) -> bool:
+        """Takes effect within a fifth of a lease. Raises JournalUnavailableError."""
+        try:
+            return await self._host.run(partial(self._within, partial(membership.cordon, node_id=node_id, cordoned=cordoned)))
+        except DATABASE_ERRORS as error:
+            raise JournalUnavailableError(f"the database cannot be written now: {words_of(error)}") from error
 
     # ── Life ────────────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -136,10 +170,15 @@ class LeaseKeeper:
 
     async def _beat(self, *, takes: bool) -> None:
         asked_at = self._clock.now()
+        if asked_at >= self._current_until:
+            self._expire()  # before its timer, which may come late in a process that was stopped
         work = partial(membership.beat, node=self._node, lease_us=self._lease_us, takes=takes)
         beat: Beat = await self._host.run(partial(self._within, work))
+        if self._clock.now() >= self._current_until:
+            self._expire()
         self._cancel_expiry()
-        self._cancel_expiry = self._clock.call_at(Instant(asked_at + self._lease_us), self._expire)
+        self._current_until = Instant(asked_at + self._lease_us)
+        self._cancel_expiry = self._clock.call_at(self._current_until, self._expire)
         lost = self._ownership.shards - beat.held.keys()
         if lost:
             self._let_go(lost, "another node holds them now")

@@ -3,7 +3,7 @@
 All times are those of the database, in microseconds, so that the clocks of the nodes decide nothing (R31).
 """
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Final, NamedTuple, TypeVar
@@ -92,6 +92,39 @@ def find_owner(connection: Connection, saga_id: str) -> Owner | None:
     joined = SAGA.outerjoin(SHARD, held).outerjoin(NODE, NODE.c.id == SHARD.c.owner)
     row = connection.execute(select(SHARD.c.owner, NODE.c.address).select_from(joined).where(SAGA.c.saga_id == saga_id)).one_or_none()
     return None if row is None else Owner(row.owner or "", row.address or "")
+
+
+class Listed(NamedTuple):
+    """A node as others see it."""
+
+    node: Node
+    started_at: int
+    is_alive: bool
+    is_cordoned: bool
+    shards: tuple[int, ...]
+
+
+def list_nodes(connection: Connection) -> list[Listed]:
+    """By their start."""
+    held: defaultdict[str, list[int]] = defaultdict(list)
+    for shard, owner in connection.execute(select(SHARD.c.id, SHARD.c.owner).where(SHARD.c.owner.is_not(None)).order_by(SHARD.c.id)):
+        held[str(owner)].append(int(shard))
+    rows = connection.execute(select(*NODE.c, (NODE.c.lease_until > _NOW).label("is_alive")).order_by(NODE.c.started_at)).all()
+    return [
+        Listed(
+            node=Node(id=row.id, address=row.address, host=row.host, pid=row.pid),
+            started_at=row.started_at,
+            is_alive=bool(row.is_alive),
+            is_cordoned=row.cordoned,
+            shards=tuple(held[row.id]),
+        )
+        for row in rows
+    ]
+
+
+def cordon(connection: Connection, node_id: str, *, cordoned: bool) -> bool:
+    """Takes effect with the next beat of the node; False if there is no such node."""
+    return connection.execute(update(NODE).where(NODE.c.id == node_id).values(cordoned=cordoned)).rowcount == 1
 
 
 def _announce(connection: Connection, node: Node, now: int, until: int) -> bool:

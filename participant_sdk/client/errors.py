@@ -87,6 +87,10 @@ class IncidentNotFound(CoordinatorError):
     """The saga has no incident of this number. `OperatorClient.incidents` lists them."""
 
 
+class NodeNotFound(CoordinatorError):
+    """No node of this id takes part in the database. `OperatorClient.nodes` lists them."""
+
+
 class NotNow(CoordinatorError):
     """As the saga or its step stands, this cannot be done. Nothing was changed.
 
@@ -186,6 +190,7 @@ _BY_REASON: Final[Mapping[str, type[CoordinatorError]]] = MappingProxyType(
         ErrorReason.SAGA_ALREADY_ENDED: SagaAlreadyEnded,
         ErrorReason.STEP_NOT_FOUND: StepNotFound,
         ErrorReason.INCIDENT_NOT_FOUND: IncidentNotFound,
+        ErrorReason.NODE_NOT_FOUND: NodeNotFound,
         ErrorReason.SAGA_STATUS: NotNow,
         ErrorReason.SAGA_QUARANTINED: NotNow,
         ErrorReason.STEP_STATUS: NotNow,

@@ -253,6 +253,18 @@ class OperatorClient:
         finally:
             stream.cancel()
 
+    async def nodes(self) -> Sequence[operator_pb2.Node]:
+        """The coordinators that share the database, by their start."""
+        return (await self._call(self._service.ListNodes, operator_pb2.ListNodesRequest(), "list nodes", None)).nodes
+
+    async def cordon(self, node_id: str, *, cordoned: bool = True) -> None:
+        """Has a node give up its sagas to the others and take no more; `cordoned` False: it may have some again.
+
+        Raises NodeNotFound.
+        """
+        request = operator_pb2.CordonNodeRequest(node_id=node_id, cordoned=cordoned)
+        await self._call(self._service.CordonNode, request, f"cordon node {node_id}", None)
+
     async def participants(self) -> Sequence[operator_pb2.ParticipantStanding]:
         """All participants that are registered, configured, or called by a saga, and how their calls are getting on, by name."""
         request = operator_pb2.ListParticipantsRequest()

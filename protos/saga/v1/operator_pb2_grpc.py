@@ -95,6 +95,16 @@ class OperatorServiceStub:
                 request_serializer=saga_dot_v1_dot_operator__pb2.ListParticipantsRequest.SerializeToString,
                 response_deserializer=saga_dot_v1_dot_operator__pb2.ListParticipantsResponse.FromString,
                 _registered_method=True)
+        self.ListNodes = channel.unary_unary(
+                '/saga.v1.OperatorService/ListNodes',
+                request_serializer=saga_dot_v1_dot_operator__pb2.ListNodesRequest.SerializeToString,
+                response_deserializer=saga_dot_v1_dot_operator__pb2.ListNodesResponse.FromString,
+                _registered_method=True)
+        self.CordonNode = channel.unary_unary(
+                '/saga.v1.OperatorService/CordonNode',
+                request_serializer=saga_dot_v1_dot_operator__pb2.CordonNodeRequest.SerializeToString,
+                response_deserializer=saga_dot_v1_dot_operator__pb2.CordonNodeResponse.FromString,
+                _registered_method=True)
 
 
 class OperatorServiceServicer:
@@ -185,6 +195,20 @@ class OperatorServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListNodes(self, request, context):
+        """Lists the coordinators that share this database.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CordonNode(self, request, context):
+        """Has a node give up its sagas to the others and take no more, or ends that. It goes on answering requests.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_OperatorServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -247,6 +271,16 @@ def add_OperatorServiceServicer_to_server(servicer, server):
                     servicer.ListParticipants,
                     request_deserializer=saga_dot_v1_dot_operator__pb2.ListParticipantsRequest.FromString,
                     response_serializer=saga_dot_v1_dot_operator__pb2.ListParticipantsResponse.SerializeToString,
+            ),
+            'ListNodes': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListNodes,
+                    request_deserializer=saga_dot_v1_dot_operator__pb2.ListNodesRequest.FromString,
+                    response_serializer=saga_dot_v1_dot_operator__pb2.ListNodesResponse.SerializeToString,
+            ),
+            'CordonNode': grpc.unary_unary_rpc_method_handler(
+                    servicer.CordonNode,
+                    request_deserializer=saga_dot_v1_dot_operator__pb2.CordonNodeRequest.FromString,
+                    response_serializer=saga_dot_v1_dot_operator__pb2.CordonNodeResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -574,6 +608,60 @@ class OperatorService:
             '/saga.v1.OperatorService/ListParticipants',
             saga_dot_v1_dot_operator__pb2.ListParticipantsRequest.SerializeToString,
             saga_dot_v1_dot_operator__pb2.ListParticipantsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListNodes(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/saga.v1.OperatorService/ListNodes',
+            saga_dot_v1_dot_operator__pb2.ListNodesRequest.SerializeToString,
+            saga_dot_v1_dot_operator__pb2.ListNodesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CordonNode(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/saga.v1.OperatorService/CordonNode',
+            saga_dot_v1_dot_operator__pb2.CordonNodeRequest.SerializeToString,
+            saga_dot_v1_dot_operator__pb2.CordonNodeResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -59,6 +59,10 @@ class OperatorServiceStub:
     """Does the same to every saga that a filter finds; with `dry_run` tells only what would be done. Sends one response per saga, as it goes."""
     ListParticipants: _grpc.UnaryUnaryMultiCallable[_operator_pb2.ListParticipantsRequest, _operator_pb2.ListParticipantsResponse]
     """Lists participants with how their calls are getting on."""
+    ListNodes: _grpc.UnaryUnaryMultiCallable[_operator_pb2.ListNodesRequest, _operator_pb2.ListNodesResponse]
+    """Lists the coordinators that share this database."""
+    CordonNode: _grpc.UnaryUnaryMultiCallable[_operator_pb2.CordonNodeRequest, _operator_pb2.CordonNodeResponse]
+    """Has a node give up its sagas to the others and take no more, or ends that. It goes on answering requests."""
 
 @_typing.type_check_only
 class OperatorServiceAsyncStub(OperatorServiceStub):
@@ -89,6 +93,10 @@ class OperatorServiceAsyncStub(OperatorServiceStub):
     """Does the same to every saga that a filter finds; with `dry_run` tells only what would be done. Sends one response per saga, as it goes."""
     ListParticipants: _aio.UnaryUnaryMultiCallable[_operator_pb2.ListParticipantsRequest, _operator_pb2.ListParticipantsResponse]  # type: ignore[assignment]
     """Lists participants with how their calls are getting on."""
+    ListNodes: _aio.UnaryUnaryMultiCallable[_operator_pb2.ListNodesRequest, _operator_pb2.ListNodesResponse]  # type: ignore[assignment]
+    """Lists the coordinators that share this database."""
+    CordonNode: _aio.UnaryUnaryMultiCallable[_operator_pb2.CordonNodeRequest, _operator_pb2.CordonNodeResponse]  # type: ignore[assignment]
+    """Has a node give up its sagas to the others and take no more, or ends that. It goes on answering requests."""
 
 class OperatorServiceServicer(metaclass=_abc_1.ABCMeta):
     """Explains sagas and moves those that are stuck."""
@@ -188,5 +196,21 @@ class OperatorServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_operator_pb2.ListParticipantsResponse, _abc.Awaitable[_operator_pb2.ListParticipantsResponse]]:
         """Lists participants with how their calls are getting on."""
+
+    @_abc_1.abstractmethod
+    def ListNodes(
+        self,
+        request: _operator_pb2.ListNodesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_operator_pb2.ListNodesResponse, _abc.Awaitable[_operator_pb2.ListNodesResponse]]:
+        """Lists the coordinators that share this database."""
+
+    @_abc_1.abstractmethod
+    def CordonNode(
+        self,
+        request: _operator_pb2.CordonNodeRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_operator_pb2.CordonNodeResponse, _abc.Awaitable[_operator_pb2.CordonNodeResponse]]:
+        """Has a node give up its sagas to the others and take no more, or ends that. It goes on answering requests."""
 
 def add_OperatorServiceServicer_to_server(servicer: OperatorServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

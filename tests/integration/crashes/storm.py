@@ -12,6 +12,7 @@ from pathlib import Path
 from random import Random
 from typing import Any, Final, Protocol
 
+from coordinator.bootstrap import EXIT_CANNOT_START
 from tests.fork_server import FORK_SERVER, ForkedProcess
 from tests.integration.crashes.client_process import Diary
 from tests.integration.crashes.fault_proxy import CALM, FaultProxy, Harm, Weather
@@ -247,12 +248,20 @@ class Place:
         self.kills += 1
         member.start()
 
+    def _start_again(self) -> None:
+        """As whoever supervises coordinators does with one that found no database when it was started."""
+        for name, member in self.members.items():
+            if name.startswith("coordinator") and self._storm.restarts and member.process.returncode == EXIT_CANNOT_START:
+                self.tell(f"{name} is started again")
+                member.start()
+
     async def _wake(self, process: ForkedProcess, after_s: float) -> None:
         await asyncio.sleep(after_s)
         process.send_signal(signal.SIGCONT)
 
     async def _until(self, is_so: Callable[[], bool], what: str) -> None:
         while not is_so():
+            self._start_again()
             left_s = self._began_at_s + self._storm.time_limit_s - time.monotonic()
             assert left_s > 0, f"waited in vain until {what}: {self.ended()} of {self._storm.sagas} sagas have ended\n{self.account()}"
             await asyncio.sleep(0.02)

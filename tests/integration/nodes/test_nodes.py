@@ -2,16 +2,21 @@
 
 import asyncio
 import signal
+import subprocess
+import sys
 from contextlib import aclosing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import pytest
 from google.protobuf.wrappers_pb2 import StringValue
 from sqlalchemy import URL
 
+from participant_sdk.client import NodeNotFound
 from saga.v1 import saga_pb2
 from tests.integration.definitions import three_steps
 from tests.integration.nodes.conftest import LEASE_S, Cluster, cluster_of
+from tests.processes import ROOT, python_environment
 
 A_MINUTE = timedelta(minutes=1)
 DONE = [("first", "do"), ("second", "do"), ("third", "do")]
@@ -107,6 +112,33 @@ async def test_node_that_was_stopped_beyond_its_lease_writes_nothing_and_goes_on
     assert "shards are no longer held" in pair.nodes[0].log
     again = await pair.clients[0].start("three-steps", StringValue(value="go"))
     assert (await again.wait(timeout=A_MINUTE)).status == saga_pb2.SAGA_STATUS_COMPLETED
+
+
+async def test_cordoned_node_gives_up_its_sagas_and_answers_all_the_same(pair: Cluster) -> None:
+    await pair.clients[0].register(three_steps())
+    first, second = await pair.clients[0].operator.nodes()
+    assert [node.address for node in (first, second)] == [node.address for node in pair.nodes]
+    assert (first.answering, second.answering, first.alive, second.alive) == (True, False, True, True)
+    assert sorted([*first.shards, *second.shards]) == list(range(16))
+    shown = await saga("nodes", "--address", pair.nodes[1].address)
+    assert [line.split()[:3] for line in shown.splitlines()[1:]] == [[node.id, node.address, "alive"] for node in (first, second)]
+    await saga("cordon", first.id, "--address", pair.nodes[1].address)
+    await pair.until(lambda: pair.held() == [0, 16])
+    handle = await pair.clients[0].start("three-steps", StringValue(value="go"), start_at=_in_an_hour())
+    await saga("uncordon", first.id, "--address", pair.nodes[0].address)
+    await pair.until(lambda: pair.held() == [8, 8])
+    await pair.clients[0].cancel(handle.id)
+    with pytest.raises(NodeNotFound, match="ListNodes lists those that there are"):
+        await pair.clients[0].operator.cordon("unheard-of")
+
+
+async def saga(*arguments: str) -> str:
+    command = [sys.executable, "-m", "coordinator", *arguments]
+    environment = python_environment({"COLUMNS": "160"})
+    done = await asyncio.to_thread(
+        subprocess.run, command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60, check=True
+    )
+    return done.stdout
 
 
 async def test_shards_are_spread_when_nodes_come_and_go(postgres: tuple[URL, str], tmp_path: Path) -> None:

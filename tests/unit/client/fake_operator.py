@@ -26,6 +26,7 @@ class FakeOperator(operator_pb2_grpc.OperatorServiceServicer):
     explanations: dict[str, operator_pb2.ExplainSagaResponse] = field(default_factory=dict)
     incidents: list[operator_pb2.SagaIncident] = field(default_factory=list)
     participants: list[operator_pb2.ParticipantStanding] = field(default_factory=list)
+    nodes: list[operator_pb2.Node] = field(default_factory=list)
     results: list[operator_pb2.ActOnSagasResponse] = field(default_factory=list)
     """What acting on sagas is answered with, in a dry run and else."""
     break_after: deque[int] = field(default_factory=deque)
@@ -100,6 +101,14 @@ class FakeOperator(operator_pb2_grpc.OperatorServiceServicer):
     ) -> operator_pb2.ListParticipantsResponse:
         await self.begin("ListParticipants", request, context)
         return operator_pb2.ListParticipantsResponse(participants=self.participants)
+
+    async def ListNodes(self, request: operator_pb2.ListNodesRequest, context: Context) -> operator_pb2.ListNodesResponse:
+        await self.begin("ListNodes", request, context)
+        return operator_pb2.ListNodesResponse(nodes=self.nodes)
+
+    async def CordonNode(self, request: operator_pb2.CordonNodeRequest, context: Context) -> operator_pb2.CordonNodeResponse:
+        await self.begin("CordonNode", request, context)
+        return operator_pb2.CordonNodeResponse()
 
     async def _saga(self, method: str, saga_id: str, request: Message, context: Context) -> saga_pb2.Saga:
         await self.begin(method, request, context)

@@ -276,3 +276,14 @@ async def test_selection_with_a_naive_instant_is_not_sent(client: SagaClient, co
 async def test_participants_are_those_of_the_coordinator(client: SagaClient, coordinator: FakeCoordinator) -> None:
     coordinator.operator.participants = [operator_pb2.ParticipantStanding(name="payments", under_way=3)]
     assert list(await client.operator.participants()) == coordinator.operator.participants
+
+
+async def test_nodes_are_listed_and_cordoned(client: SagaClient, coordinator: FakeCoordinator) -> None:
+    coordinator.operator.nodes += [operator_pb2.Node(id="a", alive=True), operator_pb2.Node(id="b")]
+    assert list(await client.operator.nodes()) == coordinator.operator.nodes
+    await client.operator.cordon("a")
+    await client.operator.cordon("a", cordoned=False)
+    assert coordinator.requests[-2:] == [
+        operator_pb2.CordonNodeRequest(node_id="a", cordoned=True),
+        operator_pb2.CordonNodeRequest(node_id="a"),
+    ]
