@@ -50,6 +50,7 @@ RULES = {
     28: "One bad row never fails its batch for ever",
     29: "What is owed may have started: recovery puts it in doubt",
     30: "The journal's payload is the public event",
+    31: "PostgreSQL: shards are leased by the database's clock and given up by the node's own, and the fence comes first",
     32: "SQLite is owned by a file lock, written by one writer; a deleted database is a clear death",
     33: "Watching: subscribe, then read, no gaps",
 }
