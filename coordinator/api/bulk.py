@@ -8,6 +8,7 @@ import grpc
 
 from coordinator.api.checks import find_in_numbers, find_in_person, find_in_saga_id, refuse_if_any
 from coordinator.api.errors import RefusedError, refusal, refusal_of_command, status_of
+from coordinator.api.forwarding import FORWARDED, Forwarding
 from coordinator.api.saga_commands import SagaCommands, set_aside
 from coordinator.api.selections import selected_sagas
 from coordinator.api.views import SagaView, SagaViews
@@ -22,8 +23,8 @@ from coordinator.engine.engine import Engine
 from coordinator.engine.ports import Journal, JournalUnavailableError, SagaFilter, StoredSaga
 from participant_sdk.definitions.problems import Problem
 from participant_sdk.ids import parse_saga_id
-from participant_sdk.rpc_errors import ErrorReason, error_reason
-from saga.v1 import operator_pb2, saga_pb2
+from participant_sdk.rpc_errors import ErrorReason, error_reason, from_rpc_error
+from saga.v1 import operator_pb2, operator_pb2_grpc, saga_pb2
 
 SAGAS_MAX: Final = 10_000
 """Sagas that one call does something to; more are refused before anything is done."""
@@ -45,14 +46,18 @@ class _Act(NamedTuple):
 class BulkActions:
     """Does the same to many sagas. If the caller goes away, what was not begun is not done."""
 
-    def __init__(self, *, engine: Engine, journal: Journal, views: SagaViews, commands: SagaCommands) -> None:
+    def __init__(self, *, engine: Engine, journal: Journal, views: SagaViews, commands: SagaCommands, forwarding: Forwarding) -> None:
+        self._forwarding = forwarding
         self._engine = engine
         self._journal = journal
         self._views = views
         self._commands = commands
 
-    async def act(self, request: operator_pb2.ActOnSagasRequest) -> AsyncIterator[_Answer]:
-        """One answer per saga, in the order of the list. Ends with an error if the database goes away: the rest was not done."""
+    async def act(self, request: operator_pb2.ActOnSagasRequest, *, passes_on: bool = False) -> AsyncIterator[_Answer]:
+        """One answer per saga, in the order of the list. Ends with an error if the database goes away: the rest was not done.
+
+        `passes_on`: has other nodes act on the sagas that they drive.
+        """
         refuse_if_any(_find_problems(request))
         found = {stored.saga_id: stored for stored in await self._find(selected_sagas(request.selection))}
         # Only what somebody was shown: a saga that came to be selected since is left alone.
@@ -60,7 +65,7 @@ class BulkActions:
         for start in range(0, len(sagas), AT_ONCE):
             if self._engine.is_closing:
                 raise closing()
-            acts = await asyncio.gather(*(self._act_on(request, saga_id, found) for saga_id in sagas[start : start + AT_ONCE]))
+            acts = await self._act_on_some(request, sagas[start : start + AT_ONCE], found, passes_on=passes_on and not request.dry_run)
             for done in acts:
                 error = None if done.error is None else status_of(done.error, "ActOnSagas")
                 yield _Answer(saga=done.saga, error=error, found=len(sagas))
@@ -78,6 +83,39 @@ class BulkActions:
                 raise refusal(grpc.StatusCode.FAILED_PRECONDITION, ErrorReason.SELECTION_TOO_LARGE, message)
             if len(page) < PAGE_SAGAS:
                 return found
+
+    async def _act_on_some(
+        self, request: operator_pb2.ActOnSagasRequest, sagas: Sequence[SagaId], found: Mapping[SagaId, StoredSaga], *, passes_on: bool
+    ) -> Sequence[_Act]:
+        acts: dict[SagaId, _Act] = {}
+        elsewhere: dict[str | None, list[SagaId]] = {}
+        for saga_id in sagas:
+            try:
+                address = await self._forwarding.address_of(saga_id) if passes_on else None
+            except (RefusedError, JournalUnavailableError) as error:
+                acts[saga_id] = _Act(saga_pb2.Saga(id=saga_id), error)
+            else:
+                elsewhere.setdefault(address, []).append(saga_id)
+        here = elsewhere.pop(None, [])
+        told = [self._act_elsewhere(request, address, some) for address, some in elsewhere.items() if address is not None]
+        for answers in await asyncio.gather(*told):
+            acts |= answers
+        acts |= zip(here, await asyncio.gather(*(self._act_on(request, saga_id, found) for saga_id in here)), strict=True)
+        return [acts[saga_id] for saga_id in sagas]
+
+    async def _act_elsewhere(self, request: operator_pb2.ActOnSagasRequest, address: str, sagas: Sequence[SagaId]) -> Mapping[SagaId, _Act]:
+        asked = operator_pb2.ActOnSagasRequest()
+        asked.CopyFrom(request)
+        asked.saga_ids[:] = sagas
+        acts: dict[SagaId, _Act] = {}
+        service: operator_pb2_grpc.OperatorServiceAsyncStub = operator_pb2_grpc.OperatorServiceStub(self._forwarding.channel_to(address))
+        try:
+            async for answer in service.ActOnSagas(asked, metadata=((FORWARDED, "1"),)):
+                acts[SagaId(answer.saga.id)] = _Act(answer.saga, RefusedError(answer.error) if answer.HasField("error") else None)
+        except grpc.aio.AioRpcError as error:
+            refused = RefusedError(from_rpc_error(error))
+            return {saga_id: _Act(saga_pb2.Saga(id=saga_id), refused) for saga_id in sagas} | acts
+        return acts
 
     async def _act_on(self, request: operator_pb2.ActOnSagasRequest, saga_id: SagaId, found: Mapping[SagaId, StoredSaga]) -> _Act:
         saga = saga_pb2.Saga(id=saga_id)

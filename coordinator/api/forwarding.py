@@ -57,7 +57,11 @@ class Forwarding:
     async def address_for(self, request: Message, context: CallContext) -> str | None:
         """Where the request is to be answered; None: here."""
         saga_id = self._saga_of(request)
-        if saga_id is None or self._engine.holds(saga_id) or FORWARDED in dict(context.invocation_metadata() or ()):
+        return None if saga_id is None or is_forwarded(context) else await self.address_of(saga_id)
+
+    async def address_of(self, saga_id: SagaId) -> str | None:
+        """Where the node is that drives a saga; None: here. Refuses if nobody drives it now."""
+        if self._engine.holds(saga_id):
             return None
         place = await self._shards.owner_of(saga_id)
         if place is None or place.is_here:
@@ -68,24 +72,28 @@ class Forwarding:
 
     async def address_for_start(self, context: CallContext) -> str | None:
         """Where a saga is to be started that has no place here; None: here, be it only to be refused."""
-        if not self._shards.is_shared or self._shards.has_place or FORWARDED in dict(context.invocation_metadata() or ()):
+        if not self._shards.is_shared or self._shards.has_place or is_forwarded(context):
             return None
         others = [node for node in await self._shards.nodes() if node.is_alive and node.shards and not node.is_here]
         return others[0].address if others else None
 
     async def pass_on(self, stub: Stub, method: str, address: str, request: Message, context: CallContext) -> Any:
         """The answer of another node, in the trace of the caller. Raises RefusedError with what that says."""
-        channel = self._channels.get(address)
-        if channel is None:
-            channel = self._channels[address] = self._open_channel(address)
         left_s = context.time_remaining()
         carried = [(name, value) for name, value in context.invocation_metadata() or () if name in _CARRIED]
         try:
-            return await getattr(stub(channel), method)(
+            return await getattr(stub(self.channel_to(address)), method)(
                 request, timeout=TIME_LIMIT_S if left_s is None else left_s, metadata=((FORWARDED, "1"), *carried)
             )
         except grpc.aio.AioRpcError as error:
             raise RefusedError(from_rpc_error(error)) from error
+
+    def channel_to(self, address: str) -> grpc.aio.Channel:
+        """A way to another node, kept open. What is asked on it is to be marked with FORWARDED."""
+        channel = self._channels.get(address)
+        if channel is None:
+            channel = self._channels[address] = self._open_channel(address)
+        return channel
 
     async def aclose(self) -> None:
         """Closes the ways to other nodes."""
@@ -101,6 +109,11 @@ class Forwarding:
             return SagaId(parse_saga_id(request.saga_id))
         except (TokenInvalidError, ValueError):
             return None
+
+
+def is_forwarded(context: CallContext) -> bool:
+    """Whether another node has passed the request on: then it is answered here, whatever comes of it."""
+    return FORWARDED in dict(context.invocation_metadata() or ())
 
 
 def answers_as_owner(method: _Method[_ServiceT, _Request, _Response]) -> _Method[_ServiceT, _Request, _Response]:

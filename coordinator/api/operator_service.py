@@ -10,7 +10,7 @@ from coordinator.api.bulk import BulkActions
 from coordinator.api.checks import saga_id_of
 from coordinator.api.errors import CallContext, answers_errors, not_found, refusal, streams_errors
 from coordinator.api.explaining import Explanations
-from coordinator.api.forwarding import Stub, answers_as_owner
+from coordinator.api.forwarding import Stub, answers_as_owner, is_forwarded
 from coordinator.api.parts import ServiceParts, SharedParts
 from coordinator.api.selections import listed_incidents
 from coordinator.codec.explanations import node_message, standing_message
@@ -33,7 +33,9 @@ class OperatorService(operator_pb2_grpc.OperatorServiceServicer):
         self._views = shared.views
         self._commands = shared.commands
         self._explanations = Explanations(parts.clock, shared.views, parts.whereabouts)
-        self._bulk = BulkActions(engine=parts.engine, journal=parts.journal, views=shared.views, commands=shared.commands)
+        self._bulk = BulkActions(
+            engine=parts.engine, journal=parts.journal, views=shared.views, commands=shared.commands, forwarding=shared.forwarding
+        )
 
     @property
     def stub(self) -> Stub:
@@ -113,7 +115,7 @@ class OperatorService(operator_pb2_grpc.OperatorServiceServicer):
     async def ActOnSagas(
         self, request: operator_pb2.ActOnSagasRequest, context: CallContext
     ) -> AsyncIterator[operator_pb2.ActOnSagasResponse]:
-        async for response in self._bulk.act(request):
+        async for response in self._bulk.act(request, passes_on=not is_forwarded(context)):
             yield response
 
     # ── Steps ───────────────────────────────────────────────────────────────────────────────────────────────────────────────────

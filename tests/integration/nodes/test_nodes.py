@@ -12,8 +12,8 @@ import pytest
 from google.protobuf.wrappers_pb2 import StringValue
 from sqlalchemy import URL
 
-from participant_sdk.client import NodeNotFound
-from saga.v1 import saga_pb2
+from participant_sdk.client import NodeNotFound, SagaSelection
+from saga.v1 import operator_pb2, saga_pb2
 from tests.integration.definitions import three_steps
 from tests.integration.nodes.conftest import LEASE_S, Cluster, cluster_of
 from tests.processes import ROOT, python_environment
@@ -130,6 +130,18 @@ async def test_cordoned_node_gives_up_its_sagas_and_answers_all_the_same(pair: C
     await pair.clients[0].cancel(handle.id)
     with pytest.raises(NodeNotFound, match="ListNodes lists those that there are"):
         await pair.clients[0].operator.cordon("unheard-of")
+
+
+async def test_many_sagas_are_acted_on_wherever_they_are_driven(pair: Cluster) -> None:
+    await pair.clients[0].register(three_steps())
+    handles = [await pair.clients[n % 2].start("three-steps", StringValue(value="go"), start_at=_in_an_hour()) for n in range(6)]
+    operator, all_of_them = pair.clients[1].operator, SagaSelection(definition="three-steps")
+    shown = [result.saga.id async for result in operator.dry_run(all_of_them, operator_pb2.BULK_ACTION_CANCEL)]
+    assert set(shown) == {handle.id for handle in handles}
+    acted = operator.act_on_sagas(all_of_them, operator_pb2.BULK_ACTION_CANCEL, saga_ids=shown, reason="drill", actor="ann")
+    assert [(result.saga.id, result.refusal) async for result in acted] == [(saga_id, None) for saga_id in shown]
+    ended = [await pair.clients[0].wait(handle.id, timeout=A_MINUTE) for handle in handles]
+    assert {saga.status for saga in ended} == {saga_pb2.SAGA_STATUS_COMPENSATED}
 
 
 async def saga(*arguments: str) -> str:

@@ -11,6 +11,7 @@ from google.protobuf.wrappers_pb2 import StringValue
 from coordinator.api.bulk import BulkActions
 from coordinator.api.completions import Completions
 from coordinator.api.explaining import Explanations
+from coordinator.api.forwarding import Forwarding
 from coordinator.api.saga_commands import SagaCommands
 from coordinator.api.views import SagaView, SagaViews
 from coordinator.api.waits import OpenWaits
@@ -19,9 +20,11 @@ from coordinator.codec.completion_tokens import CompletionTokens
 from coordinator.codec.definitions import compile_definition
 from coordinator.core.inputs import Accepted, Command, Rejected, Start, Succeeded
 from coordinator.core.values import AttemptKey, Code, Direction, Failure, Instant, Payload, SagaId, SagaStatus, StepId
+from coordinator.dispatcher.channels import open_channel
 from coordinator.engine.commands import CommandAccepted, StartAnswer, StartCommand, Started
 from coordinator.engine.engine import Engine
 from coordinator.engine.ports import CallPlace, Circuit, ParticipantStanding
+from coordinator.engine.shards import ONE_SHARD
 from coordinator.journal.memory_journal import MemoryDatabase, MemoryJournal
 from saga.v1 import saga_pb2
 from tests.builders import SAGA, TRACE, seconds
@@ -116,7 +119,8 @@ class Stand:
         self.commands = SagaCommands(self.engine, self.views, self.waits)
         self.completions = Completions(tokens=self.tokens, views=self.views, commands=self.commands, payload_bytes_max=PAYLOAD_BYTES_MAX)
         self.explanations = Explanations(clock, self.views, self.whereabouts)
-        self.bulk = BulkActions(engine=self.engine, journal=journal, views=self.views, commands=self.commands)
+        self.forwarding = Forwarding(engine=self.engine, shards=ONE_SHARD, tokens=self.tokens, open_channel=open_channel)
+        self.bulk = BulkActions(engine=self.engine, journal=journal, views=self.views, commands=self.commands, forwarding=self.forwarding)
 
     async def register(self, definition: saga_pb2.SagaDefinition) -> None:
         """Registers a definition."""
