@@ -119,6 +119,10 @@ bench: $(VENV)/.installed ## Measure sagas per second and processor time per sag
 bench-memory: $(VENV)/.installed ## Measure memory over 100,000 finished sagas
 	$(BIN)/python -m benchmarks.memory $(BENCH)
 
+.PHONY: cluster
+cluster: $(VENV)/.installed-dev ## Run three nodes on PostgreSQL with the shop, kill them one after the other, and check the books
+	$(BIN)/python -m benchmarks.cluster $(CLUSTER)
+
 .PHONY: clean
 clean: ## Remove what was built and installed
 	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
