@@ -17,13 +17,14 @@ from coordinator.api.server import AddressInUseError, make_server
 from coordinator.catalog import Compile, DefinitionCatalog
 from coordinator.codec.completion_tokens import SECRET_NAME, CompletionTokens, new_secret
 from coordinator.codec.definitions import compile_content
-from coordinator.core.values import Failure
+from coordinator.core.values import MICROS_PER_SECOND, Failure
 from coordinator.dispatcher import GrpcDispatcher, ParticipantDirectory, ParticipantRegistry
 from coordinator.dispatcher.channels import Channels, OpenChannel, open_channel
 from coordinator.engine.clock import SystemClock
 from coordinator.engine.engine import Engine
 from coordinator.engine.ports import Clock, Journal, JournalListener, JournalUnavailableError
 from coordinator.engine.recovery import Takeover
+from coordinator.engine.retention import Retention
 from coordinator.engine.shards import Shards
 from coordinator.journal import JournalOpenError, SqlJournal
 from coordinator.settings import Settings
@@ -35,6 +36,7 @@ EXIT_LOST: Final = 1
 """The database or its ownership is gone: nothing may be committed any more."""
 EXIT_CANNOT_START: Final = 2
 
+MICROS_PER_DAY: Final = 86_400 * MICROS_PER_SECOND
 FOLLOW_EVERY_S: Final = 1.0
 """How often it is looked up what other nodes were told."""
 
@@ -167,6 +169,9 @@ async def run_coordinator(
             beside.append(asyncio.create_task(takeover.run()))
             await coordinator._server.start()  # noqa: SLF001 - this function is the other half of the class
             journal.shards.announce(settings.advertise or coordinator.address)
+            if settings.retention_days:
+                keep_us = round(settings.retention_days * MICROS_PER_DAY)
+                beside.append(asyncio.create_task(Retention(clock=clock, journal=journal, keep_us=keep_us).run()))
             if journal.shards.is_shared:
                 beside.append(asyncio.create_task(_follow_others(registry, catalog)))
             _logger.info("ready", extra={"address": coordinator.address, "recovered_sagas": recovered})

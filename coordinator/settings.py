@@ -102,6 +102,9 @@ class Settings:
     payload_bytes_max: int = 1024 * 1024
     """Largest input or output of one step in bytes, 1 KiB to 4 MiB. Messages on the wire stop at 4 MiB."""
 
+    retention_days: float = 30.0
+    """How long a saga is kept after its end, unless it waits for a person; 0: for ever."""
+
     trace_sample_ratio: float = 1.0
     """Share of sagas that are traced, 0.0 to 1.0, where the caller has not decided it."""
 
@@ -401,6 +404,7 @@ _READERS: Final[Mapping[str, Callable[[object], SettingValue]]] = {
     "participant_circuit_open_s_max": _circuit_open_s,
     "drain_time_limit_s": _number(0, 3_600),
     "payload_bytes_max": _whole_number(1024, 4 * 1024 * 1024),
+    "retention_days": _number_or_zero(0.001, 36_500),
     "trace_sample_ratio": _number(0, 1),
 }
 _KEYS: Final = ", ".join(_READERS)

@@ -83,6 +83,11 @@ Exit codes: 0 stopped; 1 the database or its ownership was lost; 2 it could not 
     "--drain-time-limit-s", metavar="SECONDS", help=f"For calls in flight when it is stopped.  [default: {_DEFAULTS.drain_time_limit_s:g}]"
 )
 @click.option("--payload-bytes-max", metavar="BYTES", help=f"Largest input or output of a step.  [default: {_DEFAULTS.payload_bytes_max}]")
+@click.option(
+    "--retention-days",
+    metavar="DAYS",
+    help=f"So long are sagas kept after their end; 0: for ever.  [default: {_DEFAULTS.retention_days:g}]",
+)
 @click.option("--trace-sample-ratio", metavar="RATIO", help=f"Share of sagas traced, 0 to 1.  [default: {_DEFAULTS.trace_sample_ratio:g}]")
 def serve(config: Path | None, **flags: str | None) -> None:
     given = {key: text for key, text in flags.items() if text is not None}

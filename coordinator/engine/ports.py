@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from coordinator.core.effects import CallParticipant
 from coordinator.core.events import Event
@@ -218,6 +218,13 @@ class StoredParticipant:
     expires_at: Instant
 
 
+class Forgotten(NamedTuple):
+    """How many rows of each kind were deleted because nobody needs them any more."""
+
+    sagas: int
+    keys: int
+
+
 class Journal(Protocol):
     """The append-only record of every saga, and what is kept beside it.
 
@@ -259,6 +266,10 @@ class Journal(Protocol):
 
     async def read_events(self, saga_id: SagaId, after: int, limit: int, /) -> Sequence[bytes]:
         """Encoded `saga.v1.Event` messages (R30) after a sequence, in order; empty also for an unknown saga."""
+
+    async def forget(self, ended_before: Instant, now: Instant, limit: int, /) -> Forgotten:
+        """Deletes at most `limit` sagas that ended before that, with all that belongs to them, and as many start keys that have expired.
+        Sagas that can still move, are set aside, or wait for a person stay. Harmless to repeat."""
 
     async def put_definition(self, definition: StoredDefinition, /) -> StoredDefinition:
         """Stores a definition unless its key is taken; returns what is stored under the key now."""

@@ -1,6 +1,6 @@
 """Holds the shards of this node for as long as their leases last, takes others, and gives up what others should have (R31).
 
-A lease is renewed three times in its time. It counts from when its renewal was asked for, by this process's own clock: so a process that
+A lease is renewed five times in its time. It counts from when its renewal was asked for, by this process's own clock: so a process that
 was stopped, or that cannot reach the database, gives up its sagas before anybody else can take them.
 """
 
@@ -29,6 +29,8 @@ LEASE_US: Final = 5 * MICROS_PER_SECOND
 """How long the shards of a node that is gone stay its own."""
 BEATS_PER_LEASE: Final = 5
 """How often a lease is renewed in its time."""
+JUST_AFTER_US: Final = 10_000
+"""After the end of another node's lease: so soon is it looked whether that was renewed."""
 
 _logger = logging.getLogger(__name__)
 
@@ -63,6 +65,7 @@ class LeaseKeeper:
         self._cancel_expiry: Callable[[], None] = lambda: None
         self._is_failing = False
         self._current_until = Instant(0)
+        self._next_beat_us = lease_us // BEATS_PER_LEASE
 
     # ── Shards ──────────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -132,7 +135,7 @@ class LeaseKeeper:
 
     async def start(self) -> None:
         """Takes what is free, and keeps it from now on. Raises what a database raises."""
-        await self._beat(takes=True)
+        await self._beat()
         self._runner = asyncio.get_running_loop().create_task(self._run(), name="leases")
 
     async def aclose(self) -> None:
@@ -150,9 +153,9 @@ class LeaseKeeper:
 
     async def _run(self) -> None:
         while True:
-            await self._pause(self._lease_us // BEATS_PER_LEASE)
+            await self._pause(self._next_beat_us)
             try:
-                await self._beat(takes=True)
+                await self._beat()
             except DATABASE_ERRORS as error:
                 if not self._is_failing:
                     _logger.warning("leases cannot be renewed; trying again", extra={"reason": words_of(error)})
@@ -168,17 +171,20 @@ class LeaseKeeper:
         finally:
             cancel()
 
-    async def _beat(self, *, takes: bool) -> None:
+    async def _beat(self) -> None:
         asked_at = self._clock.now()
         if asked_at >= self._current_until:
             self._expire()  # before its timer, which may come late in a process that was stopped
-        work = partial(membership.beat, node=self._node, lease_us=self._lease_us, takes=takes)
+        work = partial(membership.beat, node=self._node, lease_us=self._lease_us)
         beat: Beat = await self._host.run(partial(self._within, work))
         if self._clock.now() >= self._current_until:
             self._expire()
         self._cancel_expiry()
         self._current_until = Instant(asked_at + self._lease_us)
         self._cancel_expiry = self._clock.call_at(self._current_until, self._expire)
+        usual_us = self._lease_us // BEATS_PER_LEASE
+        # Where another one does not renew its lease, this node is there when it ends.
+        self._next_beat_us = usual_us if beat.next_end_us is None else min(usual_us, beat.next_end_us + JUST_AFTER_US)
         lost = self._ownership.shards - beat.held.keys()
         if lost:
             self._let_go(lost, "another node holds them now")

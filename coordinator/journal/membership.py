@@ -3,7 +3,7 @@
 All times are those of the database, in microseconds, so that the clocks of the nodes decide nothing (R31).
 """
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Final, NamedTuple, TypeVar
@@ -40,6 +40,8 @@ class Beat(NamedTuple):
     """Its shards, those that it has just taken among them."""
     surplus: int
     """How many of them others should have."""
+    next_end_us: int | None
+    """When the next lease of another node ends, unless that renews it; None: no other has any."""
 
 
 def make_shards(connection: Connection) -> None:
@@ -48,22 +50,18 @@ def make_shards(connection: Connection) -> None:
         connection.execute(insert(SHARD), [{"id": shard, "epoch": 0, "position": 0} for shard in range(SHARDS)])
 
 
-def beat(connection: Connection, node: Node, *, lease_us: int, takes: bool) -> Beat:
-    """Says that this node is alive, renews its leases, and takes what it should have and nobody holds, if it `takes` any."""
+def beat(connection: Connection, node: Node, *, lease_us: int) -> Beat:
+    """Says that this node is alive, renews its leases, and takes what it should have and nobody holds."""
     now = int(connection.execute(select(_NOW)).scalar_one())
     is_cordoned = _announce(connection, node, now, now + lease_us)
     renewed = connection.execute(_RENEW, {"node": node.id, "until": now + lease_us}).all()
     held = {row.id: Held(row.epoch, row.position) for row in renewed}
-    if is_cordoned or not takes:
-        return Beat(held, surplus=len(held) if is_cordoned else 0)
-    shares = _shares(connection, node, now)
-    if len(held) > shares.most:
-        return Beat(held, surplus=len(held) - shares.most)
-    wanted = shares.fair - len(held)
-    if wanted > 0:
-        for row in _take(connection, node, now, lease_us, wanted):
+    share = 0 if is_cordoned else _share(connection, node, now)
+    if len(held) < share:
+        for row in _take(connection, node, now, lease_us, share - len(held)):
             held[row.id] = Held(row.epoch, row.position)
-    return Beat(held, surplus=0)
+    ends_at = connection.execute(select(func.min(SHARD.c.lease_until)).where(SHARD.c.owner != node.id)).scalar_one_or_none()
+    return Beat(held, surplus=max(0, len(held) - share), next_end_us=None if ends_at is None else max(0, ends_at - now))
 
 
 def give_up(connection: Connection, node: Node, shards: Collection[int]) -> None:
@@ -135,24 +133,13 @@ def _announce(connection: Connection, node: Node, now: int, until: int) -> bool:
     return bool(connection.execute(kept.returning(NODE.c.cordoned)).scalar_one())
 
 
-class _Shares(NamedTuple):
-    """How many shards a node should have."""
-
-    fair: int
-    """It takes free ones up to so many."""
-    most: int
-    """It gives up what is more."""
-
-
-def _shares(connection: Connection, node: Node, now: int) -> _Shares:
-    """Spread evenly over the nodes that are alive: the first of them, by their ids, have one more where it does not come out even."""
+def _share(connection: Connection, node: Node, now: int) -> int:
+    """How many shards a node should have, spread evenly over those that are alive: the first of them, by their ids, have one more where it
+    does not come out even."""
     alive = and_(NODE.c.lease_until > now, ~NODE.c.cordoned)
     nodes = sorted(str(found) for (found,) in connection.execute(select(NODE.c.id).where(alive)))
-    owners = Counter(owner for (owner,) in connection.execute(select(SHARD.c.owner)))
-    shards = sum(owners.values())
-    each, rest = divmod(shards, max(1, len(nodes)))
-    fair = each + (node.id in nodes[:rest])
-    return _Shares(fair=fair, most=fair)
+    each, rest = divmod(int(connection.execute(select(func.count()).select_from(SHARD)).scalar_one()), max(1, len(nodes)))
+    return each + (node.id in nodes[:rest])
 
 
 def _take(connection: Connection, node: Node, now: int, lease_us: int, limit: int) -> list[Row[*tuple[int, ...]]]:

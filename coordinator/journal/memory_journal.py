@@ -20,6 +20,7 @@ from coordinator.engine.ports import (
     Appended,
     Clock,
     Committed,
+    Forgotten,
     IncidentFilter,
     JournalListener,
     JournalUnavailableError,
@@ -292,6 +293,23 @@ class MemoryJournal:
         self._check_usable()
         found = (self._database.definitions[key] for key in sorted(self._database.definitions) if after is None or key > after)
         return [definition for definition in found if not name or definition.key.name == name][:limit]
+
+    async def forget(self, ended_before: Instant, now: Instant, limit: int, /) -> Forgotten:
+        """Deletes at most `limit` sagas that ended before that, and as many start keys that have expired."""
+        self._check_usable()
+        content = self._database
+        old = [
+            (row.ended_at, saga_id)
+            for saga_id, row in content.sagas.items()
+            if row.ended_at is not None and row.ended_at < ended_before and not row.standing.is_unfinished and not row.open_kinds()
+        ]
+        sagas = sorted(old)[:limit]
+        for _, saga_id in sagas:
+            del content.sagas[saga_id]
+        keys = [name for name, holder in content.keys.items() if holder.expires_at < now][:limit]
+        for name in keys:
+            del content.keys[name]
+        return Forgotten(sagas=len(sagas), keys=len(keys))
 
     async def put_participant(self, participant: StoredParticipant, /) -> None:
         """Stores a registration, or renews the one of the same name and target."""

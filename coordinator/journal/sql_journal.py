@@ -13,6 +13,7 @@ from coordinator.core.values import Code, DefinitionKey, Failure, Instant, SagaI
 from coordinator.engine.ports import (
     Append,
     Clock,
+    Forgotten,
     IncidentFilter,
     JournalListener,
     JournalUnavailableError,
@@ -23,7 +24,7 @@ from coordinator.engine.ports import (
     StoredSaga,
 )
 from coordinator.engine.shards import ONE_SHARD, Shards
-from coordinator.journal import listings, queries, side_writes
+from coordinator.journal import forgetting, listings, queries, side_writes
 from coordinator.journal.commit_loop import CommitLoop
 from coordinator.journal.database_file import database_path
 from coordinator.journal.errors import DamagedReadError
@@ -201,6 +202,12 @@ class SqlJournal:
     async def read_events(self, saga_id: SagaId, after: int, limit: int, /) -> Sequence[bytes]:
         """Encoded events after a sequence, in order; empty also for an unknown saga."""
         return await self._read(partial(queries.read_events, saga_id=saga_id, after=after, limit=limit))
+
+    async def forget(self, ended_before: Instant, now: Instant, limit: int, /) -> Forgotten:
+        """Deletes at most `limit` sagas of this process's shards that ended before that, and as many start keys that have expired."""
+        shards = frozenset(self._opened.writer.ownership.shards)
+        work = partial(forgetting.forget, shards=shards, ended_before=ended_before, now=now, limit=limit)
+        return await self._commits.write_beside(work)
 
     # ── Definitions, participants and secrets ───────────────────────────────────────────────────────────────────────────────────
 

@@ -44,6 +44,7 @@ QUARANTINE_INCIDENT_ID: Final = 0
 IS_UNFINISHED: Final = "unfinished AND quarantine_code IS NULL"
 IS_PAUSED: Final = "paused"
 NEEDS_PERSON: Final = "needs_person"
+IS_FORGETTABLE: Final = "ended_at IS NOT NULL AND NOT unfinished AND NOT needs_person AND quarantine_code IS NULL"
 IS_OPEN: Final = "closed_at IS NULL"
 
 METADATA: Final = MetaData(
@@ -108,6 +109,7 @@ SAGA: Final = Table(
     # Few sagas are in these two: a row that is not in them costs them nothing, and they are found whatever else is asked.
     Index("ix_saga_paused", "created_at", "saga_id", sqlite_where=text(IS_PAUSED), postgresql_where=text(IS_PAUSED)),
     Index("ix_saga_needs_person", "created_at", "saga_id", sqlite_where=text(NEEDS_PERSON), postgresql_where=text(NEEDS_PERSON)),
+    Index("ix_saga_forgettable", "ended_at", sqlite_where=text(IS_FORGETTABLE), postgresql_where=text(IS_FORGETTABLE)),
     Index(None, "created_at", "saga_id"),
     Index(None, "status", "created_at", "saga_id"),
     Index(None, "definition_name", "created_at", "saga_id"),

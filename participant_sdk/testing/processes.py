@@ -60,7 +60,7 @@ class SimulatedCoordinator:
         self._options = options
         said = {name: ParticipantSettings(target=address) for name, address in options.participants.items()}
         settings = options.settings
-        self._settings = replace(settings, address=options.address, participants={**settings.participants, **said})
+        self._settings = replace(settings, address=options.address, participants={**settings.participants, **said}, retention_days=0)
         self.database = SimulatedDatabase(MemoryDatabase(), options.disk)
         """What stays when it dies."""
         self.lives = 0

@@ -9,7 +9,7 @@ from sqlalchemy import Connection, create_engine, event
 
 from coordinator.core.values import IncidentKind, Instant, SagaId, SagaStatus
 from coordinator.engine.ports import IncidentFilter, SagaFilter
-from coordinator.journal import listings, queries
+from coordinator.journal import forgetting, listings, queries
 from coordinator.journal.database_file import DatabaseFile
 from coordinator.journal.sqlite import connect, reading_engine
 from coordinator.journal.statements import Statements
@@ -63,6 +63,9 @@ QUESTIONS: dict[str, Callable[[Connection], object]] = {
     "one saga": lambda connection: queries.find_saga(connection, SAGA),
     "by key": lambda connection: queries.find_by_key(connection, "d", "k", at(1)),
     "events": lambda connection: queries.read_events(connection, SAGA, 3, 100),
+    "what is to be forgotten": lambda connection: forgetting.forget(
+        connection, shards=frozenset({0}), ended_before=at(1), now=at(1), limit=100
+    ),
     "definition": lambda connection: queries.find_definition(connection, "d", 0),
     "definitions": lambda connection: queries.list_definitions(connection, "d", None, 100),
     "all sagas": listing(SagaFilter(), None),

@@ -1,0 +1,57 @@
+"""Forgets sagas that ended long ago, a few at a time, so that a database does not grow for ever."""
+
+import asyncio
+import logging
+from typing import Final
+
+from coordinator.core.values import MICROS_PER_SECOND, Instant
+from coordinator.engine.ports import Clock, Forgotten, Journal, JournalUnavailableError
+
+EVERY_US: Final = 60 * MICROS_PER_SECOND
+"""How often it is looked for what is old enough."""
+BATCH_SAGAS: Final = 200
+"""Sagas, and start keys, in one database transaction: few enough that commits of sagas do not wait."""
+
+_logger = logging.getLogger(__name__)
+
+
+class Retention:
+    """Runs beside the engine, and needs nothing of it: what is forgotten cannot move any more."""
+
+    def __init__(self, *, clock: Clock, journal: Journal, keep_us: int) -> None:
+        """`keep_us`: how long a saga is kept after its end."""
+        self._clock = clock
+        self._journal = journal
+        self._keep_us = keep_us
+        self.forgotten = Forgotten(sagas=0, keys=0)
+        """Since the start of this process."""
+
+    async def run(self) -> None:
+        """At once, and then again and again. Runs until it is cancelled."""
+        while True:
+            try:
+                await self._forget()
+            except JournalUnavailableError as error:
+                _logger.warning("nothing can be forgotten now", extra={"reason": str(error)})
+            await self._pause()
+
+    async def _forget(self) -> None:
+        """Everything that is old enough, in batches between which others get their turn."""
+        before = self.forgotten
+        while True:
+            now = self._clock.now()
+            batch = await self._journal.forget(Instant(now - self._keep_us), now, BATCH_SAGAS)
+            self.forgotten = Forgotten(sagas=self.forgotten.sagas + batch.sagas, keys=self.forgotten.keys + batch.keys)
+            if max(batch) < BATCH_SAGAS:
+                break
+        sagas, keys = self.forgotten.sagas - before.sagas, self.forgotten.keys - before.keys
+        if sagas or keys:
+            _logger.info("forgotten", extra={"sagas": sagas, "start_keys": keys})
+
+    async def _pause(self) -> None:
+        waited = asyncio.Event()
+        cancel = self._clock.call_at(Instant(self._clock.now() + EVERY_US), waited.set)
+        try:
+            await waited.wait()
+        finally:
+            cancel()
