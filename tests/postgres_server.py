@@ -41,6 +41,11 @@ class PostgresServer:
         """Of its first database."""
         return URL.create("postgresql", USER, host="127.0.0.1", port=self._port, database="postgres")
 
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
     def start(self) -> None:
         """Makes the database if there is none, and waits until it answers."""
         data = self._directory / "data"
