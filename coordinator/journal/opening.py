@@ -77,9 +77,15 @@ async def open_postgres(url: URL, node: Node) -> Opened:
     except DATABASE_ERRORS as error:
         await host.run(engine.dispose)
         raise postgres.open_error(place, error) from error
+    leases = postgres.leasing_engine(url)
+
+    def release() -> None:
+        engine.dispose()
+        leases.dispose()
+
     writer = Writer(postgres.PostgresStore(engine), connection, Ownership(node.id, {}))
     reader = Reader(postgres.reading_engine(url), host=Greenlets(), trouble_of=postgres.trouble_of)
-    return Opened(writer=writer, writer_host=host, reader=reader, release=engine.dispose, lease_engine=engine)
+    return Opened(writer=writer, writer_host=host, reader=reader, release=release, lease_engine=leases)
 
 
 def _open_writer(path: Path, now: Instant, connect_to: Connect) -> tuple[DatabaseFile, Writer]:

@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import AsyncAdaptedQueuePool, Pool
 
 from coordinator.journal.errors import JournalOpenError
-from coordinator.journal.statements import STATEMENTS_CACHED
+from coordinator.journal.statements import IDLE_TIMEOUT_MS, STATEMENTS_CACHED
 from coordinator.journal.store import Trouble, words_of
 
 CONNECT_TIMEOUT_S: Final = 10.0
@@ -20,16 +20,14 @@ STATEMENT_TIMEOUT_S: Final = 10.0
 """For one statement, the way to the server and back included: a network can swallow everything without an error."""
 LOCK_TIMEOUT_MS: Final = 5_000
 """For a row that somebody else is writing."""
-IDLE_TIMEOUT_MS: Final = 4_000
-"""A process that was stopped in the midst of a database transaction holds its shards for so long (R31). Less than a lease."""
 READERS: Final = 4
 """Connections for reading."""
 READER_WAIT_S: Final = 10.0
 """How long a read waits for one of them."""
 APPLICATION: Final = "saga-coordinator"
 
-# One statement for all of them. Sequential scans are off because the planner would choose them while the tables have no statistics yet,
-# and go on reading a growing table whole.
+# Sequential scans are off because the planner would choose them while the tables have no statistics yet, and go on reading a growing table
+# whole. These hold for one database transaction each, since a pooler may give every one of them another session.
 _BEGIN_WRITING: Final = (
     f"SELECT set_config('idle_in_transaction_session_timeout', '{IDLE_TIMEOUT_MS}', true), "
     f"set_config('lock_timeout', '{LOCK_TIMEOUT_MS}', true), set_config('enable_seqscan', 'off', true)"
@@ -44,6 +42,10 @@ class PostgresStore:
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
+
+    def guard(self, connection: Connection) -> None:
+        """Bounds how long this database transaction may hold what it locks."""
+        connection.exec_driver_sql(_BEGIN_WRITING)
 
     def why_gone(self) -> str | None:
         """The server keeps its own files."""
@@ -101,8 +103,13 @@ _EXAMPLE: Final = "write it like postgresql+asyncpg://user@host:5432/database"
 
 
 def writing_engine(url: URL) -> Engine:
-    """Where connections come from that write: one for the journal, one for the leases."""
-    engine = _engine(url, AsyncAdaptedQueuePool, pool_size=2, max_overflow=0, pool_pre_ping=True)
+    """Where the one connection comes from that writes the journal."""
+    return _engine(url, AsyncAdaptedQueuePool, pool_size=1, max_overflow=0)
+
+
+def leasing_engine(url: URL) -> Engine:
+    """Where the one connection comes from that leases shards."""
+    engine = _engine(url, AsyncAdaptedQueuePool, pool_size=1, max_overflow=0, pool_pre_ping=True)
 
     @event.listens_for(engine, "begin")
     def begin(connection: Connection) -> None:

@@ -52,6 +52,9 @@ class SqliteStore:
         self._connect_to = connect_to
         self.engine = writing_engine(file, connect_to)
 
+    def guard(self, connection: Connection) -> None:
+        """Nobody else waits for what this process locks."""
+
     def why_gone(self) -> str | None:
         """Why the files are no longer those that were opened; None: they are."""
         gone = self._file.why_gone() or self._file.why_log_gone()

@@ -5,6 +5,7 @@ milliseconds each time. A commit of 64 rows beside a busy loop was measured at 3
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Final
 
 from sqlalchemy import (
@@ -22,6 +23,7 @@ from sqlalchemy import (
     exists,
     func,
     insert,
+    literal_column,
     select,
     update,
     values,
@@ -90,7 +92,7 @@ class Statements:
         self.find_keys = RowsStatement(_find_keys, dialect)
         self.find_sagas = RowsStatement(_find_sagas, dialect)
         self.count_events = RowsStatement(_count_events, dialect)
-        self.advance_shards = RowsStatement(_advance_shards, dialect)
+        self.advance_shards = RowsStatement(partial(_advance_shards, is_guarded=dialect.name == "postgresql"), dialect)
         """The fence: shards that this epoch does not own, or whose position is not the one expected, stay as they are (R26, P6)."""
 
 
@@ -131,6 +133,10 @@ CHANGE_COLUMNS: Final = [
 ]
 
 
+IDLE_TIMEOUT_MS: Final = 4_000
+"""A process that was stopped in the midst of a database transaction holds its shards for so long (R31). Less than a lease."""
+_GUARD: Final[ColumnElement[str]] = literal_column(f"set_config('idle_in_transaction_session_timeout', '{IDLE_TIMEOUT_MS}', true)")
+_WITHOUT_SCANS: Final[ColumnElement[str]] = literal_column("set_config('enable_seqscan', 'off', true)")
 ADVANCE_COLUMNS: Final = [SHARD.c.id, SHARD.c.epoch, column("old", BigInteger), column("new", BigInteger)]
 
 
@@ -184,10 +190,15 @@ def _count_events(size: int) -> Executable:
     return select(func.count()).join_from(given, EVENT, same)
 
 
-def _advance_shards(size: int) -> Executable:
+def _advance_shards(size: int, *, is_guarded: bool) -> Executable:
+    """`is_guarded`: with what `Store.guard` does in a statement of its own, for PostgreSQL; and without scans of whole tables, which its
+    planner chooses while they have no statistics yet."""
     advance = select(_given(ADVANCE_COLUMNS, size, nesting=True)).subquery("advance")
     ours = and_(SHARD.c.id == advance.c.id, SHARD.c.epoch == advance.c.epoch, SHARD.c.position == advance.c.old)
-    return update(SHARD).where(ours).values(position=advance.c.new)
+    fence = update(SHARD).where(ours).values(position=advance.c.new)
+    if not is_guarded:
+        return fence
+    return fence.returning(_GUARD, _WITHOUT_SCANS)
 
 
 def _compiled(statement: Executable, dialect: Dialect) -> str:

@@ -3,7 +3,7 @@
 from enum import Enum
 from typing import Final, Protocol
 
-from sqlalchemy import Engine
+from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import SQLAlchemyError, StatementError
 
 DATABASE_ERRORS: Final = (SQLAlchemyError, OSError, OverflowError, UnicodeError)
@@ -29,6 +29,10 @@ class Store(Protocol):
     @property
     def is_exclusive(self) -> bool:
         """Whether this process is the only one that writes to it, by a lock: then whoever else writes has taken all of it away (R32)."""
+
+    def guard(self, connection: Connection, /) -> None:
+        """To be called at the beginning of a database transaction that locks shards and is no append: bounds how long it may hold them if
+        this process is stopped in its midst (R31)."""
 
     def why_gone(self) -> str | None:
         """Why this is no longer the database that was opened; None: it is. Raises OSError if that cannot be told now (R32)."""

@@ -316,6 +316,7 @@ class Writer:
         connection = self._store.engine.connect()
         try:
             with connection.begin():
+                self._store.guard(connection)
                 held = self.ownership.reclaim(connection, {} if self._in_doubt is None else self._in_doubt.positions)
         except BaseException:
             connection.invalidate()
