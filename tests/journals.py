@@ -219,6 +219,11 @@ class PostgresWorld:
         _execute(self._server, f'CREATE DATABASE "{self.url.database}" TEMPLATE "{template}" STRATEGY FILE_COPY')
         return self
 
+    def with_lease(self, lease_us: int) -> Self:
+        """Nodes that are opened from now on hold their shards so long."""
+        self._lease_us = lease_us
+        return self
+
     def drop(self) -> None:
         """Takes it away, whoever still uses it."""
         _execute(self._server, f'DROP DATABASE IF EXISTS "{self.url.database}" WITH (FORCE)')
@@ -307,6 +312,7 @@ def first(
     wake_at: Instant | None = None,
     unfinished: bool | None = None,
     paused: bool = False,
+    shard: int = 0,
 ) -> Append:
     """The append that starts a saga; two that ask for the same have the same fingerprint. Whether it is unfinished follows from the status
     if nothing else is said."""
@@ -331,6 +337,7 @@ def first(
         has_ended=status in ENDED,
         wake_at=wake_at,
         start=start,
+        shard=shard,
     )
 
 
@@ -348,6 +355,7 @@ def then(
     unfinished: bool | None = None,
     paused: bool = False,
     ended: bool | None = None,
+    shard: int = 0,
 ) -> Append:
     """An append to a saga that was started, from that sequence on; a step that is done if nothing else is said. Whether it is unfinished
     or has ended follows from the status if nothing else is said."""
@@ -359,6 +367,7 @@ def then(
         is_paused=paused,
         has_ended=status in ENDED if ended is None else ended,
         wake_at=None,
+        shard=shard,
     )
 
 

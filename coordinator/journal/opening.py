@@ -61,31 +61,39 @@ async def open_sqlite(path: Path, now: Instant, connect_to: Connect) -> Opened:
 async def open_postgres(url: URL, node: Node) -> Opened:
     """Brings the tables up to date; owns nothing yet. Raises JournalOpenError."""
     place = url.render_as_string(hide_password=True)
-    engine, host = postgres.writing_engine(url), Greenlets()
-
-    def connect() -> Connection:
-        connection = engine.connect()
-        with connection.begin():
-            connection.execute(select(func.pg_advisory_xact_lock(_MIGRATION_LOCK)))  # nodes that start together make the tables once
-            postgres.refuse_unsafe(connection, place)
-            bring_up_to_date(connection, place)
-            make_shards(connection)
-        return connection
-
-    try:
-        connection = await host.run(connect)
-    except DATABASE_ERRORS as error:
-        await host.run(engine.dispose)
-        raise postgres.open_error(place, error) from error
-    leases = postgres.leasing_engine(url)
+    engine, leases, host = postgres.writing_engine(url), postgres.leasing_engine(url), Greenlets()
 
     def release() -> None:
         engine.dispose()
         leases.dispose()
 
+    try:
+        connection = await host.run(partial(_connect_ready, engine, place))
+    except DATABASE_ERRORS as error:
+        await host.run(release)
+        raise postgres.open_error(place, error) from error
+    except BaseException:
+        await host.run(release)
+        raise
     writer = Writer(postgres.PostgresStore(engine), connection, Ownership(node.id, {}))
     reader = Reader(postgres.reading_engine(url), host=Greenlets(), trouble_of=postgres.trouble_of)
     return Opened(writer=writer, writer_host=host, reader=reader, release=release, lease_engine=leases)
+
+
+def _connect_ready(engine: Engine, place: str) -> Connection:
+    """A connection to a journal of this version."""
+    connection = engine.connect()
+    try:
+        with connection.begin():
+            connection.execute(select(func.pg_advisory_xact_lock(_MIGRATION_LOCK)))  # nodes that start together make the tables once
+            postgres.refuse_unsafe(connection, place)
+            bring_up_to_date(connection, place)
+            make_shards(connection)
+    except BaseException:
+        connection.invalidate()
+        connection.close()
+        raise
+    return connection
 
 
 def _open_writer(path: Path, now: Instant, connect_to: Connect) -> tuple[DatabaseFile, Writer]:

@@ -65,7 +65,7 @@ class Ownership:
 
     def check(self, connection: Connection) -> None:
         """Raises ShardsLostError if one of the shards is held by somebody else, or was written by somebody else."""
-        lost = dict(self._find_lost(connection, self._held))
+        lost = dict(self._find_lost(connection, {shard: held.position for shard, held in self._held.items()}))
         if lost:
             raise ShardsLostError(lost.keys(), "; ".join(lost.values()))
 
@@ -99,12 +99,13 @@ class Ownership:
         words = "; ".join(lost.values()) or f"shards {sorted(positions)} cannot be advanced"
         return ShardsLostError(lost.keys() or positions.keys(), words)
 
-    def _find_lost(self, connection: Connection, shards: Collection[int]) -> Iterator[tuple[int, str]]:
-        rows = connection.execute(select(SHARD).where(SHARD.c.id.in_(list(shards)))).all()
+    def _find_lost(self, connection: Connection, expected: Positions) -> Iterator[tuple[int, str]]:
+        """Shards that are not where they should be by now, within this database transaction, and why."""
+        rows = connection.execute(select(SHARD).where(SHARD.c.id.in_(list(expected)))).all()
         found = {row.id: row for row in rows}
-        for shard in sorted(shards):
+        for shard, position in sorted(expected.items()):
             held, row = self._held[shard], found.get(shard)
-            if row is None or (row.epoch, row.position) != held:
+            if row is None or (row.epoch, row.position) != (held.epoch, position):
                 there = "found none" if row is None else f"found epoch {row.epoch} and position {row.position} of {row.owner or 'nobody'}"
                 yield shard, f"shard {shard} was expected at epoch {held.epoch} and position {held.position}, {there}"
 
