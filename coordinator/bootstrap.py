@@ -142,6 +142,7 @@ async def run_coordinator(
             dispatcher=dispatcher,
             observers=telemetry.observers,
             shards=journal.shards,
+            live_sagas_max=settings.live_sagas_max,
         )
         dispatcher.listen(engine)
         journal.listen(engine)

@@ -102,6 +102,9 @@ class Settings:
     payload_bytes_max: int = 1024 * 1024
     """Largest input or output of one step in bytes, 1 KiB to 4 MiB. Messages on the wire stop at 4 MiB."""
 
+    live_sagas_max: int = 500_000
+    """Sagas under way in this process, those that wait for days included; more are refused until others have ended."""
+
     retention_days: float = 30.0
     """How long a saga is kept after its end, unless it waits for a person; 0: for ever."""
 
@@ -404,6 +407,7 @@ _READERS: Final[Mapping[str, Callable[[object], SettingValue]]] = {
     "participant_circuit_open_s_max": _circuit_open_s,
     "drain_time_limit_s": _number(0, 3_600),
     "payload_bytes_max": _whole_number(1024, 4 * 1024 * 1024),
+    "live_sagas_max": _whole_number(1, 100_000_000),
     "retention_days": _number_or_zero(0.001, 36_500),
     "trace_sample_ratio": _number(0, 1),
 }

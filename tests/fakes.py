@@ -11,7 +11,7 @@ from coordinator.core.plan import SagaPlan
 from coordinator.core.state import SagaState
 from coordinator.core.values import AttemptKey, DefinitionKey, Failure, Instant, SagaId, SagaStatus
 from coordinator.engine.commands import CommandAnswer, StartAnswer, StartCommand
-from coordinator.engine.engine import Engine
+from coordinator.engine.engine import LIVE_SAGAS_MAX, Engine
 from coordinator.engine.ports import (
     Append,
     Appended,
@@ -169,13 +169,19 @@ class KnownPlans:
 class Shell:
     """An engine over the fakes, and everything that it answered."""
 
-    def __init__(self, stored: Sequence[StoredSaga] = ()) -> None:
+    def __init__(self, stored: Sequence[StoredSaga] = (), *, live_sagas_max: int = LIVE_SAGAS_MAX) -> None:
         self.clock = VirtualClock()
         self.journal = HandJournal(stored)
         self.dispatcher = RecordingDispatcher()
         self.seen: list[tuple[SagaId, SagaStatus]] = []
         # The engine writes and quarantines; what else a journal can do is for others.
-        self.engine = Engine(clock=self.clock, journal=cast("Journal", self.journal), dispatcher=self.dispatcher, observers=(self,))
+        self.engine = Engine(
+            clock=self.clock,
+            journal=cast("Journal", self.journal),
+            dispatcher=self.dispatcher,
+            observers=(self,),
+            live_sagas_max=live_sagas_max,
+        )
         self.journal.listener = self.dispatcher.listener = self.engine
         self.starts: list[StartAnswer] = []
         self.answers: list[CommandAnswer] = []

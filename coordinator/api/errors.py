@@ -88,6 +88,12 @@ def unavailable(reason: ErrorReason, message: str) -> RefusedError:
     return RefusedError(status_with(grpc.StatusCode.UNAVAILABLE, message, error_details(reason), retry_info))
 
 
+def overloaded(message: str) -> RefusedError:
+    """RESOURCE_EXHAUSTED: there is too much to do already; the same request may be sent again after the delay."""
+    retry_info = error_details_pb2.RetryInfo(retry_delay=RETRY_DELAY)
+    return RefusedError(status_with(grpc.StatusCode.RESOURCE_EXHAUSTED, message, error_details(ErrorReason.OVERLOADED), retry_info))
+
+
 def answers_errors(method: _Unary[_Service, _Request, _Response]) -> _Unary[_Service, _Request, _Response]:
     """Wraps a unary method so that whatever it raises becomes a status."""
 

@@ -7,7 +7,7 @@ from typing import Final, TypeVar, assert_never
 
 import grpc
 
-from coordinator.api.errors import RefusedError, refusal, refusal_of_command, unavailable
+from coordinator.api.errors import RefusedError, overloaded, refusal, refusal_of_command, unavailable
 from coordinator.api.views import SagaView, SagaViews
 from coordinator.api.waits import OpenWaits
 from coordinator.core.inputs import Command
@@ -132,7 +132,7 @@ class SagaCommands:
         """One command at a time for a saga that is not live."""
         flight = self._flights.setdefault(saga_id, _Flight())
         if flight.count >= self._waiting_per_saga_max:
-            raise unavailable(ErrorReason.OVERLOADED, f"{flight.count} commands wait for saga {saga_id} already; send this one again later")
+            raise overloaded(f"{flight.count} commands wait for saga {saga_id} already; send this one again later")
         flight.count += 1
         try:
             async with flight.lock:

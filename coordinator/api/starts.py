@@ -6,7 +6,7 @@ from typing import TypeVar
 
 import grpc
 
-from coordinator.api.errors import RefusedError, refusal, unavailable
+from coordinator.api.errors import RefusedError, overloaded, refusal, unavailable
 from coordinator.api.saga_commands import COMMIT_WAIT_S, not_held
 from coordinator.api.views import SagaViews
 from coordinator.api.waits import OpenWaits
@@ -115,6 +115,8 @@ def _settle(answered: "asyncio.Future[AnswerT | Existing]", given: StartAnswer, 
             answered.set_result(made(given))
         case Existing():
             answered.set_result(given)
+        case Declined(failure=failure) if failure.code == Code.RESOURCE_EXHAUSTED:
+            answered.set_exception(overloaded(failure.message))
         case Declined(failure=failure) if failure.code == Code.UNAVAILABLE:
             answered.set_exception(unavailable(ErrorReason.JOURNAL_UNAVAILABLE, failure.message))
         case Declined(failure=failure):

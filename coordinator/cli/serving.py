@@ -84,6 +84,9 @@ Exit codes: 0 stopped; 1 the database or its ownership was lost; 2 it could not 
 )
 @click.option("--payload-bytes-max", metavar="BYTES", help=f"Largest input or output of a step.  [default: {_DEFAULTS.payload_bytes_max}]")
 @click.option(
+    "--live-sagas-max", metavar="SAGAS", help=f"Under way at once at most; more are refused.  [default: {_DEFAULTS.live_sagas_max}]"
+)
+@click.option(
     "--retention-days",
     metavar="DAYS",
     help=f"So long are sagas kept after their end; 0: for ever.  [default: {_DEFAULTS.retention_days:g}]",

@@ -39,8 +39,13 @@ from coordinator.engine.timers import Timers
 
 STARTS_UNCOMMITTED_MAX: Final = 10_000
 """Starts that may wait for their commit; more are declined, so that a database that is away cannot fill the memory."""
+LIVE_SAGAS_MAX: Final = 500_000
+"""Sagas under way in one process, those that wait for days included: a few kilobytes each."""
 CLOSING: Final = Failure(Code.UNAVAILABLE, "the coordinator is closing; send the same request again")
-OVERLOADED: Final = Failure(Code.UNAVAILABLE, f"{STARTS_UNCOMMITTED_MAX} starts wait for the database already; send the same request again")
+OVERLOADED: Final = Failure(
+    Code.RESOURCE_EXHAUSTED, f"{STARTS_UNCOMMITTED_MAX} starts wait for the database already; send the same request again"
+)
+FULL: Final = Failure(Code.RESOURCE_EXHAUSTED, "as many sagas are under way here as are allowed; send the same request again later")
 SETTLING: Final = Failure(Code.UNAVAILABLE, "what is known of this saga is being settled; send the same request again")
 MOVED: Final = Failure(Code.UNAVAILABLE, "another node drives this saga now; send the same request again")
 WITHOUT_SHARD: Final = Failure(Code.UNAVAILABLE, "this node has no share of the sagas yet; send the same request again")
@@ -63,7 +68,10 @@ class Engine:
         dispatcher: Dispatcher,
         observers: Sequence[Observer] = (),
         shards: Shards = ONE_SHARD,
+        live_sagas_max: int = LIVE_SAGAS_MAX,
     ) -> None:
+        """`live_sagas_max`: held in memory; beyond it starts are declined, and what is held goes on."""
+        self._live_sagas_max = live_sagas_max
         self._clock = clock
         self._shards = shards
         self._journal = journal
@@ -120,7 +128,9 @@ class Engine:
             return CLOSING
         if saga_id in self._abandoned:
             return SETTLING
-        return OVERLOADED if self._starts_uncommitted >= STARTS_UNCOMMITTED_MAX else None
+        if self._starts_uncommitted >= STARTS_UNCOMMITTED_MAX:
+            return OVERLOADED
+        return FULL if len(self._slots) >= self._live_sagas_max else None
 
     def command(self, saga_id: SagaId, command: Command, answer: Callable[[CommandAnswer], None]) -> None:
         """Does what a person or a participant asks. `answer` is called once, after the commit that settles it (R25)."""

@@ -54,8 +54,9 @@ class Ownership:
     def settle(self, positions: Positions) -> None:
         """What was advanced is committed."""
         for shard, position in positions.items():
-            if shard in self._held:
-                self._held[shard] = self._held[shard]._replace(position=position)
+            held = self._held.get(shard)
+            if held is not None:  # else it was given up meanwhile
+                self._held[shard] = held._replace(position=max(held.position, position))
 
     def happened(self, positions: Positions) -> bool | None:
         """Whether an advance whose COMMIT was in doubt has happened, seen after `reclaim`. None: all its shards are lost, and so it will
@@ -104,8 +105,10 @@ class Ownership:
         rows = connection.execute(select(SHARD).where(SHARD.c.id.in_(list(expected)))).all()
         found = {row.id: row for row in rows}
         for shard, position in sorted(expected.items()):
-            held, row = self._held[shard], found.get(shard)
-            if row is None or (row.epoch, row.position) != (held.epoch, position):
+            held, row = self._held.get(shard), found.get(shard)
+            if held is None:
+                yield shard, f"shard {shard} was given up meanwhile"
+            elif row is None or (row.epoch, row.position) != (held.epoch, position):
                 there = "found none" if row is None else f"found epoch {row.epoch} and position {row.position} of {row.owner or 'nobody'}"
                 yield shard, f"shard {shard} was expected at epoch {held.epoch} and position {held.position}, {there}"
 

@@ -121,6 +121,23 @@ async def test_shard_that_another_node_took_is_not_written_and_the_others_are(wo
         assert told.lost_reason is None
 
 
+async def test_shard_that_is_given_up_while_it_is_being_written_is_lost_alone(world: PostgresWorld) -> None:  # P6, R26
+    told, (ours, theirs) = Told(), new_ids(2)
+    async with await world.open(told) as journal:
+        journal.append([first(ours, shard=1), first(theirs, shard=2)])
+        await told.until(2)
+        # Statements that advance a shard take their time before they lock anything.
+        world.execute("CREATE FUNCTION dawdle() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN PERFORM pg_sleep(0.5); RETURN NULL; END'")
+        world.execute("CREATE TRIGGER dawdles BEFORE UPDATE OF position ON shard FOR EACH STATEMENT EXECUTE FUNCTION dawdle()")
+        journal.append([then(ours, 2, shard=1), then(theirs, 2, shard=2)])
+        await eventually(lambda: world.execute("SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep'") == [(1,)])
+        world.execute("UPDATE shard SET epoch = epoch + 1, owner = NULL WHERE id = 2")
+        journal._opened.writer.ownership.drop({2})  # as the keeper of leases does that hands it over
+        results = await told.until(4)
+        assert {(result.append.saga_id, type(result)) for result in results[2:]} == {(ours, Committed), (theirs, Moved)}
+        assert told.lost_reason is None
+
+
 async def test_lease_that_is_not_renewed_is_given_up_before_another_node_can_take_it(world: PostgresWorld) -> None:  # P6, R31
     told, after = Told(), Told()
     short = world.with_lease(A_SECOND)

@@ -6,7 +6,7 @@ from coordinator.core.errors import Refusal
 from coordinator.core.inputs import Cancel
 from coordinator.core.values import Code, SagaId, SagaStatus
 from coordinator.engine.commands import CommandAccepted, CommandRefused, Declined, Existing, NotLive, Started
-from coordinator.engine.engine import CLOSING, OVERLOADED, SETTLING, STARTS_UNCOMMITTED_MAX
+from coordinator.engine.engine import CLOSING, FULL, OVERLOADED, SETTLING, STARTS_UNCOMMITTED_MAX
 from tests.builders import SAGA, compensated, output_of, parallel, rejected, sequence, step, succeeded, unknown
 from tests.fakes import Shell, one_turn
 
@@ -203,6 +203,19 @@ async def test_start_of_a_dropped_saga_waits_until_its_appends_are_settled() -> 
     assert shell.starts[2:] == [Existing(winner=SAGA, same=True, by_key=False)]
 
 
+async def test_start_is_declined_while_too_many_sagas_are_under_way() -> None:  # D7
+    shell = Shell(live_sagas_max=2)
+    for number in range(3):
+        shell.start(ORDER, SagaId(f"saga {number}"))
+    assert shell.starts == [Declined(failure=FULL)]
+    shell.journal.commit()
+    shell.start(ORDER, SagaId("saga 3"))
+    assert shell.starts[-1] == Declined(failure=FULL)
+    await shell.end_and_commit("reserve", rejected(sealed=True), saga_id=SagaId("saga 0"))
+    shell.start(ORDER, SagaId("saga 4"))
+    assert len(shell.journal.queued) == 1
+
+
 async def test_too_many_uncommitted_starts_are_declined() -> None:
     shell = Shell()
     for number in range(STARTS_UNCOMMITTED_MAX):
@@ -360,4 +373,5 @@ async def test_output_of_an_earlier_step_is_sent_as_committed() -> None:  # R3
 
 
 async def test_closing_engine_declines_with_a_code_that_may_be_retried() -> None:
-    assert CLOSING.code == OVERLOADED.code == SETTLING.code == Code.UNAVAILABLE
+    assert CLOSING.code == SETTLING.code == Code.UNAVAILABLE
+    assert OVERLOADED.code == FULL.code == Code.RESOURCE_EXHAUSTED
