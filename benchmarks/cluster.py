@@ -21,13 +21,14 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Final
 
+from benchmarks.nodes import open_nodes
 from examples.shop.place_order import place_order
 from participant_sdk import SagaClient
 from participant_sdk.client import CoordinatorError
 from saga.v1 import saga_pb2
 from shop.v1.shop_pb2 import PlaceOrder
 from tests.fork_server import FORK_SERVER, ForkedProcess
-from tests.journals import PostgresWorld, make_template
+from tests.journals import PostgresWorld
 from tests.postgres_server import PostgresServer
 from tests.processes import ROOT, CoordinatorProcess, free_port, python_environment, wait_until_serving
 
@@ -87,16 +88,7 @@ async def run(given: argparse.Namespace) -> int:
 
 async def open_cluster(directory: Path, count: int, stack: AsyncExitStack) -> Cluster:
     """Starts everything; the stack ends it."""
-    server = PostgresServer(directory / "postgres", settings={})  # with fsync: it may be restarted without warning
-    await asyncio.to_thread(server.start)
-    stack.callback(server.stop)
-    world = PostgresWorld(server.url)
-    world.make(await asyncio.to_thread(make_template, server.url))
-    url = world.url.set(drivername="postgresql+asyncpg").render_as_string(hide_password=False)
-    nodes = [CoordinatorProcess(directory, name=f"node-{number}", url=url) for number in range(count)]
-    for node in nodes:
-        stack.enter_context(node)
-        await node.start()
+    server, world, nodes = await open_nodes(directory, count, stack)
     cluster = Cluster(directory, server, world, nodes)
     stack.callback(cluster.end_services)
     for number, name in enumerate(SERVICES):

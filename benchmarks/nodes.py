@@ -40,16 +40,7 @@ async def measure(count: int, sagas: int, concurrency: int) -> Costs:
     with tempfile.TemporaryDirectory(prefix="saga-nodes-") as name:
         async with AsyncExitStack() as stack:
             directory = Path(name)
-            server = PostgresServer(directory / "postgres", settings={"shared_buffers": "256MB"})
-            await asyncio.to_thread(server.start)
-            stack.callback(server.stop)
-            world = PostgresWorld(server.url)
-            world.make(await asyncio.to_thread(make_template, server.url))
-            url = world.url.set(drivername="postgresql+asyncpg").render_as_string(hide_password=False)
-            nodes = [CoordinatorProcess(directory, name=f"node-{number}", url=url) for number in range(count)]
-            for node in nodes:
-                stack.enter_context(node)
-                await node.start()
+            server, world, nodes = await open_nodes(directory, count, stack)
             target = f"127.0.0.1:{free_port()}"
             participants = stack.enter_context(child("benchmarks.participants", "--coordinator", nodes[0].address, "--address", target))
             await wait_until_serving(target, participants)
@@ -65,6 +56,21 @@ async def measure(count: int, sagas: int, concurrency: int) -> Costs:
                 rows=(after.rows - before.rows) / sagas,
                 commits=(after.commits - before.commits) / sagas,
             )
+
+
+async def open_nodes(directory: Path, count: int, stack: AsyncExitStack) -> tuple[PostgresServer, PostgresWorld, list[CoordinatorProcess]]:
+    """PostgreSQL as it is meant to be run, with fsync, and coordinators on it; the stack ends them."""
+    server = PostgresServer(directory / "postgres", settings={"shared_buffers": "256MB"})
+    await asyncio.to_thread(server.start)
+    stack.callback(server.stop)
+    world = PostgresWorld(server.url)
+    world.make(await asyncio.to_thread(make_template, server.url))
+    url = world.url.set(drivername="postgresql+asyncpg").render_as_string(hide_password=False)
+    nodes = [CoordinatorProcess(directory, name=f"node-{number}", url=url) for number in range(count)]
+    for node in nodes:
+        stack.enter_context(node)
+        await node.start()
+    return server, world, nodes
 
 
 async def load(nodes: list[CoordinatorProcess], sagas: int, concurrency: int) -> float:

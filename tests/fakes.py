@@ -11,7 +11,8 @@ from coordinator.core.plan import SagaPlan
 from coordinator.core.state import SagaState
 from coordinator.core.values import AttemptKey, DefinitionKey, Failure, Instant, SagaId, SagaStatus
 from coordinator.engine.commands import CommandAnswer, StartAnswer, StartCommand
-from coordinator.engine.engine import LIVE_SAGAS_MAX, Engine
+from coordinator.engine.declining import LIVE_SAGAS_MAX
+from coordinator.engine.engine import Engine
 from coordinator.engine.ports import (
     Append,
     Appended,

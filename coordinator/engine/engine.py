@@ -11,7 +11,7 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Final, assert_never
+from typing import assert_never
 
 from coordinator.core.decide import advance
 from coordinator.core.effects import CallParticipant
@@ -20,7 +20,9 @@ from coordinator.core.events import Event
 from coordinator.core.inputs import Command, Input, NotSent, Recover, Replied, Wake
 from coordinator.core.plan import SagaPlan
 from coordinator.core.state import SagaState
-from coordinator.core.values import AttemptKey, Code, Direction, Failure, Instant, SagaId, StepStatus
+from coordinator.core.values import Code, Failure, Instant, SagaId
+from coordinator.engine import declining
+from coordinator.engine.abandoned import Abandoned
 from coordinator.engine.commands import (
     CommandAccepted,
     CommandAnswer,
@@ -36,20 +38,6 @@ from coordinator.engine.shards import ONE_SHARD, Shards
 from coordinator.engine.slot import EndListener, Slot, StartListener
 from coordinator.engine.subscriptions import Subscriptions
 from coordinator.engine.timers import Timers
-
-STARTS_UNCOMMITTED_MAX: Final = 10_000
-"""Starts that may wait for their commit; more are declined, so that a database that is away cannot fill the memory."""
-LIVE_SAGAS_MAX: Final = 500_000
-"""Sagas under way in one process, those that wait for days included: a few kilobytes each."""
-CLOSING: Final = Failure(Code.UNAVAILABLE, "the coordinator is closing; send the same request again")
-OVERLOADED: Final = Failure(
-    Code.RESOURCE_EXHAUSTED, f"{STARTS_UNCOMMITTED_MAX} starts wait for the database already; send the same request again"
-)
-FULL: Final = Failure(Code.RESOURCE_EXHAUSTED, "as many sagas are under way here as are allowed; send the same request again later")
-SETTLING: Final = Failure(Code.UNAVAILABLE, "what is known of this saga is being settled; send the same request again")
-MOVED: Final = Failure(Code.UNAVAILABLE, "another node drives this saga now; send the same request again")
-WITHOUT_SHARD: Final = Failure(Code.UNAVAILABLE, "this node has no share of the sagas yet; send the same request again")
-WITHDRAWN: Final = Failure(Code.CANCELLED, "withdrawn before it was sent: the saga turned back, or shall")
 
 _logger = logging.getLogger(__name__)
 
@@ -68,9 +56,8 @@ class Engine:
         dispatcher: Dispatcher,
         observers: Sequence[Observer] = (),
         shards: Shards = ONE_SHARD,
-        live_sagas_max: int = LIVE_SAGAS_MAX,
+        live_sagas_max: int = declining.LIVE_SAGAS_MAX,
     ) -> None:
-        """`live_sagas_max`: held in memory; beyond it starts are declined, and what is held goes on."""
         self._live_sagas_max = live_sagas_max
         self._clock = clock
         self._shards = shards
@@ -79,8 +66,7 @@ class Engine:
         self._observers = observers
         self._loop = asyncio.get_running_loop()
         self._slots: dict[SagaId, Slot] = {}
-        self._abandoned: dict[SagaId, int] = {}
-        """Appends under way of sagas that were dropped meanwhile: nothing may be begun under such an id before they have come back."""
+        self.abandoned = Abandoned()
         self._inbox: deque[tuple[SagaId, Input]] = deque()
         self._turn_is_due = False
         self._due: list[CallParticipant] = []
@@ -91,7 +77,6 @@ class Engine:
         self._in_flight = 0
         self._closing = False
         self._at_rest = asyncio.Event()
-        self._is_settled = asyncio.Event()
         self._set_aside: asyncio.Queue[tuple[SagaId, Failure]] = asyncio.Queue()
         self.lost_reason: asyncio.Future[Failure] = self._loop.create_future()
         """Set when the journal says that this process may not go on."""
@@ -109,7 +94,7 @@ class Engine:
             return
         declined, shard = self._reason_to_decline(command.saga_id), self._shards.place_for(command.saga_id)
         if declined is not None or shard is None:
-            answer(Declined(failure=declined or WITHOUT_SHARD))
+            answer(Declined(failure=declined or declining.WITHOUT_SHARD))
             return
         slot = Slot(command.plan, SagaState(command.plan, command.saga_id), command.fingerprint, shard)
         slot.starts.append((command, answer))
@@ -125,18 +110,18 @@ class Engine:
 
     def _reason_to_decline(self, saga_id: SagaId) -> Failure | None:
         if self._closing:
-            return CLOSING
-        if saga_id in self._abandoned:
-            return SETTLING
-        if self._starts_uncommitted >= STARTS_UNCOMMITTED_MAX:
-            return OVERLOADED
-        return FULL if len(self._slots) >= self._live_sagas_max else None
+            return declining.CLOSING
+        if saga_id in self.abandoned:
+            return declining.SETTLING
+        if self._starts_uncommitted >= declining.STARTS_UNCOMMITTED_MAX:
+            return declining.OVERLOADED
+        return declining.FULL if len(self._slots) >= self._live_sagas_max else None
 
     def command(self, saga_id: SagaId, command: Command, answer: Callable[[CommandAnswer], None]) -> None:
         """Does what a person or a participant asks. `answer` is called once, after the commit that settles it (R25)."""
         slot = self._slots.get(saga_id)
         if slot is None or self._closing:
-            answer(Declined(failure=CLOSING) if self._closing else NotLive())
+            answer(Declined(failure=declining.CLOSING) if self._closing else NotLive())
             return
         if slot.starts:
             # Its start may still be lost to another (R4): an append behind it would then hit the events of the winner.
@@ -213,9 +198,8 @@ class Engine:
         """
         if state.saga_id in self._slots:
             return  # it was never let go of
-        slot = Slot(plan, state, fingerprint, shard)
+        slot = self._slots[state.saga_id] = Slot(plan, state, fingerprint, shard)
         slot.go_on_from(self._clock.now())
-        self._slots[state.saga_id] = slot
         append = self._advance(slot, Recover())
         if append is not None:
             self._journal.append((append,))
@@ -227,15 +211,9 @@ class Engine:
         """Takes a saga into memory that is in the journal and not live: it has FAILED or ended, and a command for it comes next. Let go of
         by itself when nothing moves. Nothing may have changed it since `state` was read; does nothing if it is live.
         """
-        if not self._closing and state.saga_id not in self._slots and state.saga_id not in self._abandoned:
+        if not self._closing and state.saga_id not in self._slots and state.saga_id not in self.abandoned:
             slot = self._slots[state.saga_id] = Slot(plan, state, fingerprint, shard)
             slot.go_on_from(self._clock.now())
-
-    async def until_settled(self) -> None:
-        """Waits until the journal has answered for everything that was appended of sagas that are held no longer."""
-        while self._abandoned:
-            self._is_settled.clear()
-            await self._is_settled.wait()
 
     async def run(self) -> None:
         """Sets sagas aside in the journal that could not be advanced. Runs until it is cancelled."""
@@ -270,7 +248,7 @@ class Engine:
             self._uncommitted -= 1
             self._starts_uncommitted -= result.append.start is not None
             if slot is None:
-                self._count_abandoned(result.append.saga_id)
+                self.abandoned.note_back(result.append.saga_id)
                 continue
             slot.uncommitted -= 1
             match result:
@@ -281,7 +259,7 @@ class Engine:
                 case Refused():
                     self._drop(slot, result.failure)
                 case Moved():
-                    self._drop(slot, MOVED)
+                    self._drop(slot, declining.MOVED)
                 case _:
                     assert_never(result)
         self._send_due()
@@ -289,8 +267,7 @@ class Engine:
 
     def shards_lost(self, shards: frozenset[int], reason: Failure, /) -> None:
         """Other nodes drive their sagas now: drops them, and announces nothing more of them (R26)."""
-        for slot in [slot for slot in self._slots.values() if slot.shard in shards]:
-            saga_id = slot.state.saga_id
+        for saga_id, slot in [(saga_id, slot) for saga_id, slot in self._slots.items() if slot.shard in shards]:
             self._due = [call for call in self._due if call.saga_id != saga_id]
             if slot.released:
                 self._dispatcher.withdraw(saga_id, tuple(sorted(slot.released)))
@@ -301,11 +278,8 @@ class Engine:
     def lost(self, reason: Failure, /) -> None:
         """Nothing further will be committed by this process: drop ALL memory and announce nothing (R26)."""
         self._closing = True
-        self._slots.clear()
-        self._abandoned.clear()
-        self._is_settled.set()
-        self._inbox.clear()
-        self._due.clear()
+        for memory in (self._slots, self.abandoned, self._inbox, self._due):
+            memory.clear()
         self._timers.close()
         self._at_rest.set()
         if not self.lost_reason.done():
@@ -387,12 +361,8 @@ class Engine:
             self._dispatcher.withdraw(state.saga_id, tuple(sorted(slot.released)))
         if not slot.restraints.turned_back and not slot.restraints.shall_turn_back:
             return  # what it owes stays owed, until it is resumed
-        for step_plan, step in zip(slot.plan.steps, state.steps, strict=True):
-            if step.status is not StepStatus.EXECUTING or step.execute is None:
-                continue
-            attempt = AttemptKey(step_plan.id, Direction.EXECUTE, step.execute.round, step.execute.number + 1)
-            if attempt not in slot.released:
-                self._inbox.append((state.saga_id, Replied(attempt=attempt, outcome=NotSent(failure=WITHDRAWN))))
+        not_sent = NotSent(failure=declining.WITHDRAWN)
+        self._inbox.extend((state.saga_id, Replied(attempt=attempt, outcome=not_sent)) for attempt in slot.unsent_executions())
 
     # ── After the commit ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -460,7 +430,7 @@ class Engine:
         (_, answer), *others = slot.starts
         answer(Existing(winner=lost.winner, same=lost.same, by_key=lost.by_key))
         slot.starts = []
-        self._dismiss(slot)
+        slot.dismiss()
         for command, other_answer in others:
             self.start(command, other_answer)
 
@@ -468,26 +438,12 @@ class Engine:
         self._forget(slot)
         for _, answer in slot.starts:
             answer(Declined(failure=failure))
-        self._dismiss(slot)
-
-    def _dismiss(self, slot: Slot) -> None:
-        for told in slot.after_commit:
-            told(False)
-        for end_listener in slot.end_listeners:
-            end_listener(None)
+        slot.dismiss()
 
     def _forget(self, slot: Slot) -> None:
         del self._slots[slot.state.saga_id]
-        if slot.uncommitted:
-            self._abandoned[slot.state.saga_id] = slot.uncommitted
+        self.abandoned.add(slot.state.saga_id, slot.uncommitted)
         self._timers.set(slot.state.saga_id, None)
-
-    def _count_abandoned(self, saga_id: SagaId) -> None:
-        left = self._abandoned.pop(saga_id, 0) - 1
-        if left > 0:
-            self._abandoned[saga_id] = left
-        if not self._abandoned:
-            self._is_settled.set()
 
     def _notice_rest(self) -> None:
         if self._closing and not self._uncommitted and not self._in_flight and not self._inbox:

@@ -56,7 +56,7 @@ class Takeover:
             self._taken.put_nowait(shard)
 
     async def _take_up(self, shard: int) -> int:
-        await self._engine.until_settled()  # what it wrote when it held the shard before must be in before that is read
+        await self._engine.abandoned.until_settled()  # what it wrote when it held the shard before must be in before that is read
         recovered = await recover_unfinished(self._engine, self._journal, self._plans, shard)
         self._shards.open(shard)
         return recovered

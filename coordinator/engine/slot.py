@@ -1,6 +1,6 @@
 """What the engine keeps of one saga beside its state."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -9,7 +9,7 @@ from coordinator.core.events import Event
 from coordinator.core.pending import call_participant, pending
 from coordinator.core.plan import SagaPlan
 from coordinator.core.state import SagaState
-from coordinator.core.values import AttemptKey, Instant, SagaStatus
+from coordinator.core.values import AttemptKey, Direction, Instant, SagaStatus, StepStatus
 from coordinator.engine.commands import StartAnswer, StartCommand
 from coordinator.engine.ports import Append, SagaStart
 
@@ -100,6 +100,21 @@ class Slot:
             start=start,
             shard=self.shard,
         )
+
+    def unsent_executions(self) -> Iterator[AttemptKey]:
+        """Executions that are owed and were not handed to the dispatcher."""
+        for plan, step in zip(self.plan.steps, self.state.steps, strict=True):
+            if step.status is StepStatus.EXECUTING and step.execute is not None:
+                attempt = AttemptKey(plan.id, Direction.EXECUTE, step.execute.round, step.execute.number + 1)
+                if attempt not in self.released:
+                    yield attempt
+
+    def dismiss(self) -> None:
+        """Tells whoever waits for the saga that it is no longer held here."""
+        for told in self.after_commit:
+            told(False)
+        for end_listener in self.end_listeners:
+            end_listener(None)
 
     @property
     def restraints(self) -> Restraints:

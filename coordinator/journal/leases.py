@@ -160,6 +160,8 @@ class LeaseKeeper:
                 if not self._is_failing:
                     _logger.warning("leases cannot be renewed; trying again", extra={"reason": words_of(error)})
                 self._is_failing = True
+            except Exception:  # a defect: what is held is given up when its leases end, and this goes on trying
+                _logger.exception("leases cannot be renewed")
             else:
                 self._is_failing = False
 

@@ -6,7 +6,7 @@ from coordinator.core.errors import Refusal
 from coordinator.core.inputs import Cancel
 from coordinator.core.values import Code, SagaId, SagaStatus
 from coordinator.engine.commands import CommandAccepted, CommandRefused, Declined, Existing, NotLive, Started
-from coordinator.engine.engine import CLOSING, FULL, OVERLOADED, SETTLING, STARTS_UNCOMMITTED_MAX
+from coordinator.engine.declining import CLOSING, FULL, OVERLOADED, SETTLING, STARTS_UNCOMMITTED_MAX
 from tests.builders import SAGA, compensated, output_of, parallel, rejected, sequence, step, succeeded, unknown
 from tests.fakes import Shell, one_turn
 

@@ -9,7 +9,7 @@ from coordinator.core.inputs import Cancel
 from coordinator.core.plan import Expression, Values
 from coordinator.core.values import Code, Failure, Payload, SagaId
 from coordinator.engine.commands import Declined, NotLive
-from coordinator.engine.engine import CLOSING
+from coordinator.engine.declining import CLOSING
 from tests.builders import SAGA, sequence, step, succeeded
 from tests.fakes import Shell, one_turn
 
