@@ -54,8 +54,11 @@ async def run_through_crash(directory: Path, crash_at: str) -> bool:
             coordinator.terminate()
             await coordinator.start({"CRASH_AT": crash_at})
 
+            died = asyncio.Event()
+
             async def restart_after_death() -> None:
                 await coordinator.wait()
+                died.set()
                 await coordinator.start()
 
             async with asyncio.TaskGroup() as tasks:
@@ -64,7 +67,8 @@ async def run_through_crash(directory: Path, crash_at: str) -> bool:
                     start_and_wait(client, "go"),
                     start_and_wait(client, "refuse"),
                 )
-                crashed = restarting.done() or not coordinator.is_running
+                # It may be serving again before it has been seen to.
+                crashed = died.is_set() or not coordinator.is_running
                 if not crashed:
                     restarting.cancel()
             refused = {ended[1].id}
