@@ -187,7 +187,15 @@ def load_settings(
     if problems:
         raise SettingsError(problems=tuple(problems))
     # One reader per field, and each returns the type of its field.
-    return Settings(**cast("dict[str, object]", values))  # type: ignore[arg-type]
+    settings = Settings(**cast("dict[str, object]", values))  # type: ignore[arg-type]
+    if not settings.advertise and settings.database.startswith("postgres") and settings.address.startswith(_NOT_DIALLED):
+        expected = "where other nodes on the same database reach this one"
+        raise SettingsError(problems=(SettingsProblem(key="advertise", source="address", expected=expected, found=settings.address),))
+    return settings
+
+
+_NOT_DIALLED: Final = ("0.0.0.0:", "[::]:", "unix:")
+"""Addresses that mean nothing on another machine."""
 
 
 def _joined(earlier: SettingValue | None, later: SettingValue) -> SettingValue:

@@ -199,3 +199,20 @@ def test_file_that_is_no_toml_is_refused(tmp_path: Path, content: str) -> None:
 def test_file_that_is_missing_is_refused(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match=r"missing\.toml"):
         load_settings(file=tmp_path / "missing.toml")
+
+
+@pytest.mark.parametrize("address", ["0.0.0.0:7700", "[::]:7700", "unix:/run/saga.sock"])
+def test_node_that_others_cannot_reach_is_refused_where_there_may_be_others(address: str) -> None:
+    flags = {"address": address, "database": "postgresql+asyncpg://saga@db/saga"}
+    with pytest.raises(SettingsError, match="expected where other nodes on the same database reach this one") as refused:
+        load_settings(flags=flags)
+    assert refused.value.problems[0].key == "advertise"
+    assert load_settings(flags={**flags, "advertise": "node1:7700"}).advertise == "node1:7700"
+    assert load_settings(flags={"address": address}).advertise == ""
+
+
+@pytest.mark.parametrize("url", ["postgresql+asyncpg://saga@db:5432/saga", "postgresql://db/saga", "postgres://saga:secret@db/saga"])
+def test_database_may_be_one_that_nodes_share(url: str) -> None:
+    assert load_settings(flags={"database": url}).database == url
+    with pytest.raises(SettingsError, match="postgresql\\+asyncpg://user@host/database"):
+        load_settings(flags={"database": "mysql://db/saga"})
