@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -17,15 +18,19 @@ from tests.fork_server import FORK_SERVER, ForkedProcess
 
 READY_TIMEOUT_S: Final = 30.0
 EXIT_TIMEOUT_S: Final = 30.0
+_PORTS: Final = range(12_000, 32_000)
+"""Below those from which systems take ports by themselves: a connection of another test would sit on the one that was found here."""
+_CHANCE: Final = random.SystemRandom()
 ROOT: Final = Path(__file__).parent.parent
 
 
 def free_port() -> int:
-    """A port of the loopback address that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """A port of the loopback address that nobody listens on now, and that no outgoing connection is given before somebody does."""
+    while True:
+        port = _CHANCE.choice(_PORTS)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 def python_environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
