@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import logging
 import signal
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Final, Protocol
@@ -136,18 +136,14 @@ async def run_coordinator(
             payload_bytes_max=settings.payload_bytes_max,
             channels=Channels(surroundings.open_channel),
         )
+        shards, observers = journal.shards, telemetry.observers
         engine = Engine(
-            clock=clock,
-            journal=journal,
-            dispatcher=dispatcher,
-            observers=telemetry.observers,
-            shards=journal.shards,
-            live_sagas_max=settings.live_sagas_max,
+            clock=clock, journal=journal, dispatcher=dispatcher, observers=observers, shards=shards, live_sagas_max=settings.live_sagas_max
         )
         dispatcher.listen(engine)
         journal.listen(engine)
         catalog = DefinitionCatalog(clock=clock, journal=journal, compile_stored=surroundings.compile_stored)
-        takeover = Takeover(clock=clock, engine=engine, journal=journal, plans=catalog, shards=journal.shards)
+        takeover = Takeover(clock=clock, engine=engine, journal=journal, plans=catalog, shards=shards)
         directory = ParticipantDirectory(registry, dispatcher)
         parts = ServiceParts(
             clock=clock,
@@ -156,7 +152,7 @@ async def run_coordinator(
             catalog=catalog,
             participants=directory,
             whereabouts=directory,
-            shards=journal.shards,
+            shards=shards,
             open_channel=surroundings.open_channel,
             tokens=tokens,
             payload_bytes_max=settings.payload_bytes_max,
@@ -167,14 +163,9 @@ async def run_coordinator(
         beside = [asyncio.create_task(engine.run())]
         try:
             recovered = await takeover.begin()
-            beside.append(asyncio.create_task(takeover.run()))
             await coordinator._server.start()  # noqa: SLF001 - this function is the other half of the class
-            journal.shards.announce(settings.advertise or coordinator.address)
-            if settings.retention_days:
-                keep_us = round(settings.retention_days * MICROS_PER_DAY)
-                beside.append(asyncio.create_task(Retention(clock=clock, journal=journal, keep_us=keep_us).run()))
-            if journal.shards.is_shared:
-                beside.append(asyncio.create_task(_follow_others(registry, catalog)))
+            shards.announce(settings.advertise or coordinator.address)
+            beside += [asyncio.create_task(work) for work in (takeover.run(), *_upkeep(settings, clock, journal, registry, catalog))]
             _logger.info("ready", extra={"address": coordinator.address, "recovered_sagas": recovered})
             yield coordinator
         finally:
@@ -182,6 +173,16 @@ async def run_coordinator(
             for task in beside:
                 task.cancel()
             await asyncio.wait(beside)
+
+
+def _upkeep(
+    settings: Settings, clock: Clock, journal: OpenedJournal, registry: ParticipantRegistry, catalog: DefinitionCatalog
+) -> Iterator[Coroutine[None, None, None]]:
+    """What runs beside the sagas, each until it is cancelled."""
+    if settings.retention_days:
+        yield Retention(clock=clock, journal=journal, keep_us=round(settings.retention_days * MICROS_PER_DAY)).run()
+    if journal.shards.is_shared:
+        yield _follow_others(registry, catalog)
 
 
 async def _follow_others(registry: ParticipantRegistry, catalog: DefinitionCatalog) -> None:

@@ -84,14 +84,17 @@ def refusal_of_command(saga_id: SagaId, refused: CommandRefused) -> RefusedError
 
 def unavailable(reason: ErrorReason, message: str) -> RefusedError:
     """UNAVAILABLE: the same request may be sent again after the delay."""
-    retry_info = error_details_pb2.RetryInfo(retry_delay=RETRY_DELAY)
-    return RefusedError(status_with(grpc.StatusCode.UNAVAILABLE, message, error_details(reason), retry_info))
+    return _later(grpc.StatusCode.UNAVAILABLE, reason, message)
 
 
 def overloaded(message: str) -> RefusedError:
     """RESOURCE_EXHAUSTED: there is too much to do already; the same request may be sent again after the delay."""
+    return _later(grpc.StatusCode.RESOURCE_EXHAUSTED, ErrorReason.OVERLOADED, message)
+
+
+def _later(code: grpc.StatusCode, reason: ErrorReason, message: str) -> RefusedError:
     retry_info = error_details_pb2.RetryInfo(retry_delay=RETRY_DELAY)
-    return RefusedError(status_with(grpc.StatusCode.RESOURCE_EXHAUSTED, message, error_details(ErrorReason.OVERLOADED), retry_info))
+    return RefusedError(status_with(code, message, error_details(reason), retry_info))
 
 
 def answers_errors(method: _Unary[_Service, _Request, _Response]) -> _Unary[_Service, _Request, _Response]:
