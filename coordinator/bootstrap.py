@@ -25,7 +25,9 @@ from coordinator.engine.engine import Engine
 from coordinator.engine.ports import Clock, Journal, JournalListener, JournalUnavailableError
 from coordinator.engine.recovery import Takeover
 from coordinator.engine.retention import Retention
+from coordinator.engine.reviver import Reviver
 from coordinator.engine.shards import Shards
+from coordinator.engine.sleepers import Sleepers
 from coordinator.journal import JournalOpenError, SqlJournal
 from coordinator.settings import Settings
 from coordinator.telemetry.logs import configure_logging
@@ -143,7 +145,9 @@ async def run_coordinator(
         dispatcher.listen(engine)
         journal.listen(engine)
         catalog = DefinitionCatalog(clock=clock, journal=journal, compile_stored=surroundings.compile_stored)
-        takeover = Takeover(clock=clock, engine=engine, journal=journal, plans=catalog, shards=shards)
+        reviver = Reviver(engine, journal, catalog)
+        sleepers = Sleepers(clock=clock, engine=engine, journal=journal, reviver=reviver, shards=shards)
+        takeover = Takeover(clock=clock, engine=engine, reviver=reviver, sleepers=sleepers, shards=shards)
         directory = ParticipantDirectory(registry, dispatcher)
         parts = ServiceParts(
             clock=clock,
@@ -165,7 +169,10 @@ async def run_coordinator(
             recovered = await takeover.begin()
             await coordinator._server.start()  # noqa: SLF001 - this function is the other half of the class
             shards.announce(settings.advertise or coordinator.address)
-            beside += [asyncio.create_task(work) for work in (takeover.run(), *_upkeep(settings, clock, journal, registry, catalog))]
+            beside += [
+                asyncio.create_task(work)
+                for work in (takeover.run(), sleepers.run(), *_upkeep(settings, clock, journal, registry, catalog))
+            ]
             _logger.info("ready", extra={"address": coordinator.address, "recovered_sagas": recovered})
             yield coordinator
         finally:
@@ -216,5 +223,5 @@ async def _until_stopped(coordinator: Coordinator, stopped: asyncio.Event) -> in
     if coordinator.lost_reason.done():
         _logger.critical("stopping: %s", coordinator.lost_reason.result().message)
         return EXIT_LOST
-    _logger.info("draining", extra={"live_sagas": coordinator.engine.live_sagas})
+    _logger.info("draining", extra={"live_sagas": len(coordinator.engine.held)})
     return EXIT_STOPPED

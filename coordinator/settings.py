@@ -102,7 +102,7 @@ class Settings:
     payload_bytes_max: int = 1024 * 1024
     """Largest input or output of one step in bytes, 1 KiB to 4 MiB. Messages on the wire stop at 4 MiB."""
 
-    live_sagas_max: int = 500_000
+    live_sagas_max: int = 200_000
     """Sagas under way in this process, those that wait for days included; more are refused until others have ended."""
 
     retention_days: float = 30.0

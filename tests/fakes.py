@@ -13,6 +13,7 @@ from coordinator.core.values import AttemptKey, DefinitionKey, Failure, Instant,
 from coordinator.engine.commands import CommandAnswer, StartAnswer, StartCommand
 from coordinator.engine.declining import LIVE_SAGAS_MAX
 from coordinator.engine.engine import Engine
+from coordinator.engine.held import RESTING_MAX
 from coordinator.engine.ports import (
     Append,
     Appended,
@@ -25,7 +26,8 @@ from coordinator.engine.ports import (
     StartLost,
     StoredSaga,
 )
-from tests.builders import INPUT, SAGA, TRACE, at, failure, seconds
+from coordinator.engine.reviver import Reviver
+from tests.builders import DEFINITION, INPUT, SAGA, TRACE, Story, at, failure, seconds
 
 
 async def one_turn() -> None:
@@ -79,6 +81,26 @@ class VirtualClock:
         await one_turn()
 
 
+def stored_of(story: Story, saga_id: SagaId = SAGA, *, in_doubt: bool = True, asleep_until: Instant | None = None) -> StoredSaga:
+    """The saga as a journal has it. `in_doubt`: whether it was left by an earlier process."""
+    assert story.status is not None
+    return StoredSaga(
+        saga_id=saga_id,
+        definition=DEFINITION,
+        fingerprint=b"order-42",
+        status=story.status,
+        created_at=Instant(0),
+        ended_at=story.state.ended_at,
+        is_paused=story.state.paused is not None,
+        needs_person=story.state.needs_person,
+        events=tuple(story.journal),
+        labels=(),
+        quarantined=None,
+        in_doubt=in_doubt,
+        asleep_until=asleep_until,
+    )
+
+
 class HandJournal:
     """Takes appends and lets the test say what becomes of them. Only what the engine itself asks of a journal."""
 
@@ -97,8 +119,18 @@ class HandJournal:
     async def quarantine(self, saga_id: SagaId, failure: Failure, /) -> None:
         self.quarantined.append((saga_id, failure))
 
-    async def load_unfinished(self, after: SagaId | None, limit: int, /, *, shard: int = 0) -> Sequence[StoredSaga]:
-        return [saga for saga in self._stored if after is None or saga.saga_id > after][:limit]
+    async def load_awake(self, after: SagaId | None, limit: int, /, *, shard: int = 0) -> Sequence[StoredSaga]:
+        awake = (saga for saga in self._stored if saga.asleep_until is None)
+        return [saga for saga in awake if after is None or saga.saga_id > after][:limit]
+
+    async def find_asleep(
+        self, since: Instant, until: Instant, after: tuple[Instant, SagaId] | None, limit: int, /, *, shard: int = 0
+    ) -> Sequence[tuple[Instant, SagaId]]:
+        asleep = [(saga.asleep_until, saga.saga_id) for saga in self._stored if saga.asleep_until is not None]
+        return sorted(place for place in asleep if since <= place[0] < until and (after is None or place > after))[:limit]
+
+    async def load(self, ids: Sequence[SagaId], /) -> Sequence[StoredSaga]:
+        return [saga for saga in self._stored if saga.saga_id in ids]
 
     def commit(self, count: int | None = None) -> None:
         """The oldest appends are in."""
@@ -170,7 +202,7 @@ class KnownPlans:
 class Shell:
     """An engine over the fakes, and everything that it answered."""
 
-    def __init__(self, stored: Sequence[StoredSaga] = (), *, live_sagas_max: int = LIVE_SAGAS_MAX) -> None:
+    def __init__(self, stored: Sequence[StoredSaga] = (), *, live_sagas_max: int = LIVE_SAGAS_MAX, resting_max: int = RESTING_MAX) -> None:
         self.clock = VirtualClock()
         self.journal = HandJournal(stored)
         self.dispatcher = RecordingDispatcher()
@@ -182,11 +214,20 @@ class Shell:
             dispatcher=self.dispatcher,
             observers=(self,),
             live_sagas_max=live_sagas_max,
+            resting_max=resting_max,
         )
         self.journal.listener = self.dispatcher.listener = self.engine
         self.starts: list[StartAnswer] = []
         self.answers: list[CommandAnswer] = []
         self.ends: list[SagaStatus | None] = []
+
+    def reviver(self, *plans: SagaPlan) -> Reviver:
+        """Of what the journal has."""
+        return Reviver(self.engine, cast("Journal", self.journal), KnownPlans(*plans))
+
+    def take_up(self, story: Story, *, in_doubt: bool = False, asleep_until: Instant | None = None) -> None:
+        """Takes a saga into memory as the journal has it."""
+        self.engine.take_up(story.plan, story.state, stored_of(story, in_doubt=in_doubt, asleep_until=asleep_until))
 
     def committed(self, append: Append, plan: SagaPlan, state: SagaState, /) -> None:
         """The engine's observer: what was shown."""

@@ -61,7 +61,7 @@ class Forwarding:
 
     async def address_of(self, saga_id: SagaId) -> str | None:
         """Where the node is that drives a saga; None: here. Refuses if nobody drives it now."""
-        if self._engine.holds(saga_id):
+        if saga_id in self._engine.held:
             return None
         place = await self._shards.owner_of(saga_id)
         if place is None or place.is_here:

@@ -41,9 +41,9 @@ class CommandRefusedByStateError(Exception):
 class SagaCommands:
     """Gives commands to sagas.
 
-    A saga that failed or has ended is not held in memory. It is read from the journal, handed to the engine, and given the command, all
-    behind a lock of its own: BETWEEN READING AND HANDING OVER NOTHING MAY CHANGE THE SAGA. What could is only another command, which waits
-    here, or a start of an id that was not there a moment ago, which is noticed by its commit.
+    A saga that failed, has ended or sleeps need not be in memory. It is read from the journal, handed to the engine, and given the
+    command, all behind a lock of its own: BETWEEN READING AND HANDING OVER NOTHING MAY CHANGE THE SAGA. What could is another command,
+    which waits here, or a start of an id that was not there a moment ago, or a sleeper that wakes: those are noticed by their commits.
     """
 
     def __init__(
@@ -89,7 +89,7 @@ class SagaCommands:
                 if resting is not None and not committed.is_set() and _is_not_live(answered):
                     stored, view = resting
                     # No await since it was found neither live nor changed.
-                    self._engine.adopt(view.plan, view.state, stored.fingerprint, stored.shard)
+                    self._engine.take_up(view.plan, view.state, stored)
                     answered = self._ask(saga_id, command, read)
                 answer = await self._settled(answered)
                 if not isinstance(answer, NotLive):
@@ -101,12 +101,12 @@ class SagaCommands:
         raise not_held(saga_id)
 
     async def _read(self, saga_id: SagaId) -> tuple[StoredSaga, SagaView] | None:
-        """The saga as the journal has it; None if it moves: then it is held by the engine, or will be. Refuses one that is set aside."""
+        """The saga as the journal has it, if it rests; None: it is held by the engine, or will be. Refuses one that is set aside."""
         stored = await self._views.require(saga_id)
         if stored.quarantined is not None:
             raise set_aside(saga_id, stored.quarantined)
         view = await self._views.rebuild(stored)
-        return None if view.state.is_unfinished else (stored, view)
+        return None if view.state.is_unfinished and stored.asleep_until is None else (stored, view)
 
     def _ask(self, saga_id: SagaId, command: Command, read: Reader[_T]) -> "asyncio.Future[_T | CommandRefused | NotLive]":
         answered: asyncio.Future[_T | CommandRefused | NotLive] = self._waits.add(asyncio.get_running_loop().create_future())

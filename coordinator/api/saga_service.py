@@ -42,7 +42,7 @@ class SagaService(coordinator_pb2_grpc.SagaServiceServicer):
         self._trace_sample_ratio = parts.trace_sample_ratio
         self._views = shared.views
         self._commands = shared.commands
-        self._starts = StartWaits(parts.engine, shared.views, shared.waits)
+        self._starts = StartWaits(parts.engine, shared.views, shared.waits, parts.shards)
         self._watches = Watches(parts.engine, parts.journal, shared.waits, is_shared=parts.shards.is_shared)
         self._completions = Completions(
             tokens=parts.tokens,

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from functools import partial
 from typing import TypeVar
 
 import grpc
@@ -13,9 +14,10 @@ from coordinator.api.waits import OpenWaits
 from coordinator.codec.sagas import saga_message, saga_summary
 from coordinator.core.plan import SagaPlan
 from coordinator.core.state import SagaState
-from coordinator.core.values import UNFINISHED, Code, SagaId, SagaStatus
+from coordinator.core.values import UNFINISHED, Code, SagaId
 from coordinator.engine.commands import Declined, Existing, StartAnswer, StartCommand, Started
 from coordinator.engine.engine import Engine
+from coordinator.engine.shards import Shards
 from participant_sdk.rpc_errors import ErrorReason, status_with
 from saga.v1 import coordinator_pb2, saga_pb2
 
@@ -27,8 +29,9 @@ _End = saga_pb2.Saga | None
 class StartWaits:
     """Turns the engine's callbacks into answers."""
 
-    def __init__(self, engine: Engine, views: SagaViews, waits: OpenWaits) -> None:
+    def __init__(self, engine: Engine, views: SagaViews, waits: OpenWaits, shards: Shards) -> None:
         self._engine = engine
+        self._shards = shards
         self._views = views
         self._waits = waits
 
@@ -78,14 +81,20 @@ class StartWaits:
         return ended
 
     async def _awaited(self, ended: "asyncio.Future[_End]", saga_id: SagaId) -> saga_pb2.Saga:
-        saga = await ended
-        if saga is not None:
-            return saga
-        stored = await self._views.get(saga_id)
-        is_set_aside = any(incident.kind == saga_pb2.INCIDENT_KIND_QUARANTINED for incident in stored.incidents)
-        if SagaStatus(stored.status) in UNFINISHED and not is_set_aside:
-            raise not_held(saga_id)
-        return stored
+        while (saga := await ended) is None:
+            moved: asyncio.Future[None] = self._future()
+            unsubscribe = self._engine.subscribe(saga_id, partial(_settle_once, moved))
+            try:
+                stored = await self._views.require(saga_id)
+                if stored.quarantined is not None or stored.status not in UNFINISHED:
+                    return await self._views.get(saga_id)
+                if stored.asleep_until is None or not self._shards.holds(stored.shard):
+                    raise not_held(saga_id)
+                await moved  # it sleeps: whoever moves it holds it
+            finally:
+                unsubscribe()
+            ended = self._end_of(saga_id)
+        return saga
 
     async def _committed(self, answered: "asyncio.Future[AnswerT]") -> "AnswerT":
         try:
@@ -105,6 +114,11 @@ class StartWaits:
 
     def _future(self) -> "asyncio.Future[AnswerT]":
         return self._waits.add(asyncio.get_running_loop().create_future())
+
+
+def _settle_once(moved: "asyncio.Future[None]") -> None:
+    if not moved.done():
+        moved.set_result(None)
 
 
 def _settle(answered: "asyncio.Future[AnswerT | Existing]", given: StartAnswer, made: Callable[[Started], AnswerT]) -> None:

@@ -86,7 +86,7 @@ class Watches:
             if progress.is_over and len(page) < self._page_events:
                 return  # everything there is was read: a hook that failed may have been tried again further on
             if not page:
-                await self._woken(committed, None if not self._is_shared or self._engine.holds(saga_id) else LOOK_AGAIN_S)
+                await self._woken(committed, None if not self._is_shared or saga_id in self._engine.held else LOOK_AGAIN_S)
 
     async def _woken(self, committed: asyncio.Event, look_again_s: float | None) -> None:
         closing = self._waits.add(asyncio.get_running_loop().create_future())

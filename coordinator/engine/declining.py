@@ -6,8 +6,8 @@ from coordinator.core.values import Code, Failure
 
 STARTS_UNCOMMITTED_MAX: Final = 10_000
 """Starts that may wait for their commit; more are declined, so that a database that is away cannot fill the memory."""
-LIVE_SAGAS_MAX: Final = 500_000
-"""Sagas under way in one process, those that wait for days included: a few kilobytes each."""
+LIVE_SAGAS_MAX: Final = 200_000
+"""Sagas under way in one process, about 8 KiB each; those that sleep are not held."""
 
 CLOSING: Final = Failure(Code.UNAVAILABLE, "the coordinator is closing; send the same request again")
 OVERLOADED: Final = Failure(

@@ -22,7 +22,6 @@ from coordinator.core.plan import SagaPlan
 from coordinator.core.state import SagaState
 from coordinator.core.values import Code, Failure, Instant, SagaId
 from coordinator.engine import declining
-from coordinator.engine.abandoned import Abandoned
 from coordinator.engine.commands import (
     CommandAccepted,
     CommandAnswer,
@@ -33,11 +32,24 @@ from coordinator.engine.commands import (
     StartCommand,
     Started,
 )
-from coordinator.engine.ports import Append, Appended, Clock, Committed, Dispatcher, Journal, Moved, Observer, Refused, SagaStart, StartLost
+from coordinator.engine.held import RESTING_MAX, Held
+from coordinator.engine.ports import (
+    Append,
+    Appended,
+    Clock,
+    Committed,
+    Dispatcher,
+    Journal,
+    Moved,
+    Observer,
+    Refused,
+    SagaStart,
+    StartLost,
+    StoredSaga,
+)
 from coordinator.engine.shards import ONE_SHARD, Shards
 from coordinator.engine.slot import EndListener, Slot, StartListener
 from coordinator.engine.subscriptions import Subscriptions
-from coordinator.engine.timers import Timers
 
 _logger = logging.getLogger(__name__)
 
@@ -57,20 +69,19 @@ class Engine:
         observers: Sequence[Observer] = (),
         shards: Shards = ONE_SHARD,
         live_sagas_max: int = declining.LIVE_SAGAS_MAX,
+        resting_max: int = RESTING_MAX,
     ) -> None:
-        self._live_sagas_max = live_sagas_max
         self._clock = clock
         self._shards = shards
         self._journal = journal
         self._dispatcher = dispatcher
         self._observers = observers
         self._loop = asyncio.get_running_loop()
-        self._slots: dict[SagaId, Slot] = {}
-        self.abandoned = Abandoned()
+        self.held = Held(clock, self._wake, sagas_max=live_sagas_max, resting_max=resting_max)
+        """The sagas in memory. For others to look at, not to change."""
         self._inbox: deque[tuple[SagaId, Input]] = deque()
         self._turn_is_due = False
         self._due: list[CallParticipant] = []
-        self._timers = Timers(clock, self._wake)
         self._subscriptions = Subscriptions()
         self._starts_uncommitted = 0
         self._uncommitted = 0
@@ -85,12 +96,12 @@ class Engine:
 
     def start(self, command: StartCommand, answer: StartListener) -> None:
         """Starts a saga. `answer` is called once, after the commit that settles it."""
-        held = self._slots.get(command.saga_id)
-        if held is not None:
-            if held.uncommitted:
-                held.starts.append((command, answer))
+        there = self.held.find(command.saga_id)
+        if there is not None:
+            if there.uncommitted:
+                there.starts.append((command, answer))
             else:
-                answer(Existing(winner=command.saga_id, same=held.fingerprint == command.fingerprint, by_key=False))
+                answer(Existing(winner=command.saga_id, same=there.fingerprint == command.fingerprint, by_key=False))
             return
         declined, shard = self._reason_to_decline(command.saga_id), self._shards.place_for(command.saga_id)
         if declined is not None or shard is None:
@@ -104,22 +115,22 @@ class Engine:
             _logger.exception("saga cannot be started", extra={"saga.id": command.saga_id})
             answer(Declined(failure=Failure(Code.INTERNAL, f"cannot be started: {type(error).__name__}: {error}")))
             return
-        self._slots[command.saga_id] = slot
+        self.held.add(slot)
         self._starts_uncommitted += 1
         self._journal.append((self._append_of(slot, events, command.saga_start(events[0].occurred_at)),))
 
     def _reason_to_decline(self, saga_id: SagaId) -> Failure | None:
         if self._closing:
             return declining.CLOSING
-        if saga_id in self.abandoned:
+        if saga_id in self.held.abandoned:
             return declining.SETTLING
         if self._starts_uncommitted >= declining.STARTS_UNCOMMITTED_MAX:
             return declining.OVERLOADED
-        return declining.FULL if len(self._slots) >= self._live_sagas_max else None
+        return declining.FULL if self.held.is_full else None
 
     def command(self, saga_id: SagaId, command: Command, answer: Callable[[CommandAnswer], None]) -> None:
         """Does what a person or a participant asks. `answer` is called once, after the commit that settles it (R25)."""
-        slot = self._slots.get(saga_id)
+        slot = self.held.find(saga_id)
         if slot is None or self._closing:
             answer(Declined(failure=declining.CLOSING) if self._closing else NotLive())
             return
@@ -130,7 +141,7 @@ class Engine:
         append, settled = self._advance_by_command(slot, command)
         if append is not None:
             self._journal.append((append,))
-        elif self._slots.get(saga_id) is not slot:
+        elif not self.held.has(slot):
             answer(NotLive())  # it could not be advanced and was set aside
             return
         if slot.uncommitted:
@@ -154,12 +165,12 @@ class Engine:
 
         Keep nothing of it.
         """
-        slot = self._slots.get(saga_id)
+        slot = self.held.find(saga_id)
         return None if slot is None or slot.uncommitted else (slot.plan, slot.state, slot.time_at(self._clock.now()))
 
     def on_end(self, saga_id: SagaId, listener: EndListener) -> bool:
         """Tells the listener once when the saga has ended or failed. False if it is not live, or has already: the journal has its end."""
-        slot = self._slots.get(saga_id)
+        slot = self.held.find(saga_id)
         if slot is None or (slot.is_decided and not slot.uncommitted):
             return False
         slot.end_listeners.append(listener)
@@ -167,22 +178,14 @@ class Engine:
 
     def off_end(self, saga_id: SagaId, listener: EndListener) -> None:
         """Takes back `on_end`; harmless if it was told already."""
-        slot = self._slots.get(saga_id)
+        slot = self.held.find(saga_id)
         if slot is not None and listener in slot.end_listeners:
             slot.end_listeners.remove(listener)
+            self.held.note_rest(slot)
 
     def subscribe(self, saga_id: SagaId, listener: Callable[[], None]) -> Callable[[], None]:
         """Calls the listener after every commit of the saga, and when this process stops committing; returns what ends that."""
         return self._subscriptions.add(saga_id, listener)
-
-    def holds(self, saga_id: SagaId) -> bool:
-        """Whether a saga is held in memory."""
-        return saga_id in self._slots
-
-    @property
-    def live_sagas(self) -> int:
-        """Sagas held in memory."""
-        return len(self._slots)
 
     @property
     def is_closing(self) -> bool:
@@ -191,29 +194,25 @@ class Engine:
 
     # ── Life ────────────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def recover(self, plan: SagaPlan, state: SagaState, fingerprint: bytes, shard: int = 0) -> None:
-        """Takes up a saga that an earlier process left unfinished (R29).
+    def take_up(self, plan: SagaPlan, state: SagaState, stored: StoredSaga) -> None:
+        """Takes a saga into memory that is in the journal: to go on with it, or because a command for it comes next. Nothing may have
+        changed it since it was read; does nothing if it is held already, or not ours to hold.
 
-        At once and not in a turn: a cancel that came first would take calls that the earlier process made for calls never sent.
+        What it owes is put in doubt at once and not in a turn (R29): a cancel that came first would take calls that an earlier process
+        made for calls never sent.
         """
-        if state.saga_id in self._slots:
-            return  # it was never let go of
-        slot = self._slots[state.saga_id] = Slot(plan, state, fingerprint, shard)
+        saga_id = state.saga_id
+        if self._closing or saga_id in self.held or saga_id in self.held.abandoned or not self._shards.holds(stored.shard):
+            return
+        slot = Slot(plan, state, stored.fingerprint, stored.shard, stored.asleep_until)
+        self.held.add(slot)
         slot.go_on_from(self._clock.now())
-        append = self._advance(slot, Recover())
+        append = self._advance(slot, Recover()) if stored.in_doubt else None
         if append is not None:
             self._journal.append((append,))
         else:
             self._release(slot)
             self._send_due()
-
-    def adopt(self, plan: SagaPlan, state: SagaState, fingerprint: bytes, shard: int = 0) -> None:
-        """Takes a saga into memory that is in the journal and not live: it has FAILED or ended, and a command for it comes next. Let go of
-        by itself when nothing moves. Nothing may have changed it since `state` was read; does nothing if it is live.
-        """
-        if not self._closing and state.saga_id not in self._slots and state.saga_id not in self.abandoned:
-            slot = self._slots[state.saga_id] = Slot(plan, state, fingerprint, shard)
-            slot.go_on_from(self._clock.now())
 
     async def run(self) -> None:
         """Sets sagas aside in the journal that could not be advanced. Runs until it is cancelled."""
@@ -231,7 +230,7 @@ class Engine:
             self._in_flight -= self._dispatcher.abandon_waiting()
         self._notice_rest()
         await self._at_rest.wait()
-        self._timers.close()
+        self.held.stop_timers()
 
     # ── Inputs from the ports ───────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -244,11 +243,11 @@ class Engine:
     def appended(self, results: Sequence[Appended], /) -> None:
         """What became of appends: the only place from which anything is announced or released."""
         for result in results:
-            slot = self._slots.get(result.append.saga_id)
+            slot = self.held.find(result.append.saga_id)
             self._uncommitted -= 1
             self._starts_uncommitted -= result.append.start is not None
             if slot is None:
-                self.abandoned.note_back(result.append.saga_id)
+                self.held.abandoned.note_back(result.append.saga_id)
                 continue
             slot.uncommitted -= 1
             match result:
@@ -267,20 +266,20 @@ class Engine:
 
     def shards_lost(self, shards: frozenset[int], reason: Failure, /) -> None:
         """Other nodes drive their sagas now: drops them, and announces nothing more of them (R26)."""
-        for saga_id, slot in [(saga_id, slot) for saga_id, slot in self._slots.items() if slot.shard in shards]:
+        for slot in self.held.of_shards(shards):
+            saga_id = slot.state.saga_id
             self._due = [call for call in self._due if call.saga_id != saga_id]
             if slot.released:
                 self._dispatcher.withdraw(saga_id, tuple(sorted(slot.released)))
             self._drop(slot, reason)
-            self._subscriptions.tell(saga_id)
+        self._subscriptions.tell_all()  # also those of sagas that are not held: what was read of them may be out of date
         self._send_due()
 
     def lost(self, reason: Failure, /) -> None:
         """Nothing further will be committed by this process: drop ALL memory and announce nothing (R26)."""
         self._closing = True
-        for memory in (self._slots, self.abandoned, self._inbox, self._due):
+        for memory in (self.held, self._inbox, self._due):
             memory.clear()
-        self._timers.close()
         self._at_rest.set()
         if not self.lost_reason.done():
             self.lost_reason.set_result(reason)
@@ -302,7 +301,7 @@ class Engine:
         batch: list[Append] = []
         while self._inbox:
             saga_id, happened = self._inbox.popleft()
-            slot = self._slots.get(saga_id)
+            slot = self.held.find(saga_id)
             if slot is None:
                 continue
             if isinstance(happened, Replied):
@@ -339,6 +338,7 @@ class Engine:
     def _append_of(self, slot: Slot, events: tuple[Event, ...], start: SagaStart | None) -> Append:
         slot.uncommitted += 1
         self._uncommitted += 1
+        self.held.note_motion(slot)
         return slot.append_of(events, start)
 
     def _stop(self, slot: Slot, error: Exception) -> None:
@@ -390,7 +390,7 @@ class Engine:
         waiting, slot.after_commit = slot.after_commit, []
         for told in waiting:
             told(True)
-        if slot.uncommitted or self._slots.get(slot.state.saga_id) is not slot:
+        if slot.uncommitted or not self.held.has(slot):
             return  # whoever was told has asked for more
         if slot.is_decided:
             end_listeners, slot.end_listeners = slot.end_listeners, []
@@ -400,16 +400,16 @@ class Engine:
 
     def _rest_or_release(self, slot: Slot) -> None:
         """Lets go of a saga that cannot move by itself and expects no answer; otherwise hands over what it owes."""
-        if self._slots.get(slot.state.saga_id) is not slot or slot.uncommitted:
+        if not self.held.has(slot) or slot.uncommitted:
             return
         if slot.state.is_unfinished or slot.released:
             self._release(slot)
         else:
-            self._forget(slot)
+            self.held.forget(slot)
 
     def _release(self, slot: Slot) -> None:
         """Hands over what is owed and due, and sets the timer for what is not due yet. Everything decided is committed here."""
-        if self._closing or self._slots.get(slot.state.saga_id) is not slot:
+        if self._closing or not self.held.has(slot):
             return
         try:
             due, wake_at = slot.take_due(self._clock.now())
@@ -417,7 +417,7 @@ class Engine:
             self._stop(slot, error)
             return
         self._due += due
-        self._timers.set(slot.state.saga_id, wake_at)
+        self.held.wake_at(slot, wake_at)
 
     def _send_due(self) -> None:
         if self._due and self._shards.is_current():
@@ -426,7 +426,7 @@ class Engine:
             self._dispatcher.send(due)
 
     def _drop_lost_start(self, slot: Slot, lost: StartLost) -> None:
-        self._forget(slot)
+        self.held.forget(slot)
         (_, answer), *others = slot.starts
         answer(Existing(winner=lost.winner, same=lost.same, by_key=lost.by_key))
         slot.starts = []
@@ -435,15 +435,10 @@ class Engine:
             self.start(command, other_answer)
 
     def _drop(self, slot: Slot, failure: Failure) -> None:
-        self._forget(slot)
+        self.held.forget(slot)
         for _, answer in slot.starts:
             answer(Declined(failure=failure))
         slot.dismiss()
-
-    def _forget(self, slot: Slot) -> None:
-        del self._slots[slot.state.saga_id]
-        self.abandoned.add(slot.state.saga_id, slot.uncommitted)
-        self._timers.set(slot.state.saga_id, None)
 
     def _notice_rest(self) -> None:
         if self._closing and not self._uncommitted and not self._in_flight and not self._inbox:

@@ -63,7 +63,7 @@ class Append:
     has_ended: bool
     """Whether it is COMPLETED, COMPENSATED or terminated."""
     wake_at: Instant | None
-    """When the saga next needs attention by itself, if it sleeps; None otherwise."""
+    """Until when the saga sleeps: nothing of it is under way, and it does not move by itself before. None: it does not sleep."""
     start: SagaStart | None = None
     """Set on the first append of a saga, and only there."""
     shard: int = 0
@@ -146,6 +146,10 @@ class StoredSaga:
     """Why it is set aside; None: it is not."""
     shard: int = 0
     """Whose owner alone may drive it."""
+    asleep_until: Instant | None = None
+    """It does not move by itself before, and need not be held in memory; None: whoever drives it holds it, or will."""
+    in_doubt: bool = True
+    """Whether an earlier owner was the last to write of it: what it owes may be under way already (R29)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -243,9 +247,17 @@ class Journal(Protocol):
     async def quarantine(self, saga_id: SagaId, failure: Failure, /) -> None:
         """Sets a saga aside with an incident, outside its own events: it is not loaded at the next start."""
 
-    async def load_unfinished(self, after: SagaId | None, limit: int, /, *, shard: int = 0) -> Sequence[StoredSaga]:
-        """A page of the sagas of a shard that can move by themselves and are not quarantined, with events, ordered by id; empty after the
-        last. A saga whose events cannot be decoded comes without events and with `quarantined` saying why."""
+    async def load_awake(self, after: SagaId | None, limit: int, /, *, shard: int = 0) -> Sequence[StoredSaga]:
+        """A page of the sagas of a shard that can move by themselves, do not sleep and are not quarantined, with events, ordered by id;
+        empty after the last. A saga whose events cannot be decoded is set aside, and left out."""
+
+    async def find_asleep(
+        self, since: Instant, until: Instant, after: tuple[Instant, SagaId] | None, limit: int, /, *, shard: int = 0
+    ) -> Sequence[tuple[Instant, SagaId]]:
+        """Sagas of a shard that sleep until an instant in [since, until), by that and their id, strictly after the cursor."""
+
+    async def load(self, ids: Sequence[SagaId], /) -> Sequence[StoredSaga]:
+        """These sagas with their events, as far as they are there and not quarantined; those that cannot be decoded are set aside."""
 
     async def find_saga(self, saga_id: SagaId, /) -> StoredSaga | None:
         """One saga with its events; None if there is none."""

@@ -1,10 +1,10 @@
 """Forgets sagas that ended long ago, a few at a time, so that a database does not grow for ever."""
 
-import asyncio
 import logging
 from typing import Final
 
 from coordinator.core.values import MICROS_PER_SECOND, Instant
+from coordinator.engine.pause import pause
 from coordinator.engine.ports import Clock, Forgotten, Journal, JournalUnavailableError
 
 EVERY_US: Final = 60 * MICROS_PER_SECOND
@@ -33,7 +33,9 @@ class Retention:
                 await self._forget()
             except JournalUnavailableError as error:
                 _logger.warning("nothing can be forgotten now", extra={"reason": str(error)})
-            await self._pause()
+            except Exception:  # a defect: it must not be the end of retention
+                _logger.exception("nothing can be forgotten; trying again")
+            await pause(self._clock, EVERY_US)
 
     async def _forget(self) -> None:
         """Everything that is old enough, in batches between which others get their turn."""
@@ -47,11 +49,3 @@ class Retention:
         sagas, keys = self.forgotten.sagas - before.sagas, self.forgotten.keys - before.keys
         if sagas or keys:
             _logger.info("forgotten", extra={"sagas": sagas, "start_keys": keys})
-
-    async def _pause(self) -> None:
-        waited = asyncio.Event()
-        cancel = self._clock.call_at(Instant(self._clock.now() + EVERY_US), waited.set)
-        try:
-            await waited.wait()
-        finally:
-            cancel()

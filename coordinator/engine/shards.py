@@ -49,6 +49,9 @@ class Shards(Protocol):
     def open(self, shard: int, /) -> None:
         """Whatever was left unfinished in a shard that was taken is taken up: new sagas may begin in it."""
 
+    def holds(self, shard: int, /) -> bool:
+        """Whether its sagas are driven here."""
+
     def is_current(self) -> bool:
         """Whether what is held is held at this very moment: only then is anything done for it (R31)."""
 
@@ -87,6 +90,10 @@ class OneShard:
 
     def open(self, shard: int, /) -> None:
         """It always is."""
+
+    def holds(self, shard: int, /) -> bool:
+        """There is no other."""
+        return True
 
     def is_current(self) -> bool:
         """Always."""

@@ -2,16 +2,21 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from coordinator.core.effects import CallParticipant
 from coordinator.core.events import Event
 from coordinator.core.pending import call_participant, pending
 from coordinator.core.plan import SagaPlan
 from coordinator.core.state import SagaState
-from coordinator.core.values import AttemptKey, Direction, Instant, SagaStatus, StepStatus
+from coordinator.core.values import MICROS_PER_SECOND, AttemptKey, Direction, Instant, SagaStatus, StepStatus
 from coordinator.engine.commands import StartAnswer, StartCommand
 from coordinator.engine.ports import Append, SagaStart
+
+HORIZON_US: Final = 60 * MICROS_PER_SECOND
+"""A saga that does not move by itself for so long need not be held in memory."""
+NEVER: Final = Instant(2**63 - 1)
+"""Until when a saga sleeps that only a person can set in motion."""
 
 StartListener = Callable[[StartAnswer], None]
 """Told once what became of a start."""
@@ -35,15 +40,29 @@ class Restraints(NamedTuple):
 class Slot:
     """One live saga. Belongs to the engine alone."""
 
-    __slots__ = ("after_commit", "ahead_us", "end_listeners", "fingerprint", "plan", "released", "shard", "starts", "state", "uncommitted")
+    __slots__ = (
+        "after_commit",
+        "ahead_us",
+        "asleep_until",
+        "end_listeners",
+        "fingerprint",
+        "plan",
+        "released",
+        "shard",
+        "starts",
+        "state",
+        "uncommitted",
+    )
 
-    def __init__(self, plan: SagaPlan, state: SagaState, fingerprint: bytes, shard: int) -> None:
+    def __init__(self, plan: SagaPlan, state: SagaState, fingerprint: bytes, shard: int, asleep_until: Instant | None = None) -> None:
         self.plan = plan
         self.shard = shard
         self.state = state
         self.fingerprint = fingerprint
         self.ahead_us = 0
         """How far the time of the saga is ahead of the clock."""
+        self.asleep_until = asleep_until
+        """Until when its row says that it sleeps, once everything is committed; None: it does not."""
         self.uncommitted = 0
         """Appends under way. While there are any, nothing is released and nothing is answered from this state (R25)."""
         self.released: set[AttemptKey] = set()
@@ -89,6 +108,7 @@ class Slot:
         """What the journal is given, when these events have just been applied."""
         state = self.state
         assert state.status is not None, "a saga with events has a status"
+        self.asleep_until = self._sleeps_until(events[-1].occurred_at)
         return Append(
             saga_id=state.saga_id,
             events=events,
@@ -96,10 +116,28 @@ class Slot:
             is_unfinished=state.is_unfinished,
             is_paused=state.paused is not None,
             has_ended=state.has_ended,
-            wake_at=state.start_at if state.status is SagaStatus.PENDING else None,
+            wake_at=self.asleep_until,
             start=start,
             shard=self.shard,
         )
+
+    def _sleeps_until(self, now: Instant) -> Instant | None:
+        """When it next moves by itself, by the clock, if that is far away and none of its calls is under way; else None."""
+        state = self.state
+        if self.released or not state.is_unfinished:
+            return None
+        if state.paused is not None:
+            return NEVER
+        owed = pending(self.plan, state)
+        wake_at = min((call.not_before for call in owed.calls), default=owed.wake_at)
+        if wake_at is None or (owed.wake_at is not None and owed.wake_at < wake_at):
+            wake_at = owed.wake_at
+        return Instant(wake_at - self.ahead_us) if wake_at is not None and wake_at - now >= HORIZON_US else None
+
+    def may_leave(self, clock_now: Instant) -> bool:
+        """Whether it can be let go of: its row says when it is to be taken up again, that is not soon, and nobody waits for it here."""
+        is_needed = self.uncommitted or self.released or self.starts or self.after_commit or self.end_listeners
+        return self.asleep_until is not None and not is_needed and self.asleep_until - clock_now >= HORIZON_US
 
     def unsent_executions(self) -> Iterator[AttemptKey]:
         """Executions that are owed and were not handed to the dispatcher."""

@@ -13,6 +13,7 @@ from functools import partial
 from typing import Final, TypeVar, assert_never
 
 from coordinator.core.values import MICROS_PER_SECOND, Code, Failure, Instant
+from coordinator.engine.pause import pause
 from coordinator.engine.ports import Append, Appended, Clock, JournalListener, JournalUnavailableError, Moved, Refused
 from coordinator.journal import side_writes
 from coordinator.journal.hosts import Host
@@ -236,16 +237,9 @@ class CommitLoop:
             self._note_failure(outcome, began_at)
             if self._is_closing:
                 return outcome
-            await self._pause(delay_us)
+            self._alarm.clear()
+            await pause(self._clock, delay_us, self._alarm)
             delay_us = min(2 * delay_us, RETRY_DELAY_MAX_US)
-
-    async def _pause(self, delay_us: int) -> None:
-        self._alarm.clear()
-        cancel = self._clock.call_at(Instant(self._clock.now() + delay_us), self._alarm.set)
-        try:
-            await self._alarm.wait()
-        finally:
-            cancel()
 
     # ── Results ─────────────────────────────────────────────────────────────────────────────────────────────────────────────────
 

@@ -15,6 +15,7 @@ from zlib import crc32
 from sqlalchemy import Connection, Engine
 
 from coordinator.core.values import MICROS_PER_SECOND, Instant, SagaId
+from coordinator.engine.pause import pause
 from coordinator.engine.ports import Clock, JournalUnavailableError
 from coordinator.engine.shards import NodeStanding, Place
 from coordinator.journal import membership
@@ -88,6 +89,10 @@ class LeaseKeeper:
         if shard in self._ownership.shards and shard not in self._open:
             self._open = sorted({*self._open, shard})
 
+    def holds(self, shard: int, /) -> bool:
+        """Whether it was taken, and not given up since."""
+        return shard in self._ownership.shards
+
     def is_current(self) -> bool:
         """Whether the leases have not ended, by this process's own clock: only then may it do anything for its sagas (R31)."""
         return self._clock.now() < self._current_until
@@ -153,7 +158,8 @@ class LeaseKeeper:
 
     async def _run(self) -> None:
         while True:
-            await self._pause(self._next_beat_us)
+            self._wake.clear()
+            await pause(self._clock, self._next_beat_us, self._wake)
             try:
                 await self._beat()
             except DATABASE_ERRORS as error:
@@ -164,14 +170,6 @@ class LeaseKeeper:
                 _logger.exception("leases cannot be renewed")
             else:
                 self._is_failing = False
-
-    async def _pause(self, delay_us: int) -> None:
-        self._wake.clear()
-        cancel = self._clock.call_at(Instant(self._clock.now() + delay_us), self._wake.set)
-        try:
-            await self._wake.wait()
-        finally:
-            cancel()
 
     async def _beat(self) -> None:
         asked_at = self._clock.now()

@@ -55,11 +55,11 @@ def beat(connection: Connection, node: Node, *, lease_us: int) -> Beat:
     now = int(connection.execute(select(_NOW)).scalar_one())
     is_cordoned = _announce(connection, node, now, now + lease_us)
     renewed = connection.execute(_RENEW, {"node": node.id, "until": now + lease_us}).all()
-    held = {row.id: Held(row.epoch, row.position) for row in renewed}
+    held = {row.id: Held(row.epoch, row.position, row.position) for row in renewed}
     share = 0 if is_cordoned else _share(connection, node, now)
     if len(held) < share:
         for row in _take(connection, node, now, lease_us, share - len(held)):
-            held[row.id] = Held(row.epoch, row.position)
+            held[row.id] = Held(row.epoch, row.position, row.position)
     ends_at = connection.execute(select(func.min(SHARD.c.lease_until)).where(SHARD.c.owner != node.id)).scalar_one_or_none()
     return Beat(held, surplus=max(0, len(held) - share), next_end_us=None if ends_at is None else max(0, ends_at - now))
 

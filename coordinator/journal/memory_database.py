@@ -36,7 +36,8 @@ class SagaRow:
     start: SagaStart
     standing: Standing
     ended_at: Instant | None
-    wake_at: Instant | None
+    written_in: int
+    """The epoch of its last event."""
     payloads: list[bytes] = field(default_factory=list)
     incidents: dict[int, IncidentRow] = field(default_factory=dict)
     quarantined: Failure | None = None
@@ -70,8 +71,8 @@ def wrong_incidents(events: Sequence[Event], there: set[int]) -> str:
     return ""
 
 
-def stored_saga(saga_id: SagaId, row: SagaRow, events: Sequence[Event] = ()) -> StoredSaga:
-    """A saga as the port shows it."""
+def stored_saga(saga_id: SagaId, row: SagaRow, events: Sequence[Event] = (), epoch: int = 0) -> StoredSaga:
+    """A saga as the port shows it to the journal of an epoch."""
     return StoredSaga(
         saga_id=saga_id,
         definition=row.start.definition,
@@ -84,6 +85,8 @@ def stored_saga(saga_id: SagaId, row: SagaRow, events: Sequence[Event] = ()) -> 
         events=tuple(events),
         labels=tuple(sorted(row.start.labels)),
         quarantined=row.quarantined,
+        asleep_until=row.standing.asleep_until,
+        in_doubt=row.written_in != epoch,
     )
 
 

@@ -162,15 +162,16 @@ class MemoryJournal:
         append, database = record.append, self._database
         if append.start is not None:
             database.sagas[append.saga_id] = SagaRow(
-                start=append.start, standing=record.standing, ended_at=record.ended_at, wake_at=append.wake_at
+                start=append.start, standing=record.standing, ended_at=record.ended_at, written_in=self._epoch
             )
             if append.start.key is not None:
                 key = append.start.key
                 database.keys[name_of(key)] = KeyHolder(append.saga_id, append.start.fingerprint, key.expires_at)
         row = database.sagas[append.saga_id]
         row.payloads += record.payloads
+        row.written_in = self._epoch
         if record.changes_row(row.standing):
-            row.standing, row.wake_at = record.standing, append.wake_at
+            row.standing = record.standing
             row.ended_at = record.ended_at if row.ended_at is None else row.ended_at
         for _, when, fact, _ in append.events:
             if isinstance(fact, IncidentOpened):
@@ -209,18 +210,41 @@ class MemoryJournal:
             kind=IncidentKind.QUARANTINED, step_id=None, failure=row.quarantined, opened_at=now if earlier is None else earlier.opened_at
         )
 
-    async def load_unfinished(self, after: SagaId | None, limit: int, /, *, shard: int = 0) -> Sequence[StoredSaga]:
-        """A page of the sagas that can move by themselves; fewer than `limit` only at the end, also when some were set aside."""
+    async def load_awake(self, after: SagaId | None, limit: int, /, *, shard: int = 0) -> Sequence[StoredSaga]:
+        """A page of the sagas that can move by themselves and do not sleep; fewer than `limit` only at the end, also when some were set
+        aside."""
         self._check_usable()
         found: list[StoredSaga] = []
         for saga_id, row in sorted(self._database.sagas.items()):
             if len(found) == limit:
                 break
-            if not row.standing.is_unfinished or row.quarantined is not None or (after is not None and saga_id <= after):
+            if row.standing.is_unfinished and row.standing.asleep_until is None and (after is None or saga_id > after):
+                found += await self.load([saga_id])
+        return found
+
+    async def find_asleep(
+        self, since: Instant, until: Instant, after: tuple[Instant, SagaId] | None, limit: int, /, *, shard: int = 0
+    ) -> Sequence[tuple[Instant, SagaId]]:
+        """Sagas of a shard that sleep until an instant in [since, until), by that and their id, strictly after the cursor."""
+        self._check_usable()
+        asleep = [
+            (row.standing.asleep_until, saga_id)
+            for saga_id, row in self._database.sagas.items()
+            if row.standing.asleep_until is not None and since <= row.standing.asleep_until < until and row.quarantined is None
+        ]
+        return [place for place in sorted(asleep) if after is None or place > after][:limit]
+
+    async def load(self, ids: Sequence[SagaId], /) -> Sequence[StoredSaga]:
+        """These sagas with their events, by id, as far as they are there and not set aside."""
+        self._check_usable()
+        found: list[StoredSaga] = []
+        for saga_id in sorted(ids):
+            row = self._database.sagas.get(saga_id)
+            if row is None or row.quarantined is not None:
                 continue
             events, error = events_of(row.payloads, _decode_again)
             if error is None:
-                found.append(stored_saga(saga_id, row, events))
+                found.append(stored_saga(saga_id, row, events, self._epoch))
             else:
                 self._set_aside(saga_id, Failure(Code.INTERNAL, f"its events cannot be read: {error}"), self._clock.now())
         return found
@@ -235,7 +259,7 @@ class MemoryJournal:
         events, error = events_of(row.payloads, _decode_again)
         if error is not None and row.quarantined is None:
             raise error
-        return stored_saga(saga_id, row, events)
+        return stored_saga(saga_id, row, events, self._epoch)
 
     async def find_by_key(self, definition_name: str, key: str, now: Instant, /) -> StoredSaga | None:
         """The saga (without events) that holds an unexpired start key; None if nobody does."""

@@ -147,7 +147,7 @@ def _take_over(connection: Connection, now: Instant) -> tuple[str, Held]:
     left = connection.execute(select(SHARD.c.epoch, SHARD.c.position).where(SHARD.c.id == SHARD_ID)).one_or_none()
     if left is None:
         connection.execute(insert(SHARD).values(id=SHARD_ID, owner=node.id, epoch=FIRST_EPOCH, position=0))
-        return node.id, Held(FIRST_EPOCH, 0)
+        return node.id, Held(FIRST_EPOCH, position=0, since=0)
     epoch, position = left
     connection.execute(update(SHARD).where(SHARD.c.id == SHARD_ID).values(owner=node.id, epoch=epoch + 1))
-    return node.id, Held(epoch + 1, position)
+    return node.id, Held(epoch + 1, position, since=position)

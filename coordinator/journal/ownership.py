@@ -18,6 +18,8 @@ class Held(NamedTuple):
     epoch: int
     position: int
     """Of its last event."""
+    since: int
+    """The position at which it became ours."""
 
 
 Positions = Mapping[int, int]
@@ -36,6 +38,11 @@ class Ownership:
         """The shards that are held."""
         return self._held.keys()
 
+    def wrote(self, shard: int, position: int) -> bool:
+        """Whether the event at that position is our own, written since the shard became ours."""
+        held = self._held.get(shard)
+        return held is not None and position > held.since
+
     def advance(self, connection: Connection, statements: Statements, records: Sequence[Record]) -> Positions:
         """The fence. It comes first, so that a process that lost a shard changes nothing else; therefore room is taken for every event of
         the batch, also for those of starts that will be dropped, and positions may leave numbers out. Raises ShardsLostError."""
@@ -46,7 +53,7 @@ class Ownership:
         if not_ours:
             raise ShardsLostError(not_ours, f"shards {sorted(not_ours)} are not held by this process")
         positions = {shard: self._held[shard].position + count for shard, count in sorted(events.items())}
-        rows = [(shard, *self._held[shard], position) for shard, position in positions.items()]
+        rows = [(shard, self._held[shard].epoch, self._held[shard].position, position) for shard, position in positions.items()]
         if statements.advance_shards.count(connection, rows) != len(rows):
             raise self._error_of_lost(connection, positions)
         return positions
@@ -79,7 +86,7 @@ class Ownership:
         for shard, epoch, position in connection.execute(_RECLAIM, {"node": self.node_id}):
             held = self._held.get(shard)
             if held is not None and epoch > held.epoch and position in {held.position, doubt.get(shard, held.position)}:
-                kept[shard] = Held(epoch, position)
+                kept[shard] = Held(epoch, position, held.since)
         return kept
 
     def replace(self, held: Mapping[int, Held]) -> None:

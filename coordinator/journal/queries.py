@@ -2,7 +2,7 @@
 so sees one state throughout."""
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final, NamedTuple
 
 from sqlalchemy import ColumnElement, Connection, Row, Select, Tuple, and_, literal, select, text, tuple_
@@ -12,51 +12,77 @@ from coordinator.core.values import DefinitionKey, Instant, SagaId
 from coordinator.engine.ports import StoredDefinition, StoredParticipant, StoredSaga
 from coordinator.journal.rows import events_of, stored_definition, stored_participant, stored_saga
 from coordinator.journal.statements import Cell
-from coordinator.journal.tables import DEFINITION, EVENT, IS_UNFINISHED, PARTICIPANT, SAGA, SAGA_LABEL, START_KEY
+from coordinator.journal.tables import DEFINITION, EVENT, IS_ASLEEP, IS_AWAKE, PARTICIPANT, SAGA, SAGA_LABEL, START_KEY
 
 IDS_PER_QUERY_MAX: Final = 500
 """Sagas whose labels or events are read with one statement."""
 
 
-class UnfinishedPage(NamedTuple):
-    """A page of sagas to take up again."""
+Wrote = Callable[[int, int], bool]
+"""Whether the event of a shard at a position is one of our own."""
+
+
+class Page(NamedTuple):
+    """Sagas with their events."""
 
     sagas: list[StoredSaga]
     corrupt: list[tuple[SagaId, CorruptJournalError]]
-    """Sagas of the page that cannot be read, and why."""
+    """Those that cannot be read, and why."""
     last: SagaId | None
     """Where the next page begins; None: there is none."""
 
 
-def load_unfinished(connection: Connection, shard: int, after: SagaId | None, limit: int) -> UnfinishedPage:
-    """The next unfinished sagas by id, with their events."""
-    query = select_sagas().where(SAGA.c.shard == shard, text(IS_UNFINISHED)).order_by(SAGA.c.saga_id).limit(limit)
+def load_awake(connection: Connection, shard: int, after: SagaId | None, limit: int, wrote: Wrote) -> Page:
+    """The next sagas by id that can move by themselves and do not sleep."""
+    query = select_sagas().where(SAGA.c.shard == shard, text(IS_AWAKE)).order_by(SAGA.c.saga_id).limit(limit)
     if after is not None:
         query = query.where(SAGA.c.saga_id > after)
-    rows = connection.execute(query).all()
+    page = _with_events(connection, connection.execute(query).all(), wrote)
+    return page if len(page.sagas) + len(page.corrupt) == limit else page._replace(last=None)
+
+
+def load(connection: Connection, ids: Sequence[SagaId], wrote: Wrote) -> Page:
+    """These sagas, by id, as far as they are there and not set aside."""
+    query = select_sagas().where(SAGA.c.saga_id.in_(ids), SAGA.c.quarantine_code.is_(None)).order_by(SAGA.c.saga_id)
+    return _with_events(connection, connection.execute(query).all(), wrote)
+
+
+def find_asleep(
+    connection: Connection, shard: int, since: Instant, until: Instant, after: tuple[Instant, SagaId] | None, limit: int
+) -> list[tuple[Instant, SagaId]]:
+    """Sagas that sleep until an instant in [since, until), by that and their id."""
+    mine = and_(SAGA.c.shard == shard, text(IS_ASLEEP), SAGA.c.wake_at >= since, SAGA.c.wake_at < until)
+    query = select(SAGA.c.wake_at, SAGA.c.saga_id).where(mine).order_by(SAGA.c.wake_at, SAGA.c.saga_id).limit(limit)
+    if after is not None:
+        place = (SAGA.c.wake_at, SAGA.c.saga_id)
+        query = query.where(tuple_(*place) > cursor(place, after))
+    return [(Instant(row.wake_at), SagaId(row.saga_id)) for row in connection.execute(query)]
+
+
+def _with_events(connection: Connection, rows: Sequence[Row[*tuple[Cell, ...]]], wrote: Wrote) -> Page:
     ids = [SagaId(row.saga_id) for row in rows]
     labels = _labels_of(connection, ids)
-    payloads = _payloads_of(connection, ids)
-    sagas: list[StoredSaga] = []
-    corrupt: list[tuple[SagaId, CorruptJournalError]] = []
+    written = _events_of(connection, ids)
+    page = Page([], [], ids[-1] if ids else None)
     for saga_id, row in zip(ids, rows, strict=True):
-        events, error = events_of(payloads[saga_id])
+        events, error = events_of(written[saga_id].payloads)
         if error is None and not events:
             error = CorruptJournalError("it has no events")
         if error is None:
-            sagas.append(stored_saga(row, labels[saga_id], events))
+            page.sagas.append(stored_saga(row, labels[saga_id], events, in_doubt=not wrote(row.shard, written[saga_id].position)))
         else:
-            corrupt.append((saga_id, error))
-    return UnfinishedPage(sagas, corrupt, ids[-1] if len(ids) == limit else None)
+            page.corrupt.append((saga_id, error))
+    return page
 
 
-def find_saga(connection: Connection, saga_id: SagaId) -> StoredSaga | None:
+def find_saga(connection: Connection, saga_id: SagaId, wrote: Wrote) -> StoredSaga | None:
     """One saga with its events; of a quarantined one those before the first that cannot be read. Raises CorruptJournalError otherwise."""
     row = connection.execute(select_sagas().where(SAGA.c.saga_id == saga_id)).one_or_none()
     if row is None:
         return None
-    events, error = events_of(_payloads_of(connection, [saga_id])[saga_id])
-    saga = stored_saga(row, _labels_of(connection, [saga_id])[saga_id], events)
+    written = _events_of(connection, [saga_id])[saga_id]
+    events, error = events_of(written.payloads)
+    saga = stored_saga(row, _labels_of(connection, [saga_id])[saga_id], events, in_doubt=not wrote(row.shard, written.position))
     if error is not None and saga.quarantined is None:
         raise error
     return saga
@@ -123,6 +149,8 @@ def select_sagas() -> Select[*tuple[Cell, ...]]:
         SAGA.c.paused,
         SAGA.c.needs_person,
         SAGA.c.shard,
+        SAGA.c.unfinished,
+        SAGA.c.wake_at,
     )
 
 
@@ -141,12 +169,25 @@ def _labels_of(connection: Connection, ids: Sequence[SagaId]) -> defaultdict[Sag
     return found
 
 
-def _payloads_of(connection: Connection, ids: Sequence[SagaId]) -> defaultdict[SagaId, list[bytes]]:
-    found: defaultdict[SagaId, list[bytes]] = defaultdict(list)
+class _Written:
+    """The events of one saga."""
+
+    __slots__ = ("payloads", "position")
+
+    def __init__(self) -> None:
+        self.payloads: list[bytes] = []
+        self.position = 0
+        """Of the last one."""
+
+
+def _events_of(connection: Connection, ids: Sequence[SagaId]) -> defaultdict[SagaId, _Written]:
+    found: defaultdict[SagaId, _Written] = defaultdict(_Written)
+    columns = (EVENT.c.saga_id, EVENT.c.position, EVENT.c.payload)
     for some in _pieces(ids):
-        query = select(EVENT.c.saga_id, EVENT.c.payload).where(EVENT.c.saga_id.in_(some)).order_by(EVENT.c.saga_id, EVENT.c.sequence)
-        for row in connection.execute(query):
-            found[row.saga_id].append(row.payload)
+        for row in connection.execute(select(*columns).where(EVENT.c.saga_id.in_(some)).order_by(EVENT.c.saga_id, EVENT.c.sequence)):
+            written = found[row.saga_id]
+            written.payloads.append(row.payload)
+            written.position = row.position
     return found
 
 

@@ -15,6 +15,7 @@ class Standing(NamedTuple):
     is_unfinished: bool
     is_paused: bool
     has_ended: bool
+    asleep_until: Instant | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,7 +50,7 @@ class Record:
 
     def changes_row(self, before: Standing | None) -> bool:
         """Whether the row of a saga that is there already must be written. `before` is what it tells now; None: that is not known."""
-        return self.append.wake_at is not None or before != self.standing
+        return before != self.standing
 
 
 def record_of(append: Append) -> Record:
@@ -67,5 +68,5 @@ def record_of(append: Append) -> Record:
         if event.sequence != expected:
             raise ValueError(f"events have no gaps, found {[event.sequence for event in append.events]}")
         payloads.append(encode_event(append.saga_id, event))
-    standing = Standing(append.status, append.is_unfinished, append.is_paused, append.has_ended)
+    standing = Standing(append.status, append.is_unfinished, append.is_paused, append.has_ended, append.wake_at)
     return Record(append=append, payloads=tuple(payloads), standing=standing)

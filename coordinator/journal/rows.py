@@ -33,9 +33,12 @@ def as_bytes(cell: Cell) -> bytes:
     return cell
 
 
-def stored_saga(row: Row[*tuple[Cell, ...]], labels: Iterable[tuple[str, str]], events: Sequence[Event] = ()) -> StoredSaga:
+def stored_saga(
+    row: Row[*tuple[Cell, ...]], labels: Iterable[tuple[str, str]], events: Sequence[Event] = (), *, in_doubt: bool = True
+) -> StoredSaga:
     """A saga from its row, in the order of `queries.select_sagas`."""
-    saga_id, name, version, fingerprint, status, created_at, ended_at, code, message, paused, needs_person, shard = row
+    (saga_id, name, version, fingerprint, status, created_at, ended_at, code, message, paused, needs_person, shard, unfinished,
+     wake_at) = row  # fmt: skip
     return StoredSaga(
         saga_id=SagaId(as_text(saga_id)),
         definition=DefinitionKey(as_text(name), as_int(version)),
@@ -49,6 +52,8 @@ def stored_saga(row: Row[*tuple[Cell, ...]], labels: Iterable[tuple[str, str]], 
         labels=tuple(sorted(labels)),
         quarantined=None if code is None else Failure(as_int(code), as_text(message)),
         shard=as_int(shard),
+        asleep_until=Instant(as_int(wake_at)) if unfinished and wake_at is not None else None,
+        in_doubt=in_doubt,
     )
 
 

@@ -64,6 +64,7 @@ class SqlJournal:
 
     def __init__(self, opened: Opened, clock: Clock) -> None:
         self._opened = opened
+        self._ownership = opened.writer.ownership
         self._clock = clock
         self._commits = CommitLoop(writer=opened.writer, host=opened.writer_host, clock=clock)
         self._is_closed = False
@@ -102,7 +103,7 @@ class SqlJournal:
             engine=opened.lease_engine,
             host=opened.writer_host,
             reader=opened.reader,
-            ownership=opened.writer.ownership,
+            ownership=self._ownership,
             commits=self._commits,
             clock=self._clock,
             lease_us=options.lease_us,
@@ -166,24 +167,40 @@ class SqlJournal:
         if not await self._commits.write_beside(set_aside, is_repeated=True):
             _logger.warning("no saga to set aside", extra={"saga.id": saga_id, "reason": failure.message})
 
-    async def load_unfinished(self, after: SagaId | None, limit: int, /, *, shard: int = 0) -> Sequence[StoredSaga]:
-        """A page of the sagas that can move by themselves; fewer than `limit` only at the end, also when some were set aside."""
+    async def load_awake(self, after: SagaId | None, limit: int, /, *, shard: int = 0) -> Sequence[StoredSaga]:
+        """A page of the sagas that can move by themselves and do not sleep; fewer than `limit` only at the end, also when some were set
+        aside."""
         found: list[StoredSaga] = []
         while len(found) < limit:
-            page = await self._read(partial(queries.load_unfinished, shard=shard, after=after, limit=limit - len(found)))
-            for saga_id, error in page.corrupt:
-                _logger.error("saga set aside: its events cannot be read", extra={"saga.id": saga_id, "reason": str(error)})
-                await self.quarantine(saga_id, Failure(Code.INTERNAL, f"its events cannot be read: {error}"))
-            found += page.sagas
+            page = await self._read(
+                partial(queries.load_awake, shard=shard, after=after, limit=limit - len(found), wrote=self._ownership.wrote)
+            )
+            found += await self._sound(page)
             after = page.last
             if after is None:
                 break
         return found
 
+    async def find_asleep(
+        self, since: Instant, until: Instant, after: tuple[Instant, SagaId] | None, limit: int, /, *, shard: int = 0
+    ) -> Sequence[tuple[Instant, SagaId]]:
+        """Sagas of a shard that sleep until an instant in [since, until), by that and their id, strictly after the cursor."""
+        return await self._read(partial(queries.find_asleep, shard=shard, since=since, until=until, after=after, limit=limit))
+
+    async def load(self, ids: Sequence[SagaId], /) -> Sequence[StoredSaga]:
+        """These sagas with their events, by id, as far as they are there and not set aside."""
+        return await self._sound(await self._read(partial(queries.load, ids=ids, wrote=self._ownership.wrote)))
+
+    async def _sound(self, page: queries.Page) -> Sequence[StoredSaga]:
+        for saga_id, error in page.corrupt:
+            _logger.error("saga set aside: its events cannot be read", extra={"saga.id": saga_id, "reason": str(error)})
+            await self.quarantine(saga_id, Failure(Code.INTERNAL, f"its events cannot be read: {error}"))
+        return page.sagas
+
     async def find_saga(self, saga_id: SagaId, /) -> StoredSaga | None:
         """One saga with its events; of a quarantined one those before the first that cannot be read. Raises CorruptJournalError if the
         events cannot be read and nobody has noticed yet."""
-        return await self._read(partial(queries.find_saga, saga_id=saga_id))
+        return await self._read(partial(queries.find_saga, saga_id=saga_id, wrote=self._ownership.wrote))
 
     async def find_by_key(self, definition_name: str, key: str, now: Instant, /) -> StoredSaga | None:
         """The saga (without events) that holds an unexpired start key; None if nobody does."""
@@ -205,7 +222,7 @@ class SqlJournal:
 
     async def forget(self, ended_before: Instant, now: Instant, limit: int, /) -> Forgotten:
         """Deletes at most `limit` sagas of this process's shards that ended before that, and as many start keys that have expired."""
-        shards = frozenset(self._opened.writer.ownership.shards)
+        shards = frozenset(self._ownership.shards)
         work = partial(forgetting.forget, shards=shards, ended_before=ended_before, now=now, limit=limit)
         return await self._commits.write_beside(work)
 

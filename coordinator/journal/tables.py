@@ -41,7 +41,8 @@ QUARANTINE_INCIDENT_ID: Final = 0
 """Incidents in a saga's own events count from 1; the one that the journal opens when it sets a saga aside is this: they never meet."""
 
 # A partial index serves a query only if the planner can prove that the query implies its condition: both must contain this very text.
-IS_UNFINISHED: Final = "unfinished AND quarantine_code IS NULL"
+IS_AWAKE: Final = "unfinished AND wake_at IS NULL AND quarantine_code IS NULL"
+IS_ASLEEP: Final = "unfinished AND wake_at IS NOT NULL AND quarantine_code IS NULL"
 IS_PAUSED: Final = "paused"
 NEEDS_PERSON: Final = "needs_person"
 IS_FORGETTABLE: Final = "ended_at IS NOT NULL AND NOT unfinished AND NOT needs_person AND quarantine_code IS NULL"
@@ -87,25 +88,19 @@ SAGA: Final = Table(
     Column("updated_at", BigInteger, nullable=False),
     # When it was COMPLETED, COMPENSATED or terminated; what its hook does later leaves that alone.
     Column("ended_at", BigInteger),
-    # Until when the saga was last put to sleep. May be past once the saga has gone on: waking it again decides nothing.
+    # Until when it sleeps: it is not held in memory, and nothing of it is under way. Past: it was woken, and nothing was written since.
     Column("wake_at", BigInteger),
     # Why the saga is set aside: code and words of a google.rpc.Status. Null: it is not.
     Column("quarantine_code", Integer),
     Column("quarantine_message", Text),
-    # Whether it can move by itself, its hook included: recovery takes these up (R16).
+    # Whether it can move by itself, its hook included (R16). Who takes a shard over takes up those that do not sleep.
     Column("unfinished", Boolean, nullable=False, server_default=false()),
     # Whether a person has stopped it.
     Column("paused", Boolean, nullable=False, server_default=false()),
     # Whether an incident of it is open.
     Column("needs_person", Boolean, nullable=False, server_default=false()),
-    Index("ix_saga_unfinished", "shard", "saga_id", sqlite_where=text(IS_UNFINISHED), postgresql_where=text(IS_UNFINISHED)),
-    Index(
-        "ix_saga_wake_at",
-        "shard",
-        "wake_at",
-        sqlite_where=text("wake_at IS NOT NULL"),
-        postgresql_where=text("wake_at IS NOT NULL"),
-    ),
+    Index("ix_saga_awake", "shard", "saga_id", sqlite_where=text(IS_AWAKE), postgresql_where=text(IS_AWAKE)),
+    Index("ix_saga_asleep", "shard", "wake_at", "saga_id", sqlite_where=text(IS_ASLEEP), postgresql_where=text(IS_ASLEEP)),
     # Few sagas are in these two: a row that is not in them costs them nothing, and they are found whatever else is asked.
     Index("ix_saga_paused", "created_at", "saga_id", sqlite_where=text(IS_PAUSED), postgresql_where=text(IS_PAUSED)),
     Index("ix_saga_needs_person", "created_at", "saga_id", sqlite_where=text(NEEDS_PERSON), postgresql_where=text(NEEDS_PERSON)),

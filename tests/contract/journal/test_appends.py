@@ -66,7 +66,7 @@ async def test_batch_of_a_thousand_sagas_is_committed(journal: OpenJournal, told
     journal.append([append for saga in sagas for append in (first(saga), then(saga, 2))])
     results = await told.until(2_000)
     assert all(isinstance(result, Committed) for result in results)
-    assert len(await journal.load_unfinished(None, 2_000)) == 1_000
+    assert len(await journal.load_awake(None, 2_000)) == 1_000
 
 
 async def test_gap_is_refused_and_the_saga_set_aside(journal: OpenJournal, told: Told, world: World) -> None:
@@ -81,7 +81,7 @@ async def test_gap_is_refused_and_the_saga_set_aside(journal: OpenJournal, told:
     stored = await journal.find_saga(broken)
     assert stored is not None
     assert stored.quarantined is not None
-    assert [saga.saga_id for saga in await journal.load_unfinished(None, 10)] == [sound]
+    assert [saga.saga_id for saga in await journal.load_awake(None, 10)] == [sound]
     assert [(incident.id, incident.kind) for incident in world.incidents(broken)] == [(0, IncidentKind.QUARANTINED)]
 
 

@@ -36,6 +36,7 @@ async def test_saga_is_found_as_it_was_stored(journal: OpenJournal, told: Told) 
         events=(*start.events, *then(saga, 2).events),
         labels=(("customer", "7"), ("region", "eu")),
         quarantined=None,
+        in_doubt=False,
     )
 
 

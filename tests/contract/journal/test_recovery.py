@@ -16,21 +16,21 @@ async def unfinished(journal: OpenJournal, limit: int = 100) -> list[SagaId]:
     """Every unfinished saga, read in pages as a coordinator does at its start."""
     found: list[SagaId] = []
     while True:
-        page = await journal.load_unfinished(found[-1] if found else None, limit)
+        page = await journal.load_awake(found[-1] if found else None, limit)
         found += [saga.saga_id for saga in page]
         if len(page) < limit:
             return found
 
 
 async def test_empty_journal_has_nothing_unfinished(journal: OpenJournal) -> None:
-    assert await journal.load_unfinished(None, 10) == []
+    assert await journal.load_awake(None, 10) == []
 
 
 async def test_only_sagas_that_can_move_are_loaded(journal: OpenJournal, told: Told) -> None:
-    pending, running, completed, compensated, failed = new_ids(5)
+    asleep, running, completed, compensated, failed = new_ids(5)
     journal.append(
         (
-            first(pending, status=SagaStatus.PENDING, wake_at=at(50)),
+            first(asleep, status=SagaStatus.PENDING, wake_at=at(50)),
             first(running),
             first(completed),
             first(compensated),
@@ -41,14 +41,14 @@ async def test_only_sagas_that_can_move_are_loaded(journal: OpenJournal, told: T
         )
     )
     await told.until(8)
-    assert await unfinished(journal) == [pending, running]
+    assert await unfinished(journal) == [running]
 
 
 async def test_pending_saga_that_began_is_running(journal: OpenJournal, told: Told) -> None:
     saga = new_id()
     journal.append((first(saga, status=SagaStatus.PENDING, wake_at=at(50)), then(saga, 2, SagaBegan(), when=at(50))))
     await told.until(2)
-    (stored,) = await journal.load_unfinished(None, 10)
+    (stored,) = await journal.load_awake(None, 10)
     assert (stored.status, len(stored.events)) == (SagaStatus.RUNNING, 2)
 
 
@@ -68,7 +68,7 @@ async def test_next_journal_finds_what_was_announced(world: World) -> None:  # P
         journal.append([then(saga, 2) for saga in ids])
         await told.until(40)
     async with await world.open(Told()) as journal:
-        found = await journal.load_unfinished(None, 100)
+        found = await journal.load_awake(None, 100)
         assert [saga.saga_id for saga in found] == ids
         assert {(saga.labels, len(saga.events)) for saga in found} == {((("a", "b"),), 2)}
 
@@ -171,7 +171,7 @@ async def test_closed_journal_cannot_be_read_or_written(world: World) -> None:
     journal = await world.open(Told())
     await journal.aclose()
     with pytest.raises(JournalUnavailableError):
-        await journal.load_unfinished(None, 1)
+        await journal.load_awake(None, 1)
     with pytest.raises(JournalUnavailableError):
         await journal.quarantine(new_id(), REASON)
     assert journal.stalled_for_us == 0

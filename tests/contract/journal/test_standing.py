@@ -36,7 +36,7 @@ async def write(journal: OpenJournal, told: Told, *appends: Append) -> StoredSag
 
 
 async def unfinished(journal: OpenJournal) -> list[SagaId]:
-    return [saga.saga_id for saga in await journal.load_unfinished(None, 100)]
+    return [saga.saga_id for saga in await journal.load_awake(None, 100)]
 
 
 def hook_moves(saga: SagaId) -> Append:

@@ -196,5 +196,5 @@ async def test_read_of_a_damaged_page_ends_the_journal(world: SqlWorld, told: To
         await journal.put_definition(definition("a", 1))
         os.truncate(world.path, 8 * 4096)
         with pytest.raises(JournalUnavailableError):
-            await journal.load_unfinished(None, 1_000)
+            await journal.load_awake(None, 1_000)
         assert "damaged" in (await told.until_lost()).message

@@ -57,7 +57,7 @@ async def test_unwritable_database_is_waited_for(
     journal.append([then(saga, 2) for saga in ids])
     await eventually(lambda: journal.stalled_for_us > 0)
     assert len(told.results) == 100
-    assert len(await journal.load_unfinished(None, 200)) == 100
+    assert len(await journal.load_awake(None, 200)) == 100
     faults.on_connect = lambda connection: connection.execute(f"PRAGMA {heal}").close()
     results = await told.until(200)
     assert all(isinstance(result, Committed) for result in results)
@@ -75,7 +75,7 @@ async def test_quarantine_waits_for_the_database(journal: SqlJournal, told: Told
     assert not setting_aside.done()
     faults.heal()
     await setting_aside
-    assert await journal.load_unfinished(None, 10) == []
+    assert await journal.load_awake(None, 10) == []
 
 
 async def test_registration_does_not_wait_for_the_database(journal: SqlJournal, faults: Faults) -> None:
@@ -179,7 +179,7 @@ async def test_closing_while_the_database_is_away_announces_nothing(world: SqlWo
     assert len(told.results) == 1
     faults.heal()
     async with await world.open(Told()) as again:  # it is not locked any more
-        assert [saga.saga_id for saga in await again.load_unfinished(None, 10)] == [there]
+        assert [saga.saga_id for saga in await again.load_awake(None, 10)] == [there]
 
 
 async def test_closing_writes_nothing_behind_a_batch_that_failed(world: SqlWorld, told: Told, faults: Faults) -> None:

@@ -28,7 +28,7 @@ async def test_row_that_the_driver_refuses_is_refused_alone(journal: SqlJournal,
     results = (await told.until(30))[15:]
     assert [result.append.saga_id for result in results if isinstance(result, Refused)] == [ids[place]]
     assert [world.sequences(saga) for saga in ids] == [[1] if saga == ids[place] else [1, 2] for saga in ids]
-    assert [saga.saga_id for saga in await journal.load_unfinished(None, 100)] == [saga for saga in ids if saga != ids[place]]
+    assert [saga.saga_id for saga in await journal.load_awake(None, 100)] == [saga for saga in ids if saga != ids[place]]
     (incident,) = world.incidents(ids[place])
     assert "OverflowError" in incident.message
 

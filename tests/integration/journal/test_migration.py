@@ -93,7 +93,7 @@ async def test_sagas_that_could_move_are_taken_up(old: SqlWorld) -> None:  # P1
     told = Told()
     async with await old.open(told) as journal:
         moving = [IDS[status] for status in (SagaStatus.PENDING, SagaStatus.RUNNING, SagaStatus.COMPENSATING)]
-        stored = await journal.load_unfinished(None, 10)
+        stored = await journal.load_awake(None, 10)
         assert [saga.saga_id for saga in stored] == sorted(moving)
         assert {saga.is_paused for saga in stored} == {False}
         assert stored[1].events == first(stored[1].saga_id).events
@@ -154,4 +154,4 @@ async def test_crash_during_the_migration_leaves_the_old_database(old: SqlWorld)
     assert (schema(), contents(old)) == before
     assert old.execute("SELECT version_num FROM alembic_version") == [("0001",)]
     async with await old.open(Told()) as journal:
-        assert len(await journal.load_unfinished(None, 10)) == 3
+        assert len(await journal.load_awake(None, 10)) == 3

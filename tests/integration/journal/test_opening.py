@@ -80,7 +80,7 @@ async def test_database_of_somebody_else_is_refused_and_kept(world: SqlWorld) ->
 async def test_empty_file_becomes_a_journal(world: SqlWorld) -> None:
     world.path.touch()
     async with await world.open(Told()) as journal:
-        assert await journal.load_unfinished(None, 1) == []
+        assert await journal.load_awake(None, 1) == []
 
 
 async def test_locked_database_is_refused(world: SqlWorld) -> None:
@@ -105,7 +105,7 @@ async def test_full_disk_is_refused_and_leaves_nothing_half_made(world: SqlWorld
     assert world.execute("SELECT count(*) FROM sqlite_master") == [(0,)]
     faults.heal()
     async with await world.open(Told()) as journal:
-        assert await journal.load_unfinished(None, 1) == []
+        assert await journal.load_awake(None, 1) == []
 
 
 async def test_disk_that_fails_is_refused(world: SqlWorld, faults: Faults) -> None:
@@ -159,7 +159,7 @@ async def test_several_journals_of_one_process_may_be_opened_at_once(tmp_path: P
     clock = SystemClock(asyncio.get_running_loop())
     journals = await asyncio.gather(*(SqlJournal.open(str(tmp_path / f"{place}.db"), clock=clock) for place in range(8)))
     for journal in journals:
-        assert await journal.load_unfinished(None, 1) == []
+        assert await journal.load_awake(None, 1) == []
         await journal.aclose()
 
 

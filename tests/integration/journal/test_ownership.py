@@ -20,7 +20,7 @@ from tests.sqlite_faults import Faults
 async def test_second_journal_on_one_file_is_refused_with_the_owner(journal: SqlJournal, world: SqlWorld) -> None:  # P6, R32
     with pytest.raises(JournalOpenError, match=f"in use by process {os.getpid()}"):
         await world.open(Told())
-    assert await journal.load_unfinished(None, 1) == []
+    assert await journal.load_awake(None, 1) == []
 
 
 async def test_second_journal_through_a_link_is_refused(journal: SqlJournal, world: SqlWorld) -> None:  # P6, R32
@@ -90,7 +90,7 @@ async def test_file_deleted_during_the_commit_announces_nothing(
 async def test_deleted_file_is_not_made_again_by_a_read(journal: SqlJournal, world: SqlWorld) -> None:  # R32
     delete(world.path)
     with pytest.raises(JournalUnavailableError, match="unable to open"):
-        await journal.load_unfinished(None, 10)
+        await journal.load_awake(None, 10)
     assert not world.path.exists()
 
 
@@ -102,7 +102,7 @@ async def test_other_journal_in_its_place_is_not_read(journal: SqlJournal, world
     delete(world.path)
     other.path.rename(world.path)
     with pytest.raises(JournalUnavailableError, match="replaced"):
-        await journal.load_unfinished(None, 10)
+        await journal.load_awake(None, 10)
 
 
 async def test_dropped_table_is_a_clear_end(journal: SqlJournal, told: Told, world: SqlWorld) -> None:
@@ -153,7 +153,7 @@ async def test_killed_process_loses_nothing_that_it_announced(world: SqlWorld, r
             announced[SagaId(saga.decode())] = int(sequence)
     told = Told()
     async with await world.open(told) as journal:  # at once: the lock went with the process
-        found = {saga.saga_id: len(saga.events) for saga in await journal.load_unfinished(None, 100_000)}
+        found = {saga.saga_id: len(saga.events) for saga in await journal.load_awake(None, 100_000)}
         assert {saga: found[saga] >= sequence for saga, sequence in announced.items()} == dict.fromkeys(announced, True)
         journal.append([then(saga, found[saga] + 1) for saga in list(found)[:50]])
         assert all(isinstance(result, Committed) for result in await told.until(50))

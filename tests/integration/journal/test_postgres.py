@@ -153,4 +153,4 @@ async def test_lease_that_is_not_renewed_is_given_up_before_another_node_can_tak
         world.execute("ALTER TABLE away RENAME TO node")
         await eventually(lambda: world.execute("SELECT count(*) FROM shard WHERE owner IS NOT NULL") == [(16,)])
     async with await world.open(after) as next_one:
-        assert [stored.saga_id for stored in await next_one.load_unfinished(None, 10)] == [saga]
+        assert [stored.saga_id for stored in await next_one.load_awake(None, 10)] == [saga]

@@ -57,10 +57,17 @@ def listing(where: SagaFilter, before: tuple[Instant, SagaId] | None) -> Callabl
     return lambda connection: listings.list_sagas(connection, where, before, 100)
 
 
+def _nobody_wrote(_shard: int, _position: int) -> bool:
+    return False
+
+
 QUESTIONS: dict[str, Callable[[Connection], object]] = {
-    "unfinished, first page": lambda connection: queries.load_unfinished(connection, 0, None, 100),
-    "unfinished, next page": lambda connection: queries.load_unfinished(connection, 0, SAGA, 100),
-    "one saga": lambda connection: queries.find_saga(connection, SAGA),
+    "awake, first page": lambda connection: queries.load_awake(connection, 0, None, 100, _nobody_wrote),
+    "awake, next page": lambda connection: queries.load_awake(connection, 0, SAGA, 100, _nobody_wrote),
+    "asleep, first page": lambda connection: queries.find_asleep(connection, 0, at(1), at(2), None, 100),
+    "asleep, next page": lambda connection: queries.find_asleep(connection, 0, at(1), at(2), CURSOR, 100),
+    "some sagas": lambda connection: queries.load(connection, [SAGA, SAGA], _nobody_wrote),
+    "one saga": lambda connection: queries.find_saga(connection, SAGA, _nobody_wrote),
     "by key": lambda connection: queries.find_by_key(connection, "d", "k", at(1)),
     "events": lambda connection: queries.read_events(connection, SAGA, 3, 100),
     "what is to be forgotten": lambda connection: forgetting.forget(

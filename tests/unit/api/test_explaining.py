@@ -125,7 +125,7 @@ async def test_failed_saga_of_an_earlier_process_is_explained_from_the_journal()
     assert (reasons(answer), answer.waits[0].incident_id, answer.waits[0].error.message) == (["INCIDENT"], 1, "no van")
     assert answer.choices[0] == "RetryStep ship (as it is or with an input)"
     assert answer.next == ""
-    assert after.engine.live_sagas == 0  # looking takes nothing up
+    assert len(after.engine.held) == 0  # looking takes nothing up
 
 
 async def test_saga_that_is_set_aside_is_explained_too(stand: Stand) -> None:

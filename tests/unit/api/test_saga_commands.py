@@ -38,12 +38,12 @@ async def test_live_saga_takes_a_command(stand: Stand) -> None:
 
 async def test_failed_saga_is_taken_up_and_goes_on(stand: Stand) -> None:
     await stand.fail()
-    assert stand.engine.live_sagas == 0
+    assert len(stand.engine.held) == 0
     assert await stand.give(RetryStep(step_id=SHIP)) > 0
-    assert stand.engine.live_sagas == 1
+    assert len(stand.engine.held) == 1
     await stand.end("ship", done())
     assert await stand.status() is SagaStatus.COMPLETED
-    assert stand.engine.live_sagas == 0
+    assert len(stand.engine.held) == 0
 
 
 async def test_failed_saga_of_an_earlier_process_is_taken_up_too() -> None:
@@ -58,7 +58,7 @@ async def test_failed_saga_of_an_earlier_process_is_taken_up_too() -> None:
 async def test_refused_command_leaves_nothing_in_memory(stand: Stand) -> None:
     await stand.fail()
     assert await reason_of(stand, Cancel()) == "POINT_OF_NO_RETURN_PASSED"
-    assert stand.engine.live_sagas == 0
+    assert len(stand.engine.held) == 0
     sequence = (await stand.view()).state.sequence
     assert await reason_of(stand, Pause()) == "SAGA_STATUS"
     assert (await stand.view()).state.sequence == sequence
@@ -141,7 +141,7 @@ async def test_saga_that_came_to_life_while_it_was_read_is_read_again(slow: tupl
     pausing = asyncio.ensure_future(stand.give(Pause()))
     await journal.reading.wait()
     view = await stand.views.rebuild(read_before)
-    stand.engine.adopt(view.plan, view.state, read_before.fingerprint)  # somebody else takes it up in between, and it ends
+    stand.engine.take_up(view.plan, view.state, read_before)  # somebody else takes it up in between, and it ends
     answered: list[object] = []
     stand.engine.command(SAGA, ResolveStep(step_id=SHIP, resolution=ResolvedSkipped(), reason="x"), answered.append)
     await one_turn()
@@ -172,7 +172,7 @@ async def test_saga_that_moves_elsewhere_is_not_touched() -> None:
         await before.start()
     async with opened(database) as after:
         assert await reason_of(after, Pause()) == "SHUTTING_DOWN"
-        assert after.engine.live_sagas == 0
+        assert len(after.engine.held) == 0
 
 
 async def test_command_that_the_database_does_not_take_in_time_is_refused(stand: Stand) -> None:
@@ -207,7 +207,7 @@ async def test_closing_coordinator_refuses_commands(stand: Stand) -> None:
 async def test_caller_that_goes_away_leaves_the_command_done(stand: Stand) -> None:
     await stand.fail()
     giving = asyncio.ensure_future(stand.give(RetryStep(step_id=SHIP)))
-    while not stand.engine.live_sagas:
+    while not stand.engine.held:
         await asyncio.sleep(0)
     giving.cancel()
     await asyncio.wait([giving])

@@ -10,7 +10,6 @@ import pytest
 from coordinator.api.errors import RefusedError
 from coordinator.api.waits import OpenWaits
 from coordinator.api.watch import Watches
-from coordinator.codec.events import decode_event
 from coordinator.core.inputs import Command, RetryStep, Start, Terminate
 from coordinator.core.plan import ON_SUCCESS, StepPlan
 from coordinator.core.record import replay
@@ -47,6 +46,12 @@ class Stand:
         self.engine.start(command, answered.set_result)
         await answered
         await one_turn()
+
+    async def take_up(self) -> None:
+        """The saga is taken up for a person, as the journal has it."""
+        stored = await self.journal.find_saga(SAGA)
+        assert stored is not None
+        self.engine.take_up(self.plan, replay(self.plan, SAGA, stored.events), stored)
 
     async def seen(self, after: int = 0, saga_id: SagaId = SAGA) -> list[Seen]:
         """Everything that a watcher sees until the end."""
@@ -129,8 +134,7 @@ async def test_hook_that_is_tried_again_is_followed_like_the_first_time(stand: S
     await stand.dispatcher.end("reserve", succeeded())
     await stand.dispatcher.end("on_success", rejected(sealed=True))
     seen = await stand.seen()
-    view = replay(stand.plan, SAGA, [decode_event(one) for one in await stand.journal.read_events(SAGA, 0, 100)])
-    stand.engine.adopt(stand.plan, view, b"f" * 32)
+    await stand.take_up()
     await give(stand, RetryStep(step_id=ON_SUCCESS))
     watching = asyncio.ensure_future(stand.seen(len(seen)))
     await one_turn()
@@ -146,8 +150,7 @@ async def test_pages_end_where_they_end_and_the_watch_where_the_saga_does(stand:
     await stand.start("reserve", on_success=hook(ON_SUCCESS))
     await stand.dispatcher.end("reserve", succeeded())
     await stand.dispatcher.end("on_success", rejected(sealed=True))
-    view = replay(stand.plan, SAGA, [decode_event(one) for one in await stand.journal.read_events(SAGA, 0, 100)])
-    stand.engine.adopt(stand.plan, view, b"f" * 32)
+    await stand.take_up()
     await give(stand, RetryStep(step_id=ON_SUCCESS))
     await stand.dispatcher.end("on_success", succeeded())
     seen = await stand.seen()
@@ -163,8 +166,7 @@ async def test_failed_saga_is_watched_on_and_a_terminated_one_is_over(stand: Sta
     watching = asyncio.ensure_future(stand.seen())
     await one_turn()
     assert not watching.done()
-    view = replay(stand.plan, SAGA, [decode_event(one) for one in await stand.journal.read_events(SAGA, 0, 100)])
-    stand.engine.adopt(stand.plan, view, b"f" * 32)
+    await stand.take_up()
     await give(stand, RetryStep(step_id=StepId("reserve")))
     await give(stand, Terminate(reason="written off"))
     seen = [(fact, status) for _, fact, status in await watching]

@@ -58,7 +58,7 @@ def _failed(plan: SagaPlan | None = None) -> Story:
 
 def _adopted(story: Story) -> Shell:
     shell = Shell()
-    shell.engine.adopt(story.plan, story.state, b"order-42")
+    shell.take_up(story)
     return shell
 
 
@@ -165,7 +165,7 @@ async def test_failed_saga_is_taken_up_and_retried() -> None:
     assert isinstance(answer.events[0].fact, StepRetried)
     assert shell.dispatcher.sent() == {"charge execute 2"}
     await shell.end_and_commit("charge", succeeded())
-    assert (shell.seen[-1], shell.engine.live_sagas) == ((SAGA, SagaStatus.COMPLETED), 0)
+    assert (shell.seen[-1], len(shell.engine.held)) == ((SAGA, SagaStatus.COMPLETED), 0)
 
 
 async def test_failed_saga_that_is_taken_up_for_a_refused_command_is_let_go() -> None:
@@ -174,13 +174,13 @@ async def test_failed_saga_that_is_taken_up_for_a_refused_command_is_let_go() ->
     (answer,) = shell.answers
     assert isinstance(answer, CommandRefused)
     assert answer.refusal is Refusal.NO_RETURN
-    assert shell.engine.live_sagas == 0
+    assert len(shell.engine.held) == 0
 
 
 async def test_failed_saga_that_stays_failed_is_let_go() -> None:
     shell = _adopted(_failed())
     await shell.command_and_commit(ChangePolicy(step_id=CHARGE, change=PolicyChange(execute_retry=ONCE)))
-    assert (shell.engine.live_sagas, shell.dispatcher.under_way) == (0, [])
+    assert (len(shell.engine.held), shell.dispatcher.under_way) == (0, [])
 
 
 async def test_failed_saga_that_is_cancelled_undoes() -> None:
@@ -195,7 +195,7 @@ async def test_failed_saga_that_is_cancelled_undoes() -> None:
 async def test_saga_that_is_live_is_not_taken_up_a_second_time() -> None:
     shell = Shell()
     await shell.run(ORDER)
-    shell.engine.adopt(ORDER, Story(ORDER).state, b"other")
+    shell.take_up(started(ORDER))
     seen = shell.engine.peek(SAGA)
     assert seen is not None
     assert seen[1].status is SagaStatus.RUNNING
@@ -209,8 +209,8 @@ async def test_saga_whose_appends_are_under_way_is_not_taken_up() -> None:  # R2
     await one_turn()
     shell.journal.refuse()  # the first of two: the saga is let go of while the second is under way
     story = _failed()
-    shell.engine.adopt(story.plan, story.state, b"order-42")
-    assert shell.engine.live_sagas == 0
+    shell.take_up(story)
+    assert len(shell.engine.held) == 0
 
 
 async def test_late_outcome_is_recorded_in_a_saga_that_has_ended() -> None:  # R17, R24
@@ -220,7 +220,7 @@ async def test_late_outcome_is_recorded_in_a_saga_that_has_ended() -> None:  # R
     answer = await shell.command_and_commit(CompleteStep(step_id=CHARGE, round=1, result=succeeded()))
     assert isinstance(answer, CommandAccepted)
     assert [type(event.fact) for event in answer.events] == [LateOutcome, IncidentOpened]
-    assert shell.engine.live_sagas == 0
+    assert len(shell.engine.held) == 0
 
 
 # ── Steps that are finished later ────────────────────────────────────────────────────────────────────────────────────────────────
@@ -279,13 +279,13 @@ async def test_terminated_saga_is_held_until_its_calls_have_come_back() -> None:
     shell = Shell()
     await shell.run(ORDER)
     await shell.command_and_commit(Terminate())
-    assert (shell.engine.live_sagas, shell.seen[-1]) == (1, (SAGA, SagaStatus.FAILED))
+    assert (len(shell.engine.held), shell.seen[-1]) == (1, (SAGA, SagaStatus.FAILED))
     assert [withdrawn for _, withdrawn in shell.dispatcher.withdrawn] == [(shell.dispatcher.under_way[0].attempt,)]
     await shell.dispatcher.end("reserve", succeeded())
     (append,) = shell.journal.queued
     assert [type(event.fact) for event in append.events] == [LateOutcome]
     shell.journal.commit()
-    assert shell.engine.live_sagas == 0
+    assert len(shell.engine.held) == 0
 
 
 @pytest.mark.parametrize("kind", [StepKind.PIVOT, StepKind.COMPENSATABLE], ids=lambda kind: kind.name)

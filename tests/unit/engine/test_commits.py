@@ -64,7 +64,7 @@ async def test_end_is_told_once_and_only_after_its_commit() -> None:  # R25
     await shell.dispatcher.end("reserve", succeeded())
     assert shell.ends == []
     shell.journal.commit()
-    assert (shell.ends, shell.engine.live_sagas) == ([SagaStatus.COMPLETED], 0)
+    assert (shell.ends, len(shell.engine.held)) == ([SagaStatus.COMPLETED], 0)
     assert not shell.listen_for_end()
 
 
@@ -75,7 +75,7 @@ async def test_failed_saga_is_told_as_failed_and_let_go() -> None:  # R15
     await shell.end_and_commit("reserve", succeeded())
     await shell.end_and_commit("charge", rejected())
     await shell.end_and_commit("reserve", unknown())
-    assert (shell.ends, shell.engine.live_sagas) == ([SagaStatus.FAILED], 0)
+    assert (shell.ends, len(shell.engine.held)) == ([SagaStatus.FAILED], 0)
 
 
 async def test_listener_that_was_taken_back_is_not_told() -> None:
@@ -152,7 +152,7 @@ async def test_lost_start_is_answered_with_the_winner_and_forgotten(by_key: bool
     winner = OTHER if by_key else SAGA
     shell.journal.lose_start(winner, same=True, by_key=by_key)
     assert shell.starts == [Existing(winner=winner, same=True, by_key=by_key)]
-    assert (shell.engine.live_sagas, shell.dispatcher.under_way, shell.seen, shell.ends) == (0, [], [], [None])
+    assert (len(shell.engine.held), shell.dispatcher.under_way, shell.seen, shell.ends) == (0, [], [], [None])
 
 
 async def test_starts_that_waited_for_a_lost_one_are_tried_for_themselves() -> None:  # R4
@@ -183,7 +183,7 @@ async def test_refused_append_lets_go_of_its_saga_alone() -> None:  # R28
     await shell.dispatcher.end_all([(call, succeeded()) for call in list(shell.dispatcher.under_way)])
     shell.journal.refuse()
     shell.journal.commit()
-    assert (shell.ends, shell.engine.live_sagas) == ([None], 1)
+    assert (shell.ends, len(shell.engine.held)) == ([None], 1)
     assert {(call.saga_id, call.attempt.step_id) for call in shell.dispatcher.under_way} == {(OTHER, "charge")}
 
 
@@ -254,7 +254,7 @@ async def test_cancel_before_the_commit_of_the_start_sends_nothing() -> None:  #
     await one_turn()
     shell.journal.commit()
     assert [type(answer) for answer in shell.answers] == [CommandAccepted]
-    assert (shell.dispatcher.under_way, shell.engine.live_sagas) == ([], 0)
+    assert (shell.dispatcher.under_way, len(shell.engine.held)) == ([], 0)
     assert shell.seen[-1] == (SAGA, SagaStatus.COMPENSATED)
 
 
@@ -361,7 +361,7 @@ async def test_undone_saga_is_announced_whole() -> None:
         [SagaStatus.COMPENSATED],
         [SagaStatus.RUNNING, SagaStatus.RUNNING, SagaStatus.COMPENSATING, SagaStatus.COMPENSATED],
     )
-    assert shell.engine.live_sagas == 0
+    assert len(shell.engine.held) == 0
 
 
 async def test_output_of_an_earlier_step_is_sent_as_committed() -> None:  # R3

@@ -5,12 +5,9 @@ from dataclasses import replace
 from coordinator.core.events import SagaRecovered
 from coordinator.core.inputs import Cancel, Pause, Resume, RetryStep, Terminate
 from coordinator.core.plan import RetryPolicy, SagaPlan
-from coordinator.core.values import Instant, SagaStatus, StepId, StepKind
+from coordinator.core.values import SagaStatus, StepId, StepKind
 from coordinator.engine.commands import CommandAccepted
-from coordinator.engine.ports import StoredSaga
-from coordinator.engine.recovery import recover_unfinished
 from tests.builders import (
-    DEFINITION,
     SAGA,
     Story,
     at,
@@ -27,7 +24,7 @@ from tests.builders import (
     succeeded,
     unknown,
 )
-from tests.fakes import KnownPlans, Shell, one_turn
+from tests.fakes import Shell, one_turn, stored_of
 
 ORDER = sequence("reserve", "charge")
 
@@ -39,23 +36,8 @@ def _hooked(plan: SagaPlan = ORDER, *, attempts_max: int = 0) -> SagaPlan:
 
 
 async def _recovered(story: Story) -> Shell:
-    status = story.status
-    assert status is not None
-    stored = StoredSaga(
-        saga_id=SAGA,
-        definition=DEFINITION,
-        fingerprint=b"order-42",
-        status=status,
-        created_at=Instant(0),
-        ended_at=story.state.ended_at,
-        is_paused=story.state.paused is not None,
-        needs_person=story.state.needs_person,
-        events=tuple(story.journal),
-        labels=(),
-        quarantined=None,
-    )
-    shell = Shell([stored])
-    assert await recover_unfinished(shell.engine, shell.engine._journal, KnownPlans(story.plan)) == 1
+    shell = Shell([stored_of(story)])
+    assert await shell.reviver(story.plan).revive_awake() == 1
     await one_turn()
     return shell
 
@@ -81,7 +63,7 @@ async def test_paused_saga_stays_live_and_sets_no_timer() -> None:
     shell = Shell()
     await shell.run(sequence("reserve", limit_s=60))
     await shell.command_and_commit(Pause())
-    assert (shell.engine.live_sagas, shell.clock.armed) == (1, [])
+    assert (len(shell.engine.held), shell.clock.armed) == (1, [])
     assert shell.journal.committed[-1].is_paused
     assert shell.journal.committed[-1].is_unfinished
 
@@ -163,7 +145,7 @@ async def test_recovered_saga_that_is_paused_calls_nobody_until_it_is_resumed() 
     assert [event.fact for event in append.events] == [SagaRecovered(in_doubt=(attempt("reserve", 1),))]
     assert append.is_paused
     await shell.settle()
-    assert (shell.dispatcher.under_way, shell.engine.live_sagas) == ([], 1)
+    assert (shell.dispatcher.under_way, len(shell.engine.held)) == ([], 1)
     await shell.command_and_commit(Resume())
     assert shell.dispatcher.sent() == {"reserve execute 2"}
 
@@ -189,13 +171,13 @@ async def test_end_is_told_before_the_hook_is_at_rest_and_the_saga_stays_live() 
     shell.listen_for_end()
     await shell.end_and_commit("reserve", succeeded())
     await shell.end_and_commit("charge", succeeded())
-    assert (shell.ends, shell.engine.live_sagas) == ([SagaStatus.COMPLETED], 1)
+    assert (shell.ends, len(shell.engine.held)) == ([SagaStatus.COMPLETED], 1)
     assert shell.dispatcher.sent() == {"on_success execute 1"}
     last = shell.journal.committed[-1]
     assert (last.has_ended, last.is_unfinished) == (True, True)
     assert not shell.listen_for_end()
     await shell.end_and_commit("on_success", succeeded())
-    assert (shell.engine.live_sagas, shell.journal.committed[-1].is_unfinished) == (0, False)
+    assert (len(shell.engine.held), shell.journal.committed[-1].is_unfinished) == (0, False)
 
 
 async def test_hook_is_not_sent_before_the_end_is_committed() -> None:  # R25
@@ -212,7 +194,7 @@ async def test_hook_in_backoff_is_sent_again() -> None:  # R16
     await shell.run(_hooked(sequence("reserve")))
     await shell.end_and_commit("reserve", succeeded())
     await shell.end_and_commit("on_success", retry_later(60))
-    assert shell.engine.live_sagas == 1
+    assert len(shell.engine.held) == 1
     await shell.clock.pass_time(60)
     assert shell.dispatcher.sent() == {"on_success execute 2"}
 
@@ -222,12 +204,12 @@ async def test_failed_hook_lets_the_saga_go_and_is_taken_up_for_a_person() -> No
     story.reply("reserve", succeeded(), 901)
     story.reply("on_success", unknown(), 902)
     shell = Shell()
-    shell.engine.adopt(story.plan, story.state, b"order-42")
+    shell.take_up(story)
     answer = await shell.command_and_commit(RetryStep(step_id=StepId("on_success")))
     assert isinstance(answer, CommandAccepted)
     assert shell.dispatcher.sent() == {"on_success execute 2"}
     await shell.end_and_commit("on_success", succeeded())
-    assert (shell.seen[-1], shell.engine.live_sagas) == ((SAGA, SagaStatus.COMPLETED), 0)
+    assert (shell.seen[-1], len(shell.engine.held)) == ((SAGA, SagaStatus.COMPLETED), 0)
 
 
 async def test_recovered_saga_that_has_ended_goes_on_with_its_hook() -> None:  # R16, R29
@@ -246,9 +228,9 @@ async def test_terminated_saga_calls_its_hook_beside_what_is_still_under_way() -
     assert shell.ends == [SagaStatus.FAILED]
     assert shell.dispatcher.sent() == {"reserve execute 1", "on_failure execute 1"}
     await shell.end_and_commit("on_failure", succeeded())
-    assert shell.engine.live_sagas == 1
+    assert len(shell.engine.held) == 1
     await shell.end_and_commit("reserve", succeeded())
-    assert shell.engine.live_sagas == 0
+    assert len(shell.engine.held) == 0
 
 
 # ── Clocks ───────────────────────────────────────────────────────────────────────────────────────────────────────────────────────

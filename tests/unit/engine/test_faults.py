@@ -47,7 +47,7 @@ async def test_saga_whose_expression_raises_is_quarantined_and_others_go_on(  # 
     await _run_in_background(shell)
     why = Failure(Code.INTERNAL, "cannot be advanced: ZeroDivisionError: division by zero")
     assert shell.journal.quarantined == [(SAGA, why)]
-    assert (shell.ends, shell.engine.live_sagas, shell.dispatcher.under_way) == ([None], 0, [])
+    assert (shell.ends, len(shell.engine.held), shell.dispatcher.under_way) == ([None], 0, [])
     assert shell.seen[-1][0] == OTHER
 
 
@@ -78,7 +78,7 @@ async def test_command_for_a_quarantined_saga_decides_nothing() -> None:  # P5
     shell = Shell()
     await shell.run(sequence("reserve", step("charge", input=poison)))
     await shell.dispatcher.end("reserve", succeeded())
-    assert (shell.engine.live_sagas, shell.dispatcher.under_way) == (0, [])
+    assert (len(shell.engine.held), shell.dispatcher.under_way) == (0, [])
     shell.engine.command(SAGA, Cancel(), shell.answers.append)
     assert shell.answers == [NotLive()]
     assert shell.journal.queued == []
@@ -112,7 +112,7 @@ async def test_lost_journal_drops_all_memory_and_announces_nothing() -> None:  #
     shell.engine.lost(why)
     shell.engine.lost(Failure(Code.UNAVAILABLE, "said again"))
     assert await shell.engine.lost_reason == why
-    assert (shell.engine.live_sagas, len(shell.starts), shell.ends, shell.dispatcher.under_way) == (0, 1, [], [])
+    assert (len(shell.engine.held), len(shell.starts), shell.ends, shell.dispatcher.under_way) == (0, 1, [], [])
     assert (shell.clock.armed, shell.engine.is_closing, woken[:1]) == ([], True, [True])
 
 

@@ -5,52 +5,28 @@ from dataclasses import replace
 from coordinator.core.events import SagaRecovered
 from coordinator.core.inputs import Cancel
 from coordinator.core.plan import SagaPlan
-from coordinator.core.values import UNFINISHED, DefinitionKey, Failure, Instant, SagaId, SagaStatus
+from coordinator.core.values import DefinitionKey, SagaId, SagaStatus
 from coordinator.engine.commands import CommandAccepted, Existing
-from coordinator.engine.ports import Journal, StoredSaga
-from coordinator.engine.recovery import PAGE_SAGAS, recover_unfinished
-from tests.builders import DEFINITION, SAGA, Story, at, attempt, parallel, rejected, sequence, started, succeeded
-from tests.fakes import KnownPlans, Shell, one_turn
+from coordinator.engine.ports import StoredSaga
+from coordinator.engine.reviver import PAGE_SAGAS
+from tests.builders import SAGA, Story, at, attempt, parallel, rejected, sequence, started, succeeded
+from tests.fakes import KnownPlans, Shell, one_turn, stored_of
 
 OTHER = SagaId("01900000-0000-7000-8000-000000000002")
 ORDER = sequence("reserve", "charge")
 
 
-def _stored(
-    story: Story, saga_id: SagaId = SAGA, *, definition: DefinitionKey = DEFINITION, quarantined: Failure | None = None
-) -> StoredSaga:
-    status = story.status
-    assert status in UNFINISHED
-    return StoredSaga(
-        saga_id=saga_id,
-        definition=definition,
-        fingerprint=b"order-42",
-        status=SagaStatus(status),
-        created_at=Instant(0),
-        ended_at=None,
-        is_paused=False,
-        needs_person=False,
-        events=tuple(story.journal),
-        labels=(),
-        quarantined=quarantined,
-    )
-
-
 async def _recovered(*stored: StoredSaga, plan: SagaPlan = ORDER) -> tuple[Shell, int]:
     shell = Shell(stored)
-    count = await recover_unfinished(shell.engine, _journal_of(shell), KnownPlans(plan))
+    count = await shell.reviver(plan).revive_awake()
     await one_turn()
     return shell, count
-
-
-def _journal_of(shell: Shell) -> Journal:
-    return shell.engine._journal
 
 
 async def test_recovered_saga_calls_nobody_before_its_doubt_is_committed() -> None:  # R25, R29
     story = started(ORDER, when=900)
     story.reply("reserve", succeeded(), 901)
-    shell, count = await _recovered(_stored(story))
+    shell, count = await _recovered(stored_of(story))
     assert (count, shell.dispatcher.under_way) == (1, [])
     (append,) = shell.journal.queued
     assert [event.fact for event in append.events] == [SagaRecovered(in_doubt=(attempt("charge", 1),))]
@@ -62,7 +38,7 @@ async def test_recovered_saga_calls_nobody_before_its_doubt_is_committed() -> No
 async def test_recovered_pending_saga_sleeps_on_without_an_event() -> None:
     story = Story(ORDER)
     story.start(900, start_at=1_100)
-    shell, _ = await _recovered(_stored(story))
+    shell, _ = await _recovered(stored_of(story))
     assert (shell.journal.queued, shell.clock.armed) == ([], [at(1_100)])
     await shell.clock.pass_time(100)
     shell.journal.commit()
@@ -73,7 +49,7 @@ async def test_recovered_saga_that_awaits_siblings_wakes_when_it_is_quiet() -> N
     plan = parallel("reserve", "charge")
     story = started(plan, when=995)
     story.reply("reserve", rejected(), 996)
-    shell, _ = await _recovered(_stored(story), plan=plan)
+    shell, _ = await _recovered(stored_of(story), plan=plan)
     shell.journal.commit()
     assert shell.clock.armed == [at(1_006.5)]
     await shell.clock.pass_time(6.5)
@@ -85,7 +61,7 @@ async def test_recovered_saga_that_awaits_siblings_wakes_when_it_is_quiet() -> N
 
 async def test_recovered_saga_whose_limit_is_over_turns_back() -> None:  # R13
     plan = sequence("reserve", limit_s=60)
-    shell, _ = await _recovered(_stored(started(plan, when=100)), plan=plan)
+    shell, _ = await _recovered(stored_of(started(plan, when=100)), plan=plan)
     shell.journal.commit()
     await shell.clock.pass_time(0)
     assert [append.status for append in shell.journal.queued] == [SagaStatus.COMPENSATING]
@@ -96,7 +72,7 @@ async def test_cancel_right_after_the_recovery_takes_no_earlier_call_for_unsent(
     shell = Shell()
     story = started(sequence("reserve"), when=995)
     story.crash()
-    shell.engine.recover(story.plan, story.state, b"order-42")
+    shell.take_up(story, in_doubt=True)
     shell.engine.command(SAGA, Cancel(), shell.answers.append)
     await one_turn()
     shell.journal.commit()
@@ -110,7 +86,7 @@ async def test_cancel_right_after_the_recovery_takes_no_earlier_call_for_unsent(
 
 
 async def test_start_of_a_recovered_saga_again_is_answered_with_it() -> None:
-    shell, _ = await _recovered(_stored(started(ORDER, when=900)))
+    shell, _ = await _recovered(stored_of(started(ORDER, when=900)))
     shell.start(ORDER)
     shell.start(ORDER, asks_for="something else")
     assert shell.starts == []  # R25
@@ -120,13 +96,12 @@ async def test_start_of_a_recovered_saga_again_is_answered_with_it() -> None:
 
 async def test_saga_that_cannot_be_rebuilt_is_quarantined_and_others_go_on() -> None:  # P5
     story = started(ORDER, when=900)
-    torn = replace(_stored(story, SagaId("torn")), events=(story.journal[0]._replace(sequence=2),))
-    unknown_plan = _stored(story, SagaId("unknown plan"), definition=DefinitionKey("nobody", 1))
-    broken_plan = _stored(story, SagaId("broken plan"), definition=KnownPlans.BROKEN)
-    undecodable = _stored(story, SagaId("undecodable"), quarantined=Failure(13, "no such event"))
-    shell, count = await _recovered(torn, unknown_plan, broken_plan, undecodable, _stored(story))
+    torn = replace(stored_of(story, SagaId("torn")), events=(story.journal[0]._replace(sequence=2),))
+    unknown_plan = replace(stored_of(story, SagaId("unknown plan")), definition=DefinitionKey("nobody", 1))
+    broken_plan = replace(stored_of(story, SagaId("broken plan")), definition=KnownPlans.BROKEN)
+    shell, count = await _recovered(torn, unknown_plan, broken_plan, stored_of(story))
     assert count == 1
-    assert [saga_id for saga_id, _ in shell.journal.quarantined] == ["broken plan", "torn", "undecodable", "unknown plan"]
+    assert [saga_id for saga_id, _ in shell.journal.quarantined] == ["broken plan", "torn", "unknown plan"]
     assert [append.saga_id for append in shell.journal.queued] == [SAGA]
 
 
@@ -135,6 +110,6 @@ async def test_more_sagas_than_a_page_are_all_recovered() -> None:  # P1
     for number in range(PAGE_SAGAS + 1):
         story = Story(ORDER, SagaId(f"saga {number:04}"))
         story.start(900)
-        stored.append(_stored(story, story.state.saga_id))
+        stored.append(stored_of(story, story.state.saga_id))
     shell, count = await _recovered(*stored)
-    assert (count, shell.engine.live_sagas, len(shell.journal.queued)) == (PAGE_SAGAS + 1, PAGE_SAGAS + 1, PAGE_SAGAS + 1)
+    assert (count, len(shell.engine.held), len(shell.journal.queued)) == (PAGE_SAGAS + 1, PAGE_SAGAS + 1, PAGE_SAGAS + 1)

@@ -1,5 +1,7 @@
 """When the row of a saga is written anew."""
 
+from dataclasses import replace
+
 import pytest
 
 from coordinator.core.values import SagaStatus
@@ -8,7 +10,7 @@ from coordinator.journal.records import Standing, record_of
 from tests.builders import at
 from tests.journals import first, new_id, then
 
-RUNNING = Standing(SagaStatus.RUNNING, is_unfinished=True, is_paused=False, has_ended=False)
+RUNNING = Standing(SagaStatus.RUNNING, is_unfinished=True, is_paused=False, has_ended=False, asleep_until=None)
 SAGA = new_id()
 
 
@@ -21,6 +23,7 @@ CHANGES = {
     "paused": then(SAGA, 2, paused=True),
     "nothing can move": then(SAGA, 2, unfinished=False),
     "ended": then(SAGA, 2, ended=True),
+    "put to sleep": replace(then(SAGA, 2), wake_at=at(9)),
 }
 
 
@@ -33,6 +36,8 @@ def test_row_of_which_nothing_is_known_is_written() -> None:
     assert record_of(then(SAGA, 2)).changes_row(None)
 
 
-def test_sleeping_saga_has_its_row_written() -> None:
-    record = record_of(first(SAGA, wake_at=at(9), status=SagaStatus.PENDING))
-    assert record.changes_row(record.standing)
+def test_row_is_written_when_the_saga_sleeps_until_another_time_and_when_it_wakes() -> None:
+    asleep = record_of(first(SAGA, wake_at=at(9), status=SagaStatus.PENDING))
+    assert not asleep.changes_row(asleep.standing)
+    assert asleep.changes_row(asleep.standing._replace(asleep_until=at(8)))
+    assert asleep.changes_row(asleep.standing._replace(asleep_until=None))
