@@ -8,28 +8,22 @@ import asyncio
 import logging
 from collections.abc import Callable, Sequence, Set
 from dataclasses import replace
-from functools import partial
 from typing import Final
 from zlib import crc32
-
-from sqlalchemy import Connection, Engine
 
 from coordinator.core.values import MICROS_PER_SECOND, Instant, SagaId
 from coordinator.engine.pause import pause
 from coordinator.engine.ports import Clock, JournalUnavailableError
 from coordinator.engine.shards import NodeStanding, Place
-from coordinator.journal import membership
-from coordinator.journal.commit_loop import CommitLoop
-from coordinator.journal.hosts import Host
-from coordinator.journal.membership import Beat, Node
+from coordinator.journal.membership import Membership, Node
 from coordinator.journal.ownership import Ownership
-from coordinator.journal.reader import Reader
-from coordinator.journal.store import DATABASE_ERRORS, words_of
 
 LEASE_US: Final = 5 * MICROS_PER_SECOND
 """How long the shards of a node that is gone stay its own."""
 BEATS_PER_LEASE: Final = 5
 """How often a lease is renewed in its time."""
+MARGIN: Final = 20
+"""This part of a lease is not used: by so much may this process's clock be slower than that of the database."""
 JUST_AFTER_US: Final = 10_000
 """After the end of another node's lease: so soon is it looked whether that was renewed."""
 
@@ -43,20 +37,17 @@ class LeaseKeeper:
         self,
         *,
         node: Node,
-        engine: Engine,
-        host: Host,
-        reader: Reader,
+        membership: Membership,
         ownership: Ownership,
-        commits: CommitLoop,
+        give_up: Callable[[frozenset[int], str], None],
         clock: Clock,
         lease_us: int = LEASE_US,
     ) -> None:
+        """`give_up`: told of shards that are held no longer, and why. `lease_us`: how long shards stay those of a node that is gone."""
         self._node = node
-        self._engine = engine
-        self._host = host
-        self._reader = reader
+        self._membership = membership
         self._ownership = ownership
-        self._commits = commits
+        self._give_up = give_up
         self._clock = clock
         self._lease_us = lease_us
         self._open: list[int] = []
@@ -104,7 +95,7 @@ class LeaseKeeper:
 
     async def owner_of(self, saga_id: SagaId, /) -> Place | None:
         """As the database says. Raises JournalUnavailableError."""
-        found = await self._reader.read(partial(membership.find_owner, saga_id=saga_id))
+        found = await self._membership.find_owner(saga_id)
         return None if found is None else Place(found.address, is_here=found.node_id == self._node.id)
 
     @property
@@ -126,20 +117,17 @@ class LeaseKeeper:
                 shards=listed.shards,
                 is_here=listed.node.id == self._node.id,
             )
-            for listed in await self._reader.read(membership.list_nodes)
+            for listed in await self._membership.list_nodes()
         ]
 
     async def cordon(self, node_id: str, /, *, cordoned: bool) -> bool:
         """Takes effect within a fifth of a lease. Raises JournalUnavailableError."""
-        try:
-            return await self._host.run(partial(self._within, partial(membership.cordon, node_id=node_id, cordoned=cordoned)))
-        except DATABASE_ERRORS as error:
-            raise JournalUnavailableError(f"the database cannot be written now: {words_of(error)}") from error
+        return await self._membership.cordon(node_id, cordoned=cordoned)
 
     # ── Life ────────────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
     async def start(self) -> None:
-        """Takes what is free, and keeps it from now on. Raises what a database raises."""
+        """Takes what is free, and keeps it from now on. Raises JournalUnavailableError."""
         await self._beat()
         self._runner = asyncio.get_running_loop().create_task(self._run(), name="leases")
 
@@ -152,9 +140,9 @@ class LeaseKeeper:
         self._cancel_expiry()
         self._open = []
         try:
-            await self._host.run(partial(self._within, partial(membership.leave, node=self._node)))
-        except DATABASE_ERRORS as error:
-            _logger.warning("the leases are left to end by themselves", extra={"reason": words_of(error)})
+            await self._membership.leave(self._node)
+        except JournalUnavailableError as error:
+            _logger.warning("the leases are left to end by themselves", extra={"reason": str(error)})
 
     async def _run(self) -> None:
         while True:
@@ -162,9 +150,9 @@ class LeaseKeeper:
             await pause(self._clock, self._next_beat_us, self._wake)
             try:
                 await self._beat()
-            except DATABASE_ERRORS as error:
+            except JournalUnavailableError as error:
                 if not self._is_failing:
-                    _logger.warning("leases cannot be renewed; trying again", extra={"reason": words_of(error)})
+                    _logger.warning("leases cannot be renewed; trying again", extra={"reason": str(error)})
                 self._is_failing = True
             except Exception:  # a defect: what is held is given up when its leases end, and this goes on trying
                 _logger.exception("leases cannot be renewed")
@@ -175,12 +163,11 @@ class LeaseKeeper:
         asked_at = self._clock.now()
         if asked_at >= self._current_until:
             self._expire()  # before its timer, which may come late in a process that was stopped
-        work = partial(membership.beat, node=self._node, lease_us=self._lease_us)
-        beat: Beat = await self._host.run(partial(self._within, work))
+        beat = await self._membership.beat(self._node, lease_us=self._lease_us)
         if self._clock.now() >= self._current_until:
             self._expire()
         self._cancel_expiry()
-        self._current_until = Instant(asked_at + self._lease_us)
+        self._current_until = Instant(asked_at + self._lease_us - self._lease_us // MARGIN)
         self._cancel_expiry = self._clock.call_at(self._current_until, self._expire)
         usual_us = self._lease_us // BEATS_PER_LEASE
         # Where another one does not renew its lease, this node is there when it ends.
@@ -199,7 +186,7 @@ class LeaseKeeper:
     async def _hand_over(self, count: int) -> None:
         shards = frozenset(sorted(self._ownership.shards)[-count:])
         self._let_go(shards, "they are handed over to another node")
-        await self._host.run(partial(self._within, partial(membership.give_up, node=self._node, shards=shards)))
+        await self._membership.give_up(self._node, shards)
 
     def _expire(self) -> None:
         """Nobody has renewed them in time. Others may hold them by now."""
@@ -210,8 +197,4 @@ class LeaseKeeper:
         gone = frozenset(shards)
         self._open = [shard for shard in self._open if shard not in gone]
         self._ownership.drop(gone)
-        self._commits.give_up(gone, f"shards {sorted(gone)}: {reason}")
-
-    def _within(self, work: Callable[[Connection], membership.ResultT]) -> membership.ResultT:
-        with self._engine.connect() as connection, connection.begin():
-            return work(connection)
+        self._give_up(gone, f"shards {sorted(gone)}: {reason}")

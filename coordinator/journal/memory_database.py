@@ -14,6 +14,8 @@ from coordinator.engine.ports import (
     StoredParticipant,
     StoredSaga,
 )
+from coordinator.journal.membership import Node
+from coordinator.journal.ownership import Held
 from coordinator.journal.records import Standing
 from coordinator.journal.settling import KeyHolder, KeyName
 
@@ -36,8 +38,9 @@ class SagaRow:
     start: SagaStart
     standing: Standing
     ended_at: Instant | None
-    written_in: int
-    """The epoch of its last event."""
+    shard: int
+    position: int = 0
+    """In its shard, of its last event."""
     payloads: list[bytes] = field(default_factory=list)
     incidents: dict[int, IncidentRow] = field(default_factory=dict)
     quarantined: Failure | None = None
@@ -48,15 +51,44 @@ class SagaRow:
 
 
 @dataclass(slots=True, kw_only=True)
-class MemoryDatabase:
-    """What stays when a coordinator dies. Several journals may be made for it, one after the other; only the last one may write."""
+class ShardRow:
+    """Who owns a shard."""
 
+    owner: str = ""
+    """The id of a node; empty: nobody."""
     epoch: int = 0
+    lease_until: int = 0
+    position: int = 0
+    """Of its last event."""
+
+
+@dataclass(slots=True, kw_only=True)
+class NodeRow:
+    """A process that shares the database with others."""
+
+    node: Node
+    started_at: int
+    lease_until: int = 0
+    is_cordoned: bool = False
+
+
+@dataclass(slots=True, kw_only=True)
+class MemoryDatabase:
+    """What stays when a coordinator dies. Several journals may be made for it: only who owns a shard may write it."""
+
+    shards: dict[int, ShardRow] = field(default_factory=lambda: {0: ShardRow()})
+    nodes: dict[str, NodeRow] = field(default_factory=dict)
     sagas: dict[SagaId, SagaRow] = field(default_factory=dict)
     keys: dict[KeyName, KeyHolder] = field(default_factory=dict)
     definitions: dict[DefinitionKey, StoredDefinition] = field(default_factory=dict)
     participants: dict[tuple[str, str], StoredParticipant] = field(default_factory=dict)
     secrets: dict[str, bytes] = field(default_factory=dict)
+
+    def take(self, shard: int, owner: str, *, until: int = 0) -> Held:
+        """Changes the owner: nothing that was owned before can be written any more (P6)."""
+        row = self.shards[shard]
+        row.owner, row.lease_until, row.epoch = owner, until, row.epoch + 1
+        return Held(row.epoch, row.position, since=row.position)
 
 
 def wrong_incidents(events: Sequence[Event], there: set[int]) -> str:
@@ -71,8 +103,8 @@ def wrong_incidents(events: Sequence[Event], there: set[int]) -> str:
     return ""
 
 
-def stored_saga(saga_id: SagaId, row: SagaRow, events: Sequence[Event] = (), epoch: int = 0) -> StoredSaga:
-    """A saga as the port shows it to the journal of an epoch."""
+def stored_saga(saga_id: SagaId, row: SagaRow, events: Sequence[Event] = (), *, in_doubt: bool = True) -> StoredSaga:
+    """A saga as the port shows it."""
     return StoredSaga(
         saga_id=saga_id,
         definition=row.start.definition,
@@ -86,7 +118,8 @@ def stored_saga(saga_id: SagaId, row: SagaRow, events: Sequence[Event] = (), epo
         labels=tuple(sorted(row.start.labels)),
         quarantined=row.quarantined,
         asleep_until=row.standing.asleep_until,
-        in_doubt=row.written_in != epoch,
+        in_doubt=in_doubt,
+        shard=row.shard,
     )
 
 

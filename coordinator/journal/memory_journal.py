@@ -24,6 +24,7 @@ from coordinator.engine.ports import (
     IncidentFilter,
     JournalListener,
     JournalUnavailableError,
+    Moved,
     Refused,
     SagaFilter,
     StoredDefinition,
@@ -43,6 +44,7 @@ from coordinator.journal.memory_database import (
     stored_saga,
     wrong_incidents,
 )
+from coordinator.journal.ownership import Ownership
 from coordinator.journal.records import Record, record_of
 from coordinator.journal.rows import events_of
 from coordinator.journal.settling import KeyHolder, KeyName, doom, keys_of, name_of, settle, verdicts_of
@@ -68,11 +70,13 @@ class MemoryJournal:
         database: MemoryDatabase | None = None,
         listener: JournalListener | None = None,
         commits_by_itself: bool = True,
+        ownership: Ownership | None = None,
     ) -> None:
+        """`ownership`: what a node owns of a database that it shares; None: all of a database of its own."""
         self._clock = clock
         self._database = MemoryDatabase() if database is None else database
-        self._database.epoch += 1
-        self._epoch = self._database.epoch
+        self._is_exclusive = ownership is None
+        self._ownership = Ownership("", {0: self._database.take(0, "")}) if ownership is None else ownership
         self._listener = listener
         self._commits_by_itself = commits_by_itself
         self._commit_is_due = False
@@ -120,9 +124,12 @@ class MemoryJournal:
             return
         assert self._listener is not None
         results: list[Appended] = []
-        if self._epoch != self._database.epoch:
-            self._lose(f"a newer journal than that of epoch {self._epoch} writes this database")
+        lost = frozenset(append.shard for append in self._queue if not self._owns(append.shard))
+        if lost and self._is_exclusive:
+            self._lose("a newer journal writes this database")
             return
+        if lost:
+            self.give_up(lost, f"shards {sorted(lost)} were taken by another node")
         while self._queue:
             append = self._queue.popleft()
             result = self._settle(append)
@@ -134,6 +141,20 @@ class MemoryJournal:
             self._queue = deque(going_on)
             results += fallen
         self._listener.appended(results)
+
+    def give_up(self, shards: frozenset[int], reason: str) -> None:
+        """Nothing further of the sagas of these shards is committed or announced by this process (R26)."""
+        assert self._listener is not None
+        self._ownership.drop(shards)
+        self._listener.shards_lost(shards, Failure(Code.UNAVAILABLE, reason))
+        moved = tuple(Moved(append=append) for append in self._queue if append.shard in shards)
+        self._queue = deque(append for append in self._queue if append.shard not in shards)
+        if moved:
+            self._listener.appended(moved)
+
+    def _owns(self, shard: int) -> bool:
+        held = self._ownership.find(shard)
+        return held is not None and held.epoch == self._database.shards[shard].epoch
 
     def _settle(self, append: Append) -> Appended | None:
         """What becomes of one append. None: its events are there already."""
@@ -162,14 +183,15 @@ class MemoryJournal:
         append, database = record.append, self._database
         if append.start is not None:
             database.sagas[append.saga_id] = SagaRow(
-                start=append.start, standing=record.standing, ended_at=record.ended_at, written_in=self._epoch
+                start=append.start, standing=record.standing, ended_at=record.ended_at, shard=append.shard
             )
             if append.start.key is not None:
                 key = append.start.key
                 database.keys[name_of(key)] = KeyHolder(append.saga_id, append.start.fingerprint, key.expires_at)
         row = database.sagas[append.saga_id]
         row.payloads += record.payloads
-        row.written_in = self._epoch
+        database.shards[append.shard].position += len(record.payloads)
+        row.position = database.shards[append.shard].position
         if record.changes_row(row.standing):
             row.standing = record.standing
             row.ended_at = record.ended_at if row.ended_at is None else row.ended_at
@@ -218,7 +240,8 @@ class MemoryJournal:
         for saga_id, row in sorted(self._database.sagas.items()):
             if len(found) == limit:
                 break
-            if row.standing.is_unfinished and row.standing.asleep_until is None and (after is None or saga_id > after):
+            is_awake = row.standing.is_unfinished and row.standing.asleep_until is None
+            if row.shard == shard and is_awake and (after is None or saga_id > after):
                 found += await self.load([saga_id])
         return found
 
@@ -230,7 +253,10 @@ class MemoryJournal:
         asleep = [
             (row.standing.asleep_until, saga_id)
             for saga_id, row in self._database.sagas.items()
-            if row.standing.asleep_until is not None and since <= row.standing.asleep_until < until and row.quarantined is None
+            if row.standing.asleep_until is not None
+            and since <= row.standing.asleep_until < until
+            and row.quarantined is None
+            and row.shard == shard
         ]
         return [place for place in sorted(asleep) if after is None or place > after][:limit]
 
@@ -244,7 +270,7 @@ class MemoryJournal:
                 continue
             events, error = events_of(row.payloads, _decode_again)
             if error is None:
-                found.append(stored_saga(saga_id, row, events, self._epoch))
+                found.append(stored_saga(saga_id, row, events, in_doubt=not self._ownership.wrote(row.shard, row.position)))
             else:
                 self._set_aside(saga_id, Failure(Code.INTERNAL, f"its events cannot be read: {error}"), self._clock.now())
         return found
@@ -259,7 +285,7 @@ class MemoryJournal:
         events, error = events_of(row.payloads, _decode_again)
         if error is not None and row.quarantined is None:
             raise error
-        return stored_saga(saga_id, row, events, self._epoch)
+        return stored_saga(saga_id, row, events, in_doubt=not self._ownership.wrote(row.shard, row.position))
 
     async def find_by_key(self, definition_name: str, key: str, now: Instant, /) -> StoredSaga | None:
         """The saga (without events) that holds an unexpired start key; None if nobody does."""
@@ -325,7 +351,11 @@ class MemoryJournal:
         old = [
             (row.ended_at, saga_id)
             for saga_id, row in content.sagas.items()
-            if row.ended_at is not None and row.ended_at < ended_before and not row.standing.is_unfinished and not row.open_kinds()
+            if row.ended_at is not None
+            and row.ended_at < ended_before
+            and not row.standing.is_unfinished
+            and not row.open_kinds()
+            and row.shard in self._ownership.shards
         ]
         sagas = sorted(old)[:limit]
         for _, saga_id in sagas:

@@ -17,10 +17,11 @@ from coordinator.core.values import Instant
 from coordinator.journal import postgres
 from coordinator.journal.database_file import DatabaseFile
 from coordinator.journal.hosts import Greenlets, Host, Threads
-from coordinator.journal.membership import Node, make_shards
+from coordinator.journal.membership import Node
 from coordinator.journal.ownership import Held, Ownership
 from coordinator.journal.reader import Reader
 from coordinator.journal.schema import bring_up_to_date
+from coordinator.journal.sql_membership import make_shards
 from coordinator.journal.sqlite import READERS, Connect, SqliteStore, open_error, reading_engine, refuse_foreign, trouble_of
 from coordinator.journal.store import DATABASE_ERRORS
 from coordinator.journal.tables import NAME_CHARS_MAX, NODE, SHARD

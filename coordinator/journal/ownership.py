@@ -38,6 +38,10 @@ class Ownership:
         """The shards that are held."""
         return self._held.keys()
 
+    def find(self, shard: int) -> Held | None:
+        """What is held of a shard; None: it is not ours."""
+        return self._held.get(shard)
+
     def wrote(self, shard: int, position: int) -> bool:
         """Whether the event at that position is our own, written since the shard became ours."""
         held = self._held.get(shard)

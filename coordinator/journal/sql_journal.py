@@ -32,8 +32,8 @@ from coordinator.journal.leases import LEASE_US, LeaseKeeper
 from coordinator.journal.membership import Node
 from coordinator.journal.opening import Opened, open_postgres, open_sqlite, this_node
 from coordinator.journal.postgres import open_error, server_url
+from coordinator.journal.sql_membership import SqlMembership
 from coordinator.journal.sqlite import Connect, connect
-from coordinator.journal.store import DATABASE_ERRORS
 
 _logger = logging.getLogger(__name__)
 
@@ -100,11 +100,9 @@ class SqlJournal:
         assert opened.lease_engine is not None
         self._leases = self.shards = LeaseKeeper(
             node=node,
-            engine=opened.lease_engine,
-            host=opened.writer_host,
-            reader=opened.reader,
+            membership=SqlMembership(opened.lease_engine, opened.writer_host, opened.reader),
             ownership=self._ownership,
-            commits=self._commits,
+            give_up=self._commits.give_up,
             clock=self._clock,
             lease_us=options.lease_us,
         )
@@ -112,9 +110,10 @@ class SqlJournal:
             self.listen(listener)
         try:
             await self._leases.start()
-        except DATABASE_ERRORS as error:
+        except JournalUnavailableError as error:
             await self.aclose()
-            raise open_error(opened.lease_engine.url.render_as_string(hide_password=True), error) from error
+            cause = error.__cause__ if isinstance(error.__cause__, Exception) else error
+            raise open_error(opened.lease_engine.url.render_as_string(hide_password=True), cause) from error
         self._commits.start()
 
     async def __aenter__(self) -> Self:
