@@ -22,6 +22,7 @@ from coordinator.dispatcher import GrpcDispatcher, ParticipantDirectory, Partici
 from coordinator.dispatcher.channels import Channels, OpenChannel, open_channel
 from coordinator.engine.clock import SystemClock
 from coordinator.engine.engine import Engine
+from coordinator.engine.held import RESTING_MAX
 from coordinator.engine.ports import Clock, Journal, JournalListener, JournalUnavailableError
 from coordinator.engine.recovery import Takeover
 from coordinator.engine.retention import Retention
@@ -79,6 +80,8 @@ class Surroundings:
     """How it reaches participants."""
     make_server: Callable[[], grpc.aio.Server] = make_server
     """Where it listens."""
+    resting_max: int = RESTING_MAX
+    """How many sagas are held although they sleep."""
     compile_stored: Compile = compile_content
     """How it takes up definitions. The same content gives the same, so whoever starts many coordinators may remember it."""
 
@@ -140,7 +143,13 @@ async def run_coordinator(
         )
         shards, observers = journal.shards, telemetry.observers
         engine = Engine(
-            clock=clock, journal=journal, dispatcher=dispatcher, observers=observers, shards=shards, live_sagas_max=settings.live_sagas_max
+            clock=clock,
+            journal=journal,
+            dispatcher=dispatcher,
+            observers=observers,
+            shards=shards,
+            live_sagas_max=settings.live_sagas_max,
+            resting_max=surroundings.resting_max,
         )
         dispatcher.listen(engine)
         journal.listen(engine)

@@ -135,6 +135,6 @@ def status_of(error: Exception, method: str) -> status_pb2.Status:
     if isinstance(error, JournalUnavailableError):
         return unavailable(ErrorReason.JOURNAL_UNAVAILABLE, f"the database cannot be reached now: {error}").status
     if isinstance(error, CorruptJournalError):
-        return status_with(grpc.StatusCode.DATA_LOSS, f"this saga's journal cannot be read, so it is set aside: {error}")
+        return status_with(grpc.StatusCode.DATA_LOSS, f"this saga's journal cannot be read: {error}")
     _logger.error("request failed", exc_info=error, extra={"rpc.method": method})
     return status_with(grpc.StatusCode.INTERNAL, f"{type(error).__name__}: this is a defect of the coordinator; its log says more")

@@ -131,14 +131,20 @@ class LeaseKeeper:
         await self._beat()
         self._runner = asyncio.get_running_loop().create_task(self._run(), name="leases")
 
-    async def aclose(self) -> None:
-        """Gives up everything, so that others need not wait for the end of the leases; to be called when nothing is written any more."""
+    def abandon(self) -> "asyncio.Task[None] | None":
+        """Does nothing any more, as if the process had ended: what is held stays so until its leases end. Returns what is just ending."""
         runner, self._runner = self._runner, None
         if runner is not None:
             runner.cancel()
-            await asyncio.wait((runner,))
         self._cancel_expiry()
         self._open = []
+        return runner
+
+    async def aclose(self) -> None:
+        """Gives up everything, so that others need not wait for the end of the leases; to be called when nothing is written any more."""
+        runner = self.abandon()
+        if runner is not None:
+            await asyncio.wait((runner,))
         try:
             await self._membership.leave(self._node)
         except JournalUnavailableError as error:

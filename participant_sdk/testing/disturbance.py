@@ -6,9 +6,9 @@ from typing import Final
 
 from coordinator.engine.ports import Append
 from participant_sdk.testing.faults import FATES, USUAL, CallFault, CommitFault, Fault, Mishap, Moment, Refusal
-from participant_sdk.testing.in_process import SMOOTH, CallOnItsWay, Fate
 from participant_sdk.testing.ledger import Call
 from participant_sdk.testing.simulated_journal import PROMPT, CommitFate
+from participant_sdk.testing.weather import SMOOTH, CallOnItsWay, Fate
 from saga.v1 import participant_pb2
 
 _EXECUTE: Final = "/saga.v1.ParticipantService/Execute"

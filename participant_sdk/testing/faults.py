@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final, TypeAlias, TypeVar
 
-from participant_sdk.testing.in_process import Fate
+from participant_sdk.testing.weather import Fate
 
 TRAVEL_S: Final = 0.001
 """How long a request and a reply travel, so that something can happen meanwhile."""

@@ -7,11 +7,13 @@ doubled or cut as its `Fate` says; a server that crashes cuts the calls that it 
 import asyncio
 import inspect
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Final, NoReturn, Protocol, Self, TypeAlias, cast
+from typing import Any, Final, NoReturn, Self, TypeAlias, cast
 
 import grpc
+
+from participant_sdk.testing.suspension import Suspension
+from participant_sdk.testing.weather import CallOnItsWay, FairWeather, Fate, Weather
 
 Handler: TypeAlias = Any
 """What generated code registers: functions to run, to read and to write with, which gRPC types as optional."""
@@ -21,75 +23,33 @@ _STREAM_MESSAGES_MAX: Final = 16
 """Messages of a stream that may be on their way at the same time; further ones wait at the server."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Fate:
-    """What becomes of one call on its way. Times are seconds."""
-
-    request_delay_s: float = 0.0
-    """How long the request travels."""
-    is_request_lost: bool = False
-    """It does not arrive, unless it is repeated: then it arrives so much later."""
-    reply_delay_s: float = 0.0
-    """How long the reply travels."""
-    is_reply_lost: bool = False
-    """The server did its work, and the caller never hears of it."""
-    repeated_after_s: float | None = None
-    """The request arrives once more so much later, and nobody hears that reply; None: it does not."""
-    notices_loss_after_s: float | None = None
-    """When the caller is told that the connection broke (UNAVAILABLE), if something is lost; None: its deadline tells it."""
-    is_cancelled_at_server: bool = True
-    """Whether the server notices that the caller waits no longer; if not, its handler runs on until the deadline of the call."""
-
-
-SMOOTH: Final = Fate()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CallOnItsWay:
-    """What the network sees of a call."""
-
-    source: str
-    """Name of who calls."""
-    target: str
-    """Address that is called."""
-    method: str
-    """Example: "/saga.v1.ParticipantService/Execute"."""
-    request: bytes
-    number: int
-    """Of this network, from 0."""
-
-
-class Weather(Protocol):
-    """Decides what happens to calls."""
-
-    def fate_of(self, call: CallOnItsWay, /) -> Fate:
-        """Asked once for each call, before it leaves."""
-
-    def is_parted(self, source: str, target: str, /) -> bool:
-        """Whether nothing gets from one to the other now, in either direction."""
-
-
-class FairWeather:
-    """Nothing ever goes wrong."""
-
-    def fate_of(self, call: CallOnItsWay, /) -> Fate:
-        return SMOOTH
-
-    def is_parted(self, source: str, target: str, /) -> bool:
-        return False
-
-
 class Network:
     """Who listens at which address."""
 
     def __init__(self, weather: Weather | None = None) -> None:
         self.weather: Weather = FairWeather() if weather is None else weather
         self._servers: dict[str, InProcessServer] = {}
+        self._suspensions: dict[str, Suspension] = {}
+        self._balanced: dict[str, tuple[str, ...]] = {}
         self._calls = 0
 
-    def server(self) -> "InProcessServer":
-        """A server that can listen here."""
-        return InProcessServer(self)
+    def server(self, suspension: Suspension | None = None) -> "InProcessServer":
+        """A server that can listen here; calls to it wait while its process is stopped."""
+        return InProcessServer(self, Suspension() if suspension is None else suspension)
+
+    def balance(self, address: str, targets: Sequence[str]) -> None:
+        """Calls to that address go to those of the targets where somebody listens, in turns."""
+        self._balanced[address] = tuple(targets)
+
+    def suspend_with(self, source: str, suspension: Suspension) -> None:
+        """Nothing reaches the process of that name while it is stopped."""
+        self._suspensions[source] = suspension
+
+    async def until_awake(self, source: str) -> None:
+        """Waits while the process of that name is stopped."""
+        suspension = self._suspensions.get(source)
+        if suspension is not None:
+            await suspension.passed()
 
     def channel(self, target: str, *, source: str = "client") -> grpc.aio.Channel:
         """A channel to an address, whether or not somebody listens there, for the process of that name."""
@@ -112,12 +72,21 @@ class Network:
 
     def is_reachable(self, source: str, target: str) -> bool:
         """Whether a connection could be made now."""
+        target = self._balance(target, self._calls)
         return target in self._servers and not self.weather.is_parted(source, target)
 
     def describe_call(self, source: str, target: str, method: str, request: bytes) -> CallOnItsWay:
         """A call that is about to leave."""
         self._calls += 1
+        target = self._balance(target, self._calls)
         return CallOnItsWay(source=source, target=target, method=method, request=request, number=self._calls - 1)
+
+    def _balance(self, target: str, number: int) -> str:
+        targets = self._balanced.get(target)
+        if targets is None:
+            return target
+        listening = [each for each in targets if each in self._servers] or targets
+        return listening[number % len(listening)]
 
 
 # ── Servers ──────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -126,8 +95,9 @@ class Network:
 class InProcessServer:
     """Stands in for `grpc.aio.Server`. Every call is a task of its own, which ends with the server."""
 
-    def __init__(self, network: Network) -> None:
+    def __init__(self, network: Network, suspension: Suspension) -> None:
         self._network = network
+        self._suspension = suspension
         self._handlers: dict[str, Handler] = {}
         self._addresses: list[str] = []
         self._tasks: dict[asyncio.Task[None], None] = {}
@@ -167,7 +137,7 @@ class InProcessServer:
 
     def begin(self, call: CallOnItsWay, metadata: Metadata, time_left_s: float | None) -> "ServedCall":
         """Serves a call that has arrived."""
-        served = ServedCall(metadata, time_left_s)
+        served = ServedCall(metadata, time_left_s, self._suspension)
         handler = self._handlers.get(call.method)
         if handler is None:
             served.end(grpc.StatusCode.UNIMPLEMENTED, f"nobody serves {call.method} at {call.target}")
@@ -181,8 +151,9 @@ class InProcessServer:
 class ServedCall:
     """One call at its server, which is also the context that its handler is given."""
 
-    def __init__(self, metadata: Metadata, time_left_s: float | None) -> None:
+    def __init__(self, metadata: Metadata, time_left_s: float | None, suspension: Suspension) -> None:
         self._metadata = metadata
+        self._suspension = suspension
         self._ends_at = None if time_left_s is None else asyncio.get_running_loop().time() + time_left_s
         self._is_aborted = False
         self.task: asyncio.Task[None] | None = None
@@ -197,6 +168,7 @@ class ServedCall:
         """Runs the handler to its end, and never longer than the call may take."""
         try:
             async with asyncio.timeout_at(self._ends_at):
+                await self._suspension.passed()
                 await self._run(handler, handler.request_deserializer(request))
         except TimeoutError:
             self.end(grpc.StatusCode.DEADLINE_EXCEEDED, "Deadline Exceeded")
@@ -221,6 +193,7 @@ class ServedCall:
     async def next_message(self) -> bytes | None:
         """What the handler answers next; None: that was all."""
         message = await self._messages.get()
+        await self._suspension.passed()
         self._room.release()
         return message
 
@@ -324,8 +297,11 @@ class InProcessChannel:
         if task is not None:
             self._calls[task] = None
         try:
-            async with asyncio.timeout(timeout_s):
-                return await self._travel(call, metadata, timeout_s)
+            try:
+                async with asyncio.timeout(timeout_s):
+                    return await self._travel(call, metadata, timeout_s)
+            finally:
+                await self._network.until_awake(call.source)
         except TimeoutError as error:
             raise _error(grpc.StatusCode.DEADLINE_EXCEEDED, "Deadline Exceeded") from error
         finally:
@@ -382,6 +358,7 @@ class InProcessChannel:
                 if fate.is_reply_lost:
                     await _lose(fate)
                 while (message := await served.next_message()) is not None:
+                    await self._network.until_awake(call.source)
                     if self._network.weather.is_parted(call.source, call.target):
                         raise _error(grpc.StatusCode.UNAVAILABLE, "the connection broke")
                     yield message

@@ -11,7 +11,9 @@ import grpc
 
 from coordinator.bootstrap import Coordinator, OpenedJournal, Surroundings, run_coordinator
 from coordinator.codec.definitions import compile_content
+from coordinator.engine.held import RESTING_MAX
 from coordinator.engine.ports import Clock
+from coordinator.journal.membership import Node
 from coordinator.journal.memory_database import MemoryDatabase
 from coordinator.settings import ParticipantSettings, Settings
 from coordinator.telemetry.setup import Telemetry
@@ -20,6 +22,7 @@ from participant_sdk.servicer import ParticipantServicer
 from participant_sdk.testing.in_process import InProcessServer, Network
 from participant_sdk.testing.simulated_clock import SimulatedClock
 from participant_sdk.testing.simulated_journal import Disk, PromptDisk, SimulatedDatabase, SimulatedJournal
+from participant_sdk.testing.suspension import Suspension
 from saga.v1 import participant_pb2_grpc
 
 COORDINATOR_ADDRESS: Final = "coordinator:7700"
@@ -50,6 +53,10 @@ class CoordinatorOptions:
     settings: Settings = field(default_factory=Settings)
     """Its address and those of the participants above are set by the simulation; it has no database but the simulated one."""
     disk: Disk = field(default_factory=PromptDisk)
+    database: MemoryDatabase | None = None
+    """That it shares with others; None: it has one of its own, and is alone."""
+    resting_max: int = RESTING_MAX
+    """Sagas that it holds although they sleep."""
 
 
 class SimulatedCoordinator:
@@ -60,9 +67,11 @@ class SimulatedCoordinator:
         self._options = options
         said = {name: ParticipantSettings(target=address) for name, address in options.participants.items()}
         settings = options.settings
-        self._settings = replace(settings, address=options.address, participants={**settings.participants, **said}, retention_days=0)
-        self.database = SimulatedDatabase(MemoryDatabase(), options.disk)
+        participants = {**settings.participants, **said}
+        self._settings = replace(settings, address=options.address, advertise=options.address, participants=participants, retention_days=0)
+        self.database = SimulatedDatabase(MemoryDatabase() if options.database is None else options.database, options.disk)
         """What stays when it dies."""
+        self._suspension = Suspension()
         self.lives = 0
         """How often it was started."""
         self._life: _Life | None = None
@@ -82,15 +91,43 @@ class SimulatedCoordinator:
     async def start(self, clock: ClockFault = RIGHT_CLOCK) -> None:
         """Takes up what it left, and listens."""
         assert self._life is None, "it is running already"
-        life = self._life = _Life(self._network, self._options, self.database, clock)
         self.lives += 1
+        self._suspension = Suspension()
+        self._network.suspend_with(self._options.name, self._suspension)
+        life = self._life = _Life(self._network, self._options, self.database, clock, self._suspension, self.node)
         await life.start(self._settings)
+
+    @property
+    def node(self) -> Node | None:
+        """As which it shares its database in this life; None: it does not."""
+        if self._options.database is None:
+            return None
+        return Node(id=f"{self._options.name}/{self.lives}", address=self._options.address, host=self._options.name, pid=self.lives)
+
+    def suspend(self) -> None:
+        """It is stopped at this instant, as by SIGSTOP. Whatever it would do waits."""
+        self._suspension.stop()
+
+    def resume(self) -> None:
+        """It goes on, as by SIGCONT. Harmless if it was not stopped."""
+        self._suspension.go_on()
+
+    def cut_off(self) -> None:
+        """Nothing gets through between it and its database from now on."""
+        if self._life is not None:
+            self._life.way_to_database.stop()
+
+    def reconnect(self) -> None:
+        """Its database can be reached again. Harmless if it could be."""
+        if self._life is not None:
+            self._life.way_to_database.go_on()
 
     def crash(self) -> None:
         """It dies at this instant. What was not committed never will be; nobody is told anything any more."""
         life, self._life = self._life, None
         if life is not None:
             life.crash()
+            self._suspension.go_on()  # what has waited finds nobody
 
     async def stop(self) -> None:
         """Ends as after SIGTERM: drains, then closes. Safe to call when it is not running."""
@@ -102,16 +139,31 @@ class SimulatedCoordinator:
 class _Life:
     """From one start to the next end."""
 
-    def __init__(self, network: Network, options: CoordinatorOptions, database: SimulatedDatabase, clock: ClockFault) -> None:
+    def __init__(
+        self,
+        network: Network,
+        options: CoordinatorOptions,
+        database: SimulatedDatabase,
+        clock: ClockFault,
+        suspension: Suspension,
+        node: Node | None,
+    ) -> None:
         self.coordinator: Coordinator | None = None
         self._network = network
         self._options = options
         self._database = database
         self._clock = clock
+        self._suspension = suspension
+        self._node = node
         self._journal: SimulatedJournal | None = None
         self._server: InProcessServer | None = None
         self._end = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
+
+    @property
+    def way_to_database(self) -> Suspension:
+        """Stopped: it cannot be reached."""
+        return Suspension() if self._journal is None else self._journal.way
 
     async def start(self, settings: Settings) -> None:
         ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -122,11 +174,12 @@ class _Life:
 
     async def _run(self, settings: Settings, ready: "asyncio.Future[None]") -> None:
         surroundings = Surroundings(
-            make_clock=lambda loop: SimulatedClock(loop, ahead_s=self._clock.ahead_s, rate=self._clock.rate),
+            make_clock=lambda loop: SimulatedClock(loop, ahead_s=self._clock.ahead_s, rate=self._clock.rate, suspension=self._suspension),
             open_journal=self._open_journal,
             open_channel=lambda target: self._network.channel(target, source=self._options.name),
             make_server=self._make_server,
             compile_stored=_compile_stored,
+            resting_max=self._options.resting_max,
         )
         async with run_coordinator(settings, Telemetry(None), surroundings=surroundings) as self.coordinator:
             ready.set_result(None)
@@ -147,13 +200,14 @@ class _Life:
             await self._task
 
     def _make_server(self) -> "grpc.aio.Server":
-        self._server = self._network.server()
+        self._server = self._network.server(self._suspension)
         # The generated code and the API ask for no more than is here.
         return cast("grpc.aio.Server", self._server)
 
     @contextlib.asynccontextmanager
     async def _open_journal(self, _: str, clock: Clock) -> AsyncIterator[OpenedJournal]:
-        self._journal = SimulatedJournal(self._database, clock)
+        self._journal = SimulatedJournal(self._database, clock, self._suspension, self._node)
+        await self._journal.start()
         try:
             yield cast("OpenedJournal", self._journal)
         finally:

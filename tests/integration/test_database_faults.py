@@ -158,7 +158,7 @@ async def test_saga_whose_journal_cannot_be_read_is_set_aside_alone(coordinator:
     await coordinator.start()
     async with SagaClient(coordinator.address) as client:
         await client.register(plain("s", "a"))
-        later = datetime.now(UTC) + timedelta(hours=1)
+        later = datetime.now(UTC) + timedelta(seconds=50)  # too soon to be put to sleep
         broken, sound = await client.start("s", X, start_at=later), await client.start("s", X, start_at=later)
         coordinator.terminate()
         with closing(sqlite3.connect(coordinator.database)) as database, database:

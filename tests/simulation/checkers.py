@@ -90,12 +90,15 @@ def check_is_announced(world: "World", saga: saga_pb2.Saga) -> None:
         world.record.violated("R25", saga.id, f"a state at event {saga.sequence} was told, and the journal does not hold it")
 
 
-def check_is_justified(world: "World", request: "participant_pb2.ExecuteRequest | participant_pb2.CompensateRequest") -> None:
-    """No call leaves before the events are committed that it follows from (R25, P3)."""
+def check_is_justified(world: "World", request: "participant_pb2.ExecuteRequest | participant_pb2.CompensateRequest", source: str) -> None:
+    """No call leaves before the events are committed that it follows from (R25, P3), nor from a node that does not own the saga (R31)."""
     saga_id, step_id = request.saga_id, request.step_id
     row = world.row_of(saga_id)
     if row is None or saga_id not in world.sagas:
         world.record.violated("R25", saga_id, f"{step_id} is called, and no such saga is in the journal")
+        return
+    if why_not := world.why_not_owner(source, row):
+        world.record.violated("R31", saga_id, f"{source} calls {step_id}, and {why_not}")
         return
     facts = world.committed[saga_id].follow(row.payloads)
     if facts.is_paused:

@@ -60,6 +60,7 @@ def infect(mutant: Mutant) -> None:
 
 _FORWARD, _BACKWARD, _DECIDE = "coordinator.core.forward", "coordinator.core.backward", "coordinator.core.decide"
 _RECORD, _ENGINE, _PENDING = "coordinator.core.record_steps", "coordinator.engine.engine", "coordinator.core.pending"
+_LEASES = "coordinator.journal.leases"
 _VERDICT, _DATABASE, _EXTERNAL = (
     f"participant_sdk.barrier.{name}" for name in ("verdict", "database_flow", "external_flow")
 )  # fmt: skip
@@ -108,6 +109,12 @@ MUTANTS = (
     Mutant("too-late-taken-for-refused", "R6", "coordinator.codec.outcomes", "    Code.DEADLINE_EXCEEDED: StatusMeaning.UNKNOWN,", "    Code.DEADLINE_EXCEEDED: StatusMeaning.REJECTED,"),
     Mutant("id-of-the-client-ignored", "R2", "coordinator.api.requests", "SagaId(parse_saga_id(request.saga_id) if request.saga_id else new_saga_id())", "SagaId(new_saga_id())"),
     Mutant("key-of-a-start-forgotten", "R4", "coordinator.journal.settling", "    if holder is not None and holder.expires_at > start.created_at:", "    if False:"),
+    Mutant("zombie-writes", "P6", "coordinator.journal.memory_journal", "        return held is not None and held.epoch == self._database.shards[shard].epoch", "        return True"),
+    Mutant("lease-without-end", "R31", _LEASES, "        return self._clock.now() < self._current_until", "        return True"),
+    Mutant("what-was-lost-is-kept", "R26", _ENGINE, "        for slot in self.held.of_shards(shards):", "        for slot in self.held.of_shards(()):"),
+    Mutant("taken-over-without-doubt", "R29", "coordinator.journal.ownership", "return held is not None and position > held.since", "return held is not None"),
+    Mutant("sleepers-sleep-on", "D9", "coordinator.engine.sleepers", "        self._looks[shard] = _Look(Instant(0))\n        self._look_by(Instant(0))", "        pass"),
+    Mutant("not-taken-over", "P1", "coordinator.engine.recovery", "        recovered = await self._reviver.revive_awake(shard)", "        recovered = 0"),
     Mutant("deadline-past-the-pivot", "R13", _PENDING, "    if goes_forward_only(plan, state, step, in_doubt=step.in_doubt):\n        return None", "    if False:\n        return None"),
 )  # fmt: skip
 """One per rule that can be seen from outside, and more."""

@@ -16,6 +16,8 @@ class Options:
     """The numbers of the sagas that are started; empty: all."""
     definitions: int = 6
     """Random plans that the sagas follow."""
+    nodes: int = 1
+    """Coordinators; more than one share a database."""
     storm_s: float = 60.0
     """How long things go wrong. Then everything is started again, and whatever is left must end."""
 
@@ -44,6 +46,14 @@ class Options:
 
     coordinator_crashes: int = 4
     """At random instants."""
+    suspensions: int = 3
+    """How often a coordinator is stopped, and goes on later as if nothing had been."""
+    cut_offs: int = 2
+    """How often nothing gets through between a coordinator and its database for a while."""
+    absence_s: float = 12.0
+    """Longest time for which a coordinator is stopped or cut off: beyond its lease."""
+    delayed_starts: float = 0.15
+    """Share of sagas that begin later than they are started, by up to five minutes."""
     commit_crashes: float = 0.01
     """Share of commits at which the coordinator dies: before, after, or when what they justify was released."""
     participant_crashes: int = 4
@@ -91,7 +101,8 @@ SHARES = (
 """What differs from world to world."""
 FAULTS = (
     "lost_requests", "lost_replies", "repeated_requests", "delayed", "unheard_cancellations", "lost_client_calls", "repeated_starts",
-    "partitions", "coordinator_crashes", "commit_crashes", "participant_crashes", "slow_commits", "failing_commits",
+    "partitions", "coordinator_crashes", "suspensions", "cut_offs", "delayed_starts",
+    "commit_crashes", "participant_crashes", "slow_commits", "failing_commits",
     "clock_error_s", "clock_drift", "rejections", "transient_failures", "postponements", "slow_handlers", "verbs",
 )  # fmt: skip
 """What may be left out to make a failing world smaller."""
@@ -101,4 +112,5 @@ def drawn(seed: int) -> Options:
     """The failure model of that seed: in one world more is lost, in another more dies."""
     defaults, chance = Options(seed=seed), Chance(seed).stream("options")
     shares = {name: getattr(defaults, name) * chance.choice(INTENSITIES) for name in SHARES}
-    return replace(defaults, **{name: min(share, SHARE_MAX) for name, share in shares.items()})
+    nodes = chance.choice((1, 1, 2, 3))
+    return replace(defaults, nodes=nodes, **{name: min(share, SHARE_MAX) for name, share in shares.items()})

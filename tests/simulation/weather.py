@@ -4,8 +4,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from coordinator.engine.ports import Append
-from participant_sdk.testing.in_process import SMOOTH, CallOnItsWay, Fate
 from participant_sdk.testing.simulated_journal import PROMPT, CommitFate
+from participant_sdk.testing.weather import SMOOTH, CallOnItsWay, Fate
 from saga.v1 import participant_pb2
 from tests.simulation.chance import Chance
 from tests.simulation.options import Options
@@ -24,8 +24,8 @@ class StormyWeather:
     chance: Chance
     tell: Callable[[str, str], None]
     """Saga and text, for the transcript."""
-    leaves: Callable[["participant_pb2.ExecuteRequest | participant_pb2.CompensateRequest"], None]
-    """Shown every call to a participant as it leaves: what justifies it must be committed by now."""
+    leaves: Callable[["participant_pb2.ExecuteRequest | participant_pb2.CompensateRequest", str], None]
+    """Shown every call to a participant as it leaves, and whose it is: what justifies it must be committed by now."""
     is_calm: bool = True
     parted: set[frozenset[str]] = field(default_factory=set)
     """Pairs of a process and an address between which nothing gets through."""
@@ -39,7 +39,7 @@ class StormyWeather:
             return SMOOTH if self.is_calm else self._fate_of_clients(call)
         request = kind.FromString(call.request)
         direction = call.method.rpartition("/")[2].lower()
-        self.leaves(request)
+        self.leaves(request, call.source)
         fate = SMOOTH if self.is_calm else self._fate_of_attempts(request.saga_id, (request.step_id, direction, request.attempt))
         self.tell(request.saga_id, f"{direction} {request.step_id} attempt {request.attempt} leaves{_shown(fate)}")
         return fate
@@ -96,6 +96,8 @@ class StormyDisk:
     crash: Callable[[str], None]
     """The coordinator dies now; why, for the transcript."""
     later: Callable[[float, Callable[[], None]], object]
+    name: str = ""
+    """Of the coordinator that writes to it, where there are several."""
     is_calm: bool = True
 
     def fate_of(self, number: int, appends: Sequence[Append], /) -> CommitFate:
@@ -105,12 +107,12 @@ class StormyDisk:
             self.later(0.0, lambda: self.crash(f"before commit {number}"))
             return CommitFate(takes_s=0.001)
         options = self.options
-        is_slow = self.chance.share("slow commit", number) < options.slow_commits
-        fails = self.chance.share("failing commit", number) < options.failing_commits
+        is_slow = self._share("slow commit", number) < options.slow_commits
+        fails = self._share("failing commit", number) < options.failing_commits
         return CommitFate(
-            takes_s=self.chance.share("commit takes", number) * (0.5 if is_slow else 0.002),
-            fails_for_s=self.chance.share("fails for", number) * options.outage_s if fails else 0.0,
-            told_after_s=self.chance.share("told after", number) * (0.5 if is_slow else 0.002),
+            takes_s=self._share("commit takes", number) * (0.5 if is_slow else 0.002),
+            fails_for_s=self._share("fails for", number) * options.outage_s if fails else 0.0,
+            told_after_s=self._share("told after", number) * (0.5 if is_slow else 0.002),
         )
 
     def committed(self, number: int, appends: Sequence[Append], /) -> None:
@@ -119,10 +121,13 @@ class StormyDisk:
 
     def told(self, number: int, appends: Sequence[Append], /) -> None:
         if not self.is_calm and self._crashes(number) == "released":
-            delay_s = self.chance.share("released by", number) * 0.01
+            delay_s = self._share("released by", number) * 0.01
             self.later(delay_s, lambda: self.crash(f"when what commit {number} justifies was released"))
 
     def _crashes(self, number: int) -> str:
-        if self.chance.share("commit crash", number) >= self.options.commit_crashes:
+        if self._share("commit crash", number) >= self.options.commit_crashes:
             return ""
-        return ("before", "after", "released")[int(self.chance.share("commit crash when", number) * 3)]
+        return ("before", "after", "released")[int(self._share("commit crash when", number) * 3)]
+
+    def _share(self, what: str, number: int) -> float:
+        return self.chance.share(what, self.name, number)

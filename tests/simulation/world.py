@@ -7,19 +7,21 @@ import asyncio
 import logging
 import random
 from collections import defaultdict
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator, Mapping
 from contextlib import aclosing, contextmanager
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any, Final
 
 from google.protobuf.wrappers_pb2 import StringValue
 
 from coordinator.codec.completion_tokens import SECRET_NAME
-from coordinator.core.values import SagaId
-from coordinator.journal.memory_database import SagaRow
+from coordinator.core.values import MICROS_PER_SECOND, SagaId
+from coordinator.journal.memory_database import MemoryDatabase as JournalDatabase
+from coordinator.journal.memory_database import SagaRow, ShardRow
 from participant_sdk import Participant, Saga, SagaClient, SagaHandle, ids
 from participant_sdk.client import CoordinatorError, WaitTimedOut
+from participant_sdk.client.starting import StartOptions
 from participant_sdk.testing.in_process import Network
 from participant_sdk.testing.memory_barrier import MemoryBarrier, MemoryDatabase
 from participant_sdk.testing.processes import (
@@ -45,6 +47,12 @@ CALM_LIMIT: Final = timedelta(hours=60)
 """How long all of them together may take once nothing goes wrong any more: longer than an undo is tried for."""
 LOOKS_S_MAX: Final = 3.0
 """How long after its start a saga is looked at, at most: while it moves."""
+DELAY_S_MAX: Final = 300.0
+"""How long after it was started a saga begins at the latest, where that is delayed: long enough to be put to sleep."""
+SHARDS: Final = 4
+"""That several coordinators share."""
+RESTING_MAX: Final = 3
+"""So that sagas are put out of memory although there are few of them."""
 PATIENCE: Final = timedelta(hours=1)
 """How long clients go on trying."""
 
@@ -59,10 +67,13 @@ class World:
         self.loop = asyncio.get_running_loop()
         self.weather = StormyWeather(options, self.chance, self.tell, partial(checkers.check_is_justified, self))
         self.network = Network(self.weather)
-        self.disk = StormyDisk(options, self.chance, self._coordinator_dies, self.loop.call_later)
         addresses = {name: f"{name}:1" for name in PARTICIPANTS}
-        self.coordinator = SimulatedCoordinator(self.network, CoordinatorOptions(participants=addresses, disk=self.disk))
-        self.coordinator.database.content.secrets[SECRET_NAME] = b"s" * 32
+        self.journal = JournalDatabase(shards={shard: ShardRow() for shard in range(SHARDS if options.nodes > 1 else 1)})
+        """What the coordinators have committed."""
+        self.journal.secrets[SECRET_NAME] = b"s" * 32
+        self.disks = [self._make_disk(number) for number in range(options.nodes)]
+        self.nodes = [self._make_node(number, addresses) for number in range(options.nodes)]
+        self.network.balance(COORDINATOR_ADDRESS, [_address_of(number) for number in range(options.nodes)])
         self.client = SagaClient(channel=self.network.channel(COORDINATOR_ADDRESS), timeout=PATIENCE)
         self.shared = SharedWorld(options, self.chance, self.record, self.loop.time, self._spawn_promise, self.client)
         self.databases = {name: MemoryDatabase() for name in PARTICIPANTS}
@@ -79,7 +90,16 @@ class World:
 
     def row_of(self, saga_id: str) -> SagaRow | None:
         """What is committed of a saga."""
-        return self.coordinator.database.content.sagas.get(SagaId(saga_id))
+        return self.journal.sagas.get(SagaId(saga_id))
+
+    def why_not_owner(self, name: str, row: SagaRow) -> str:
+        """Why the coordinator of that name may not act for a saga now; empty: it may."""
+        node = next(each.node for number, each in enumerate(self.nodes) if _name_of(number) == name)
+        shard, now = self.journal.shards[row.shard], self.loop.time()
+        left_s = shard.lease_until / MICROS_PER_SECOND - now
+        if node is None or (shard.owner == node.id and left_s > 0):
+            return ""
+        return f"shard {row.shard} is leased to {shard.owner or 'nobody'} for {left_s:.3f} s more"
 
     def shape_of(self, saga_id: str) -> Shape:
         """What the definition of a saga looks like."""
@@ -104,7 +124,8 @@ class World:
     async def _begin(self) -> None:
         for process in self.participants.values():
             await process.start()
-        await self.coordinator.start()
+        for node in self.nodes:
+            await node.start()
         for number in range(self.options.definitions):
             name = f"plan-{number}"
             saga, shape = make_definition(name, self.chance.stream("definition", number))
@@ -112,12 +133,16 @@ class World:
             self.definitions[name] = saga, shape
 
     async def _storm(self) -> None:
-        self.weather.is_calm = self.disk.is_calm = False
+        self._set_calm(is_calm=False)
         numbers = self.options.only or range(self.options.sagas)
         for number in numbers:
             self._spawn(self._saga(number))
         for number in range(self.options.coordinator_crashes):
-            self._at(("coordinator crash", number), lambda: self._coordinator_dies("at a random instant"))
+            self._at(("coordinator crash", number), partial(self._coordinator_dies, self._node("crash", number), "at a random instant"))
+        for number in range(self.options.suspensions):
+            self._at(("suspension", number), partial(self._suspend, self._node("suspension", number), number))
+        for number in range(self.options.cut_offs if self.options.nodes > 1 else 0):
+            self._at(("cut off", number), partial(self._cut_off, self._node("cut off", number), number))
         for number in range(self.options.participant_crashes):
             self._at(("participant crash", number), partial(self._participant_dies, number))
         for number in range(self.options.partitions):
@@ -125,14 +150,17 @@ class World:
         await asyncio.sleep(self.options.storm_s)
 
     async def _calm(self) -> None:
-        self.weather.is_calm = self.disk.is_calm = True
+        self._set_calm(is_calm=True)
+        self._check_nobody_is_lost()
         self.weather.parted.clear()
         self.tell("", "the storm is over")
         for name in PARTICIPANTS:
             if not self.participants[name].is_running:
                 await self._start_participant(name)
-        if not self.coordinator.is_running:
-            await self._start_coordinator()
+        for number, node in enumerate(self.nodes):
+            node.resume()
+            node.reconnect()
+            await self._start_coordinator(number)
         try:
             async with asyncio.timeout(CALM_LIMIT.total_seconds()):
                 await asyncio.gather(*self._tasks)
@@ -143,11 +171,19 @@ class World:
         except (TimeoutError, CoordinatorError) as error:
             self.record.violated("liveness", "-", f"the clients did not come to their end: {type(error).__name__}: {error}")
 
+    def _check_nobody_is_lost(self) -> None:
+        """What one coordinator writes never contradicts what another has written: then it would not go on (R27)."""
+        for number, node in enumerate(self.nodes):
+            if node.is_running and node.running.lost_reason.done():
+                self.record.violated("R27", "-", f"{_name_of(number)} is lost: {node.running.lost_reason.result().message}")
+
     async def _end(self) -> None:
+        self._check_nobody_is_lost()
         for promise in self._promises:
             promise.cancel()
         await asyncio.gather(*self._promises, return_exceptions=True)
-        await self.coordinator.stop()
+        for node in self.nodes:
+            await node.stop()
         for process in self.participants.values():
             await process.stop()
         await self.client.close()
@@ -162,13 +198,17 @@ class World:
         self.sagas[saga_id] = name
         text = " ".join(chance.sample(WORDS, chance.randrange(3)))
         saga, value, key = self.definitions[name][0], StringValue(value=text), f"number {number}"
-        await self.client.start(saga, value, saga_id=saga_id, key=key)
+        options: StartOptions = {"saga_id": saga_id, "key": key}
+        if chance.random() < self.options.delayed_starts:
+            options["start_at"] = datetime.fromtimestamp(BEGINNING_S + self.loop.time() + chance.random() * DELAY_S_MAX, UTC)
+        await self.client.start(saga, value, **options)
         self.record.acknowledged.add(saga_id)
         self.tell(saga_id, f"start of {name} with {text!r} is answered")
         checkers.check_is_stored(self, saga_id)
         if self.chance.share("started again", number) < self.options.repeated_starts:
             other_id = saga_id_of(self.options.seed, self.options.sagas + number)
-            self._spawn(self._start_again(saga_id, partial(self.client.start, saga, value, saga_id=other_id, key=key)))
+            again: StartOptions = {**options, "saga_id": other_id}
+            self._spawn(self._start_again(saga_id, partial(self.client.start, saga, value, **again)))
         if chance.random() < 0.3:
             self._spawn(self._watch(saga_id))
         if chance.random() < 0.5:
@@ -214,19 +254,60 @@ class World:
         error_s, drift = self.options.clock_error_s, self.options.clock_drift
         return ClockFault(ahead_s=chance.uniform(-error_s, error_s), rate=1 + chance.uniform(-drift, drift))
 
-    def _coordinator_dies(self, when: str) -> None:
-        if not self.coordinator.is_running or self.disk.is_calm:
-            return
-        self.tell("", f"the coordinator dies {when}")
-        self.coordinator.crash()
-        away_s = self.chance.share("coordinator away", self.coordinator.lives) * self.options.outage_s
-        self._spawn(self._come_back(away_s, self._start_coordinator))
+    def _make_disk(self, number: int) -> StormyDisk:
+        die, name = partial(self._coordinator_dies, number), _name_of(number) if self.options.nodes > 1 else ""
+        return StormyDisk(self.options, self.chance, die, self.loop.call_later, name=name)
 
-    async def _start_coordinator(self) -> None:
-        if not self.coordinator.is_running:
-            fault = self._clock_fault("coordinator", self.coordinator.lives)
-            self.tell("", f"the coordinator starts again, its clock {fault.ahead_s:+.0f} s")
-            await self.coordinator.start(fault)
+    def _make_node(self, number: int, participants: Mapping[str, str]) -> SimulatedCoordinator:
+        options = CoordinatorOptions(
+            name=_name_of(number),
+            address=_address_of(number),
+            participants=participants,
+            disk=self.disks[number],
+            database=self.journal if self.options.nodes > 1 else None,
+            resting_max=RESTING_MAX,
+        )
+        node = SimulatedCoordinator(self.network, options)
+        node.database.content = self.journal
+        return node
+
+    def _set_calm(self, *, is_calm: bool) -> None:
+        self.weather.is_calm = is_calm
+        for disk in self.disks:
+            disk.is_calm = is_calm
+
+    def _node(self, what: str, number: int) -> int:
+        return int(self.chance.share("node", what, number) * self.options.nodes)
+
+    def _coordinator_dies(self, number: int, when: str) -> None:
+        node = self.nodes[number]
+        if not node.is_running or self.weather.is_calm:
+            return
+        self.tell("", f"{_name_of(number)} dies {when}")
+        node.crash()
+        away_s = self.chance.share("coordinator away", number, node.lives) * self.options.outage_s
+        self._spawn(self._come_back(away_s, partial(self._start_coordinator, number)))
+
+    async def _start_coordinator(self, number: int) -> None:
+        node = self.nodes[number]
+        if not node.is_running:
+            fault = self._clock_fault(_name_of(number), node.lives)
+            self.tell("", f"{_name_of(number)} starts again, its clock {fault.ahead_s:+.0f} s")
+            await node.start(fault)
+
+    def _suspend(self, number: int, which: int) -> None:
+        node, absence_s = self.nodes[number], self.chance.share("stopped for", which) * self.options.absence_s
+        if node.is_running and not self.weather.is_calm:
+            self.tell("", f"{_name_of(number)} is stopped for {absence_s:.1f} s")
+            node.suspend()
+            self.loop.call_later(absence_s, node.resume)
+
+    def _cut_off(self, number: int, which: int) -> None:
+        node, absence_s = self.nodes[number], self.chance.share("cut off for", which) * self.options.absence_s
+        if node.is_running and not self.weather.is_calm:
+            self.tell("", f"{_name_of(number)} cannot reach the database for {absence_s:.1f} s")
+            node.cut_off()
+            self.loop.call_later(absence_s, node.reconnect)
 
     def _participant_dies(self, number: int) -> None:
         chance = self.chance.stream("participant dies", number)
@@ -246,7 +327,7 @@ class World:
         if process.is_running:
             return
         self.tell("", f"{name} starts again")
-        await process.start(self._clock_fault(name, self.coordinator.lives))
+        await process.start(self._clock_fault(name, sum(node.lives for node in self.nodes)))
         for participant in process.participants:
             if isinstance(participant, Gamma):
                 participant.resume()
@@ -257,7 +338,8 @@ class World:
 
     def _part(self, number: int) -> None:
         chance = self.chance.stream("partition", number)
-        pair = frozenset(chance.choice([*(("coordinator", f"{name}:1") for name in PARTICIPANTS), ("client", COORDINATOR_ADDRESS)]))
+        node = int(chance.random() * self.options.nodes)
+        pair = frozenset(chance.choice([*((_name_of(node), f"{name}:1") for name in PARTICIPANTS), ("client", _address_of(node))]))
         if self.weather.is_calm:
             return
         self.tell("", f"nothing gets through between {' and '.join(sorted(pair))}")
@@ -307,6 +389,14 @@ def run(options: Options) -> Record:
         return await World(options).live()
 
     return run_in_virtual_time(live(), patience_s=0.0)
+
+
+def _name_of(number: int) -> str:
+    return f"node-{number}"
+
+
+def _address_of(number: int) -> str:
+    return f"{_name_of(number)}:7700"
 
 
 def saga_id_of(seed: int, number: int) -> str:

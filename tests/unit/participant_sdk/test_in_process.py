@@ -9,8 +9,9 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from participant_sdk.testing.in_process import CallOnItsWay, Fate, InProcessServer, Network
+from participant_sdk.testing.in_process import InProcessServer, Network
 from participant_sdk.testing.virtual_time import run_in_virtual_time
+from participant_sdk.testing.weather import CallOnItsWay, Fate
 
 ADDRESS = "health:1"
 SERVING = health_pb2.HealthCheckResponse.SERVING
