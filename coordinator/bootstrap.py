@@ -140,6 +140,7 @@ async def run_coordinator(
             limits_of=settings.limits_of,
             payload_bytes_max=settings.payload_bytes_max,
             channels=Channels(surroundings.open_channel),
+            may_send=journal.shards.is_current,
         )
         shards, observers = journal.shards, telemetry.observers
         engine = Engine(

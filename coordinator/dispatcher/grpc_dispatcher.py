@@ -60,8 +60,12 @@ class GrpcDispatcher:
         limits_of: Callable[[str], ParticipantLimits],
         payload_bytes_max: int,
         channels: Channels | None = None,
+        may_send: Callable[[], bool] = lambda: True,
     ) -> None:
-        """`channels`: become its own; None: to wherever gRPC can connect."""
+        """`channels`: become its own; None: to wherever gRPC can connect. `may_send`: whether the sagas are ours at this very moment. If
+        they are not, what waits is withdrawn, or handed over again (R31).
+        """
+        self._may_send = may_send
         self._clock = clock
         self._registry = registry
         self._limits_of = limits_of
@@ -193,7 +197,7 @@ class GrpcDispatcher:
 
     def _pump(self, line: _Line) -> None:
         """Sends what may go."""
-        if self._closed or self._is_draining:
+        if self._closed or self._is_draining or not self._may_send():
             return
         lane, now = line.lane, self._clock.now()
         live = self._registry.live(line.name)

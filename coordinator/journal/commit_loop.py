@@ -127,7 +127,8 @@ class CommitLoop:
 
     def give_up(self, shards: frozenset[int], reason: str) -> None:
         """Nothing further of the sagas of these shards is committed or announced by this process (R26)."""
-        _logger.warning("shards are no longer held", extra={"shards": sorted(shards), "reason": reason})
+        waiting = sum(append.shard in shards for append in self._queue)
+        _logger.warning("shards are no longer held", extra={"shards": sorted(shards), "reason": reason, "appends_dropped": waiting})
         assert self._listener is not None
         self._listener.shards_lost(shards, Failure(Code.UNAVAILABLE, reason))
         moved = tuple(Moved(append=append) for append in self._queue if append.shard in shards)
@@ -190,6 +191,8 @@ class CommitLoop:
                 self._suspects = len(taken)
                 self._queue.extendleft(record.append for record in reversed(taken))
             case ShardsLost():
+                rejected = sum(record.append.shard in outcome.shards for record in taken)
+                _logger.warning("the database has refused what another node may write only", extra={"appends_refused": rejected})
                 self._queue.extendleft(record.append for record in reversed(taken))
                 self.give_up(outcome.shards, outcome.reason)
             case Lost():

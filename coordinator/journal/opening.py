@@ -62,7 +62,7 @@ async def open_sqlite(path: Path, now: Instant, connect_to: Connect) -> Opened:
 async def open_postgres(url: URL, node: Node) -> Opened:
     """Brings the tables up to date; owns nothing yet. Raises JournalOpenError."""
     place = url.render_as_string(hide_password=True)
-    engine, leases, host = postgres.writing_engine(url), postgres.leasing_engine(url), Greenlets()
+    engine, leases, host = postgres.writing_engine(url, node.id), postgres.leasing_engine(url, node.id), Greenlets()
 
     def release() -> None:
         engine.dispose()
@@ -77,7 +77,7 @@ async def open_postgres(url: URL, node: Node) -> Opened:
         await host.run(release)
         raise
     writer = Writer(postgres.PostgresStore(engine), connection, Ownership(node.id, {}))
-    reader = Reader(postgres.reading_engine(url), host=Greenlets(), trouble_of=postgres.trouble_of)
+    reader = Reader(postgres.reading_engine(url, node.id), host=Greenlets(), trouble_of=postgres.trouble_of)
     return Opened(writer=writer, writer_host=host, reader=reader, release=release, lease_engine=leases)
 
 

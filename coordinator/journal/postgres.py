@@ -25,6 +25,7 @@ READERS: Final = 4
 READER_WAIT_S: Final = 10.0
 """How long a read waits for one of them."""
 APPLICATION: Final = "saga-coordinator"
+"""What the server lists connections as, with the id of the node."""
 
 # Sequential scans are off because the planner would choose them while the tables have no statistics yet, and go on reading a growing table
 # whole. These hold for one database transaction each, since a pooler may give every one of them another session.
@@ -102,14 +103,14 @@ _DRIVERS: Final = frozenset({"postgres", "postgresql", "postgresql+asyncpg"})
 _EXAMPLE: Final = "write it like postgresql+asyncpg://user@host:5432/database"
 
 
-def writing_engine(url: URL) -> Engine:
+def writing_engine(url: URL, node_id: str) -> Engine:
     """Where the one connection comes from that writes the journal."""
-    return _engine(url, AsyncAdaptedQueuePool, pool_size=1, max_overflow=0)
+    return _engine(url, node_id, AsyncAdaptedQueuePool, pool_size=1, max_overflow=0)
 
 
-def leasing_engine(url: URL) -> Engine:
+def leasing_engine(url: URL, node_id: str) -> Engine:
     """Where the one connection comes from that leases shards."""
-    engine = _engine(url, AsyncAdaptedQueuePool, pool_size=1, max_overflow=0, pool_pre_ping=True)
+    engine = _engine(url, node_id, AsyncAdaptedQueuePool, pool_size=1, max_overflow=0, pool_pre_ping=True)
 
     @event.listens_for(engine, "begin")
     def begin(connection: Connection) -> None:
@@ -118,9 +119,9 @@ def leasing_engine(url: URL) -> Engine:
     return engine
 
 
-def reading_engine(url: URL) -> Engine:
+def reading_engine(url: URL, node_id: str) -> Engine:
     """Where connections come from that read. Each database transaction sees one state of the database throughout."""
-    engine = _engine(url, AsyncAdaptedQueuePool, pool_size=READERS, max_overflow=0, pool_timeout=READER_WAIT_S, pool_pre_ping=True)
+    engine = _engine(url, node_id, AsyncAdaptedQueuePool, pool_size=READERS, max_overflow=0, pool_timeout=READER_WAIT_S, pool_pre_ping=True)
     engine = engine.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
 
     @event.listens_for(engine, "begin")
@@ -130,11 +131,11 @@ def reading_engine(url: URL) -> Engine:
     return engine
 
 
-def _engine(url: URL, pool: type[Pool], **bounds: float | bool) -> Engine:
+def _engine(url: URL, node_id: str, pool: type[Pool], **bounds: float | bool) -> Engine:
     arguments = {
         "timeout": CONNECT_TIMEOUT_S,
         "command_timeout": STATEMENT_TIMEOUT_S,
-        "server_settings": {"application_name": APPLICATION},
+        "server_settings": {"application_name": f"{APPLICATION} {node_id}"},
         "prepared_statement_cache_size": STATEMENTS_CACHED,
     }
     given = {name: value for name, value in arguments.items() if name not in url.query}

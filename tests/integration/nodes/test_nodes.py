@@ -114,6 +114,32 @@ async def test_node_that_was_stopped_beyond_its_lease_writes_nothing_and_goes_on
     assert (await again.wait(timeout=A_MINUTE)).status == saga_pb2.SAGA_STATUS_COMPLETED
 
 
+async def test_zombie_under_load_writes_nothing_and_says_so(pair: Cluster) -> None:  # P6, R26, R31
+    """A node is stopped in the midst of its work. When it goes on, others hold its shards; the database itself counts what it writes."""
+    await pair.clients[0].register(three_steps())
+    pair.world.execute("CREATE TABLE written (application text, shard int)")
+    pair.world.execute(
+        "CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN"
+        " INSERT INTO written VALUES (current_setting('application_name'), NEW.shard); RETURN NEW; END $$"
+    )
+    pair.world.execute("CREATE TRIGGER note BEFORE INSERT ON event FOR EACH ROW EXECUTE FUNCTION note()")
+    zombie = (await pair.clients[0].operator.nodes())[0].id
+    handles = await asyncio.gather(*(pair.clients[0].start("three-steps", StringValue(value="go")) for _ in range(200)))
+    pair.nodes[0].send_signal(signal.SIGSTOP)
+    await pair.until(lambda: pair.held() == [16])
+    await pair.clients[1].operator.cordon(zombie)  # so that it gets none of them back
+    assert {str(application).rpartition(" ")[2] for (application,) in pair.world.execute("SELECT application FROM written")} >= {zombie}
+    pair.world.execute("DELETE FROM written")
+    pair.nodes[0].send_signal(signal.SIGCONT)
+    await pair.until(lambda: "shards are no longer held" in pair.nodes[0].log)
+    for handle in handles:
+        assert (await pair.clients[1].wait(handle.id, timeout=A_MINUTE)).status == saga_pb2.SAGA_STATUS_COMPLETED
+    assert list((await pair.keeper.lines()).values()) == [DONE] * 200
+    written = pair.world.execute("SELECT count(*) FROM written WHERE application LIKE $1", f"%{zombie}")
+    assert [tuple(row) for row in written] == [(0,)]
+    assert pair.world.execute("SELECT 1 FROM written LIMIT 1") != []
+
+
 async def test_cordoned_node_gives_up_its_sagas_and_answers_all_the_same(pair: Cluster) -> None:
     await pair.clients[0].register(three_steps())
     first, second = await pair.clients[0].operator.nodes()
