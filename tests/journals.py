@@ -8,7 +8,7 @@ from contextlib import AbstractAsyncContextManager, closing
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import NamedTuple, Protocol, Self
+from typing import Final, NamedTuple, Protocol, Self
 from uuid import uuid4
 
 import asyncpg
@@ -205,6 +205,23 @@ class SqlWorld:
         return _open_incidents(self.execute(f"{OPEN_INCIDENTS_OF} ? ORDER BY id", saga_id))
 
 
+NEXT_RELEASE: Final = (
+    "ALTER TABLE saga ADD COLUMN tenant varchar(64), ADD COLUMN priority smallint NOT NULL DEFAULT 0",
+    "ALTER TABLE event ADD COLUMN written_by varchar(36)",
+    "ALTER TABLE saga_label ADD COLUMN origin smallint NOT NULL DEFAULT 0",
+    "ALTER TABLE start_key ADD COLUMN tenant varchar(64)",
+    "ALTER TABLE incident ADD COLUMN acknowledged_by varchar(64)",
+    "ALTER TABLE definition ADD COLUMN tenant varchar(64)",
+    "ALTER TABLE participant ADD COLUMN tenant varchar(64)",
+    "ALTER TABLE shard ADD COLUMN weight smallint NOT NULL DEFAULT 1",
+    "ALTER TABLE node ADD COLUMN zone varchar(64)",
+    "CREATE TABLE relay_cursor (shard smallint PRIMARY KEY, position bigint NOT NULL)",
+    "CREATE INDEX ix_saga_tenant ON saga (tenant, created_at, saga_id)",
+    "UPDATE alembic_version SET version_num = '9998'",
+)
+"""What the next release might do to the tables while nodes of this one are alive."""
+
+
 class PostgresWorld:
     """A database of its own on a server that tests share. What it tells is read through a connection of its own."""
 
@@ -217,6 +234,12 @@ class PostgresWorld:
     def make(self, template: str) -> Self:
         """Makes the database, with tables and nothing in them."""
         _execute(self._server, f'CREATE DATABASE "{self.url.database}" TEMPLATE "{template}" STRATEGY FILE_COPY')
+        return self
+
+    def migrate_ahead(self) -> Self:
+        """A node of the next release starts: it adds to every table what this one does not know, and takes nothing away."""
+        for statement in NEXT_RELEASE:
+            self.execute(statement)
         return self
 
     def with_lease(self, lease_us: int) -> Self:

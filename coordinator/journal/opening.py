@@ -21,7 +21,7 @@ from coordinator.journal.membership import Node
 from coordinator.journal.ownership import Held, Ownership
 from coordinator.journal.reader import Reader
 from coordinator.journal.schema import bring_up_to_date
-from coordinator.journal.sql_membership import make_shards
+from coordinator.journal.sql_membership import known_by_nodes, make_shards
 from coordinator.journal.sqlite import READERS, Connect, SqliteStore, open_error, reading_engine, refuse_foreign, trouble_of
 from coordinator.journal.store import DATABASE_ERRORS
 from coordinator.journal.tables import NAME_CHARS_MAX, NODE, SHARD
@@ -88,7 +88,7 @@ def _connect_ready(engine: Engine, place: str) -> Connection:
         with connection.begin():
             connection.execute(select(func.pg_advisory_xact_lock(_MIGRATION_LOCK)))  # nodes that start together make the tables once
             postgres.refuse_unsafe(connection, place)
-            bring_up_to_date(connection, place)
+            bring_up_to_date(connection, place, others=known_by_nodes(connection))
             make_shards(connection)
     except BaseException:
         connection.invalidate()

@@ -8,7 +8,23 @@ from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from typing import Final, TypeVar
 
-from sqlalchemy import ColumnElement, Connection, Engine, Row, and_, bindparam, delete, func, insert, literal_column, or_, select, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Engine,
+    Row,
+    and_,
+    bindparam,
+    delete,
+    func,
+    insert,
+    inspect,
+    literal,
+    literal_column,
+    or_,
+    select,
+    update,
+)
 from sqlalchemy.dialects import postgresql
 
 from coordinator.core.values import SagaId
@@ -17,11 +33,14 @@ from coordinator.journal.hosts import Host
 from coordinator.journal.membership import SHARDS, Beat, Listed, Node, Owner, share_of
 from coordinator.journal.ownership import Held
 from coordinator.journal.reader import Reader
+from coordinator.journal.schema import HEAD_REVISION
 from coordinator.journal.store import DATABASE_ERRORS, words_of
 from coordinator.journal.tables import NODE, SAGA, SHARD
 
 ResultT = TypeVar("ResultT")
 
+REVISION_BEFORE_NODES_SAID: Final = "0003"
+"""What nodes know that do not say it."""
 NODES_KEPT_US: Final = 3_600_000_000
 """How long a node that is gone is still listed."""
 
@@ -61,6 +80,16 @@ class SqlMembership:
     def _within(self, work: Callable[[Connection], ResultT]) -> ResultT:
         with self._engine.connect() as connection, connection.begin():
             return work(connection)
+
+
+def known_by_nodes(connection: Connection) -> list[str]:
+    """The newest revision of the tables that each node knows that is alive. In tables of any revision."""
+    inspected = inspect(connection)
+    columns = {str(found["name"]) for found in inspected.get_columns(NODE.name)} if inspected.has_table(NODE.name) else set()
+    if "lease_until" not in columns:
+        return []  # of a release that did not share its database
+    known = NODE.c.knows if "knows" in columns else literal(None)
+    return [found or REVISION_BEFORE_NODES_SAID for (found,) in connection.execute(select(known).where(NODE.c.lease_until > _NOW))]
 
 
 def make_shards(connection: Connection) -> None:
@@ -128,7 +157,9 @@ def _cordon(connection: Connection, node_id: str, *, cordoned: bool) -> bool:
 
 def _announce(connection: Connection, node: Node, now: int, until: int) -> bool:
     """Whether a person has cordoned it."""
-    made = postgresql.insert(NODE).values(id=node.id, host=node.host, pid=node.pid, started_at=now, address=node.address, lease_until=until)
+    made = postgresql.insert(NODE).values(
+        id=node.id, host=node.host, pid=node.pid, started_at=now, address=node.address, lease_until=until, knows=HEAD_REVISION
+    )
     kept = made.on_conflict_do_update(index_elements=[NODE.c.id], set_={"lease_until": until, "address": node.address})
     connection.execute(delete(NODE).where(NODE.c.lease_until < now - NODES_KEPT_US))
     return bool(connection.execute(kept.returning(NODE.c.cordoned)).scalar_one())

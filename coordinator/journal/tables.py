@@ -197,7 +197,12 @@ NODE: Final = Table(
     Column("lease_until", BigInteger),
     # Whether a person wants it to give up its shards and take no others.
     Column("cordoned", Boolean, nullable=False, server_default=false()),
+    # The newest revision of these tables that its release knows. Null: one before there was this column.
+    Column("knows", String(32)),
 )
+
+# One row: the revision of these tables that code must know to work on them as they are. Looked at by code that does not know their own.
+SCHEMA_FLOOR: Final = Table("schema_floor", METADATA, Column("revision", String(32), primary_key=True))
 
 PARTICIPANT: Final = Table(
     "participant",

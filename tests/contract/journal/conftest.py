@@ -9,16 +9,18 @@ from sqlalchemy import URL
 from tests.journals import MemoryWorld, OpenJournal, PostgresWorld, SqlWorld, Told, World
 
 
-@pytest.fixture(params=["memory", "sqlite", "postgres"])
+@pytest.fixture(params=["memory", "sqlite", "postgres", "postgres of the next release"])
 async def world(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[World]:
     match request.param:
         case "memory":
             yield MemoryWorld()
         case "sqlite":
             yield SqlWorld(tmp_path).with_tables()
-        case _:
+        case kind:
             server: tuple[URL, str] = request.getfixturevalue("postgres")
             world = PostgresWorld(server[0]).make(template=server[1])
+            if kind != "postgres":
+                world.migrate_ahead()
             yield world
             world.drop()
 

@@ -96,9 +96,25 @@ async def test_schema_of_a_newer_version_is_left_alone(world: SqlWorld) -> None:
     async with await world.open(Told()):
         pass
     world.execute("UPDATE alembic_version SET version_num = '9999'")
+    world.execute("UPDATE schema_floor SET revision = '9998'")
+    with pytest.raises(JournalOpenError, match=r"9999.*newer.*9998"):
+        await world.open(Told())
+    world.execute("DROP TABLE schema_floor")
     with pytest.raises(JournalOpenError, match=r"9999.*newer"):
         await world.open(Told())
     assert world.execute("SELECT epoch FROM shard") == [(1,)]
+
+
+async def test_schema_of_a_newer_version_that_takes_nothing_away_is_used_as_it_is(world: SqlWorld) -> None:  # D5
+    saga, told = new_id(), Told()
+    async with await world.open(told) as journal:
+        journal.append((first(saga),))
+        await told.until(1)
+    world.execute("ALTER TABLE saga ADD COLUMN tenant TEXT")
+    world.execute("UPDATE alembic_version SET version_num = '9998'")
+    async with await world.open(Told()) as journal:
+        assert [stored.saga_id for stored in await journal.load_awake(None, 10)] == [saga]
+    assert world.execute("SELECT version_num FROM alembic_version") == [("9998",)]
 
 
 async def test_schema_of_two_revisions_is_refused(world: SqlWorld) -> None:

@@ -1,4 +1,4 @@
-"""Sagas that sleep are found by when they wake, and the others without looking at them."""
+"""Sagas that sleep are found by when they wake, and the others without looking at them. Nodes say which tables their release knows."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -10,11 +10,14 @@ depends_on = None
 
 
 def upgrade() -> None:
-    """Replaces two indexes. Rows stay as they are: what was PENDING is asleep."""
+    """Adds two indexes, a column and a table. Rows stay as they are: what is PENDING sleeps."""
     _partial_index("ix_saga_awake", ["shard", "saga_id"], "unfinished AND wake_at IS NULL AND quarantine_code IS NULL")
     _partial_index("ix_saga_asleep", ["shard", "wake_at", "saga_id"], "unfinished AND wake_at IS NOT NULL AND quarantine_code IS NULL")
-    op.drop_index("ix_saga_unfinished", table_name="saga")
-    op.drop_index("ix_saga_wake_at", table_name="saga")
+    op.add_column("node", sa.Column("knows", sa.String(32)))
+    floor = op.create_table(
+        "schema_floor", sa.Column("revision", sa.String(32), nullable=False), sa.PrimaryKeyConstraint("revision", name="pk_schema_floor")
+    )
+    op.bulk_insert(floor, [{"revision": "0003"}])
 
 
 def _partial_index(name: str, columns: list[str], where: str) -> None:
