@@ -23,6 +23,7 @@ from coordinator.dispatcher.channels import Channels, OpenChannel, open_channel
 from coordinator.engine.clock import SystemClock
 from coordinator.engine.engine import Engine
 from coordinator.engine.held import RESTING_MAX
+from coordinator.engine.hints import Hints, Signals
 from coordinator.engine.ports import Clock, Journal, JournalListener, JournalUnavailableError
 from coordinator.engine.recovery import Takeover
 from coordinator.engine.retention import Retention
@@ -52,6 +53,10 @@ class OpenedJournal(Journal, Protocol):
     @property
     def shards(self) -> Shards:
         """What this process holds of it."""
+
+    @property
+    def signals(self) -> Signals:
+        """What it hears of others that share it."""
 
     def listen(self, listener: JournalListener, /) -> None:
         """Says who is told what becomes of appends. To be called once, before anything is appended."""
@@ -167,6 +172,7 @@ async def run_coordinator(
             participants=directory,
             whereabouts=directory,
             shards=shards,
+            hints=Hints(clock, engine, journal.signals) if shards.is_shared else None,
             open_channel=surroundings.open_channel,
             tokens=tokens,
             payload_bytes_max=settings.payload_bytes_max,

@@ -10,6 +10,7 @@ from coordinator.api.waits import OpenWaits
 from coordinator.catalog import DefinitionCatalog
 from coordinator.codec.completion_tokens import CompletionTokens
 from coordinator.engine.engine import Engine
+from coordinator.engine.hints import Hints
 from coordinator.engine.ports import Clock, Journal, Whereabouts
 from coordinator.engine.shards import Shards
 from saga.v1 import participant_pb2
@@ -38,6 +39,8 @@ class ServiceParts:
     """What explains why a call has not ended."""
     shards: Shards
     """What this node drives, and who drives the rest."""
+    hints: Hints | None
+    """Of what other nodes commit; None: there are none."""
     open_channel: OpenChannel
     """How other nodes are reached."""
     tokens: CompletionTokens

@@ -43,7 +43,7 @@ class SagaService(coordinator_pb2_grpc.SagaServiceServicer):
         self._views = shared.views
         self._commands = shared.commands
         self._starts = StartWaits(parts.engine, shared.views, shared.waits, parts.shards)
-        self._watches = Watches(parts.engine, parts.journal, shared.waits, is_shared=parts.shards.is_shared)
+        self._watches = Watches(parts.engine, parts.journal, shared.waits, hints=parts.hints)
         self._completions = Completions(
             tokens=parts.tokens,
             views=shared.views,

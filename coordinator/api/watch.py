@@ -27,6 +27,7 @@ from coordinator.core.plan import ON_FAILURE, ON_SUCCESS
 from coordinator.core.transitions import saga_status_after
 from coordinator.core.values import ENDED, SagaId, SagaStatus
 from coordinator.engine.engine import Engine
+from coordinator.engine.hints import Hints
 from coordinator.engine.ports import Journal
 from participant_sdk.rpc_errors import ErrorReason
 from saga.v1 import coordinator_pb2, saga_pb2
@@ -47,13 +48,13 @@ class Watches:
     """
 
     def __init__(
-        self, engine: Engine, journal: Journal, waits: OpenWaits, *, is_shared: bool = False, page_events: int = PAGE_EVENTS
+        self, engine: Engine, journal: Journal, waits: OpenWaits, *, hints: Hints | None = None, page_events: int = PAGE_EVENTS
     ) -> None:
-        """`is_shared`: whether other nodes drive sagas of the same journal, of whose commits nobody is told here."""
+        """`hints`: of commits of other nodes that drive sagas of the same journal; None: there are none."""
         self._engine = engine
         self._journal = journal
         self._waits = waits
-        self._is_shared = is_shared
+        self._hints = hints
         self._page_events = page_events
         self._count = 0
 
@@ -64,6 +65,7 @@ class Watches:
             raise refusal(grpc.StatusCode.RESOURCE_EXHAUSTED, ErrorReason.REQUEST_INVALID, message)
         committed = asyncio.Event()
         unsubscribe = self._engine.subscribe(saga_id, committed.set)  # subscribe, THEN read (R33)
+        leave = unsubscribe if self._hints is None else self._hints.wait_for(saga_id, committed.set)
         self._count += 1
         try:
             async for response in self._follow(saga_id, after, committed):
@@ -71,6 +73,7 @@ class Watches:
         finally:
             self._count -= 1
             unsubscribe()
+            leave()
 
     async def _follow(self, saga_id: SagaId, after: int, committed: asyncio.Event) -> AsyncIterator[coordinator_pb2.WatchSagaResponse]:
         sequence, progress = 0, Progress()
@@ -86,7 +89,14 @@ class Watches:
             if progress.is_over and len(page) < self._page_events:
                 return  # everything there is was read: a hook that failed may have been tried again further on
             if not page:
-                await self._woken(committed, None if not self._is_shared or saga_id in self._engine.held else LOOK_AGAIN_S)
+                await self._woken(committed, self._look_again_s(saga_id))
+
+    def _look_again_s(self, saga_id: SagaId) -> float | None:
+        """When to look although nobody has told of a commit; None: whoever commits tells."""
+        if self._hints is None or saga_id in self._engine.held:
+            return None
+        self._hints.ask(saga_id)
+        return LOOK_AGAIN_S
 
     async def _woken(self, committed: asyncio.Event, look_again_s: float | None) -> None:
         closing = self._waits.add(asyncio.get_running_loop().create_future())

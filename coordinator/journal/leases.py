@@ -15,7 +15,7 @@ from coordinator.core.values import MICROS_PER_SECOND, Instant, SagaId
 from coordinator.engine.pause import pause
 from coordinator.engine.ports import Clock, JournalUnavailableError
 from coordinator.engine.shards import NodeStanding, Place
-from coordinator.journal.membership import Membership, Node
+from coordinator.journal.membership import SHARDS_ARE_FREE, Membership, Node
 from coordinator.journal.ownership import Ownership
 
 LEASE_US: Final = 5 * MICROS_PER_SECOND
@@ -123,6 +123,11 @@ class LeaseKeeper:
     async def cordon(self, node_id: str, /, *, cordoned: bool) -> bool:
         """Takes effect within a fifth of a lease. Raises JournalUnavailableError."""
         return await self._membership.cordon(node_id, cordoned=cordoned)
+
+    def hear(self, word: str, /) -> None:
+        """Another node hints at shards that are free: they are taken at once if they should be ours."""
+        if word == SHARDS_ARE_FREE:
+            self._wake.set()
 
     # ── Life ────────────────────────────────────────────────────────────────────────────────────────────────────────────────────
 

@@ -11,6 +11,10 @@ SHARDS: Final = 16
 """Of a new database. More nodes than shards are of no use."""
 
 
+SHARDS_ARE_FREE: Final = "shards"
+"""What a node hints at when it gives up shards."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Node:
     """A process that shares the database."""

@@ -15,6 +15,7 @@ from typing import Final, Self
 from coordinator.codec.events import decode_event
 from coordinator.core.events import IncidentClosed, IncidentOpened
 from coordinator.core.values import Code, DefinitionKey, Failure, IncidentKind, Instant, SagaId
+from coordinator.engine.hints import Signals, Silence
 from coordinator.engine.ports import (
     Append,
     Appended,
@@ -62,6 +63,7 @@ class MemoryJournal:
     """Implements `Journal`. Commits by itself in the turn of the loop after an append, or only when `commit` is called."""
 
     shards: Shards = ONE_SHARD
+    signals: Signals = Silence()
 
     def __init__(
         self,

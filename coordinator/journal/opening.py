@@ -45,6 +45,8 @@ class Opened:
     """Gives it back, once the writer is closed. Runs where the writer does."""
     lease_engine: Engine | None = None
     """Where shards are leased, if other nodes use the database too."""
+    signal_engine: Engine | None = None
+    """Where it is heard what other nodes hint at."""
 
 
 async def open_sqlite(path: Path, now: Instant, connect_to: Connect) -> Opened:
@@ -62,11 +64,13 @@ async def open_sqlite(path: Path, now: Instant, connect_to: Connect) -> Opened:
 async def open_postgres(url: URL, node: Node) -> Opened:
     """Brings the tables up to date; owns nothing yet. Raises JournalOpenError."""
     place = url.render_as_string(hide_password=True)
-    engine, leases, host = postgres.writing_engine(url, node.id), postgres.leasing_engine(url, node.id), Greenlets()
+    engine, host = postgres.writing_engine(url, node.id), Greenlets()
+    leases, signals = postgres.leasing_engine(url, node.id), postgres.listening_engine(url, node.id)
 
     def release() -> None:
         engine.dispose()
         leases.dispose()
+        signals.dispose()
 
     try:
         connection = await host.run(partial(_connect_ready, engine, place))
@@ -78,7 +82,7 @@ async def open_postgres(url: URL, node: Node) -> Opened:
         raise
     writer = Writer(postgres.PostgresStore(engine), connection, Ownership(node.id, {}))
     reader = Reader(postgres.reading_engine(url, node.id), host=Greenlets(), trouble_of=postgres.trouble_of)
-    return Opened(writer=writer, writer_host=host, reader=reader, release=release, lease_engine=leases)
+    return Opened(writer=writer, writer_host=host, reader=reader, release=release, lease_engine=leases, signal_engine=signals)
 
 
 def _connect_ready(engine: Engine, place: str) -> Connection:

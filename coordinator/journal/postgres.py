@@ -119,6 +119,11 @@ def leasing_engine(url: URL, node_id: str) -> Engine:
     return engine
 
 
+def listening_engine(url: URL, node_id: str) -> Engine:
+    """Where the one connection comes from that hears what other nodes hint at."""
+    return _engine(url, node_id, AsyncAdaptedQueuePool, pool_size=1, max_overflow=0)
+
+
 def reading_engine(url: URL, node_id: str) -> Engine:
     """Where connections come from that read. Each database transaction sees one state of the database throughout."""
     engine = _engine(url, node_id, AsyncAdaptedQueuePool, pool_size=READERS, max_overflow=0, pool_timeout=READER_WAIT_S, pool_pre_ping=True)

@@ -10,6 +10,7 @@ from typing import Final, Self, TypeVar
 from sqlalchemy import Connection
 
 from coordinator.core.values import Code, DefinitionKey, Failure, Instant, SagaId
+from coordinator.engine.hints import Signals, Silence
 from coordinator.engine.ports import (
     Append,
     Clock,
@@ -28,10 +29,12 @@ from coordinator.journal import forgetting, listings, queries, side_writes
 from coordinator.journal.commit_loop import CommitLoop
 from coordinator.journal.database_file import database_path
 from coordinator.journal.errors import DamagedReadError
+from coordinator.journal.hosts import Greenlets
 from coordinator.journal.leases import LEASE_US, LeaseKeeper
 from coordinator.journal.membership import Node
 from coordinator.journal.opening import Opened, open_postgres, open_sqlite, this_node
 from coordinator.journal.postgres import open_error, server_url
+from coordinator.journal.signals import PostgresSignals
 from coordinator.journal.sql_membership import SqlMembership
 from coordinator.journal.sqlite import Connect, connect
 
@@ -61,6 +64,8 @@ class SqlJournal:
 
     shards: Shards
     """What this process holds of the database."""
+    signals: Signals
+    """What it hears of others that use the database."""
 
     def __init__(self, opened: Opened, clock: Clock) -> None:
         self._opened = opened
@@ -69,7 +74,9 @@ class SqlJournal:
         self._commits = CommitLoop(writer=opened.writer, host=opened.writer_host, clock=clock)
         self._is_closed = False
         self._leases: LeaseKeeper | None = None
+        self._signals: PostgresSignals | None = None
         self.shards = ONE_SHARD
+        self.signals = Silence()
 
     @classmethod
     async def open(
@@ -98,6 +105,8 @@ class SqlJournal:
     async def _take_part(self, node: Node, options: NodeOptions, listener: JournalListener | None) -> None:
         opened = self._opened
         assert opened.lease_engine is not None
+        assert opened.signal_engine is not None
+        self._signals = self.signals = PostgresSignals(opened.signal_engine, Greenlets(), self._clock, node.id)
         self._leases = self.shards = LeaseKeeper(
             node=node,
             membership=SqlMembership(opened.lease_engine, opened.writer_host, opened.reader),
@@ -106,6 +115,7 @@ class SqlJournal:
             clock=self._clock,
             lease_us=options.lease_us,
         )
+        self._signals.follow(self._leases.hear)
         if listener is not None:
             self.listen(listener)
         try:
@@ -114,6 +124,7 @@ class SqlJournal:
             await self.aclose()
             cause = error.__cause__ if isinstance(error.__cause__, Exception) else error
             raise open_error(opened.lease_engine.url.render_as_string(hide_password=True), cause) from error
+        self._signals.start()
         self._commits.start()
 
     async def __aenter__(self) -> Self:
@@ -135,6 +146,8 @@ class SqlJournal:
         if not is_at_rest:
             opened.writer_host.abandon()
             return  # the lock goes with the process: until then the commit that hangs may still happen
+        if self._signals is not None:
+            await self._signals.aclose()
         if self._leases is not None:
             await self._leases.aclose()
         await opened.writer_host.finish(self._release)

@@ -30,10 +30,11 @@ from sqlalchemy.dialects import postgresql
 from coordinator.core.values import SagaId
 from coordinator.engine.ports import JournalUnavailableError
 from coordinator.journal.hosts import Host
-from coordinator.journal.membership import SHARDS, Beat, Listed, Node, Owner, share_of
+from coordinator.journal.membership import SHARDS, SHARDS_ARE_FREE, Beat, Listed, Node, Owner, share_of
 from coordinator.journal.ownership import Held
 from coordinator.journal.reader import Reader
 from coordinator.journal.schema import HEAD_REVISION
+from coordinator.journal.signals import notify
 from coordinator.journal.store import DATABASE_ERRORS, words_of
 from coordinator.journal.tables import NODE, SAGA, SHARD
 
@@ -116,12 +117,14 @@ def _give_up(connection: Connection, node: Node, shards: Collection[int]) -> Non
     """They are free for others at once, and nothing that is still on its way from this node can write them."""
     mine = and_(SHARD.c.owner == node.id, SHARD.c.id.in_(list(shards)))
     connection.execute(update(SHARD).where(mine).values(owner=None, lease_until=None, epoch=SHARD.c.epoch + 1))
+    notify(connection, node.id, [SHARDS_ARE_FREE])
 
 
 def _leave(connection: Connection, node: Node) -> None:
     """Gives up all that this node holds, and takes it from the list."""
     connection.execute(update(SHARD).where(SHARD.c.owner == node.id).values(owner=None, lease_until=None, epoch=SHARD.c.epoch + 1))
     connection.execute(delete(NODE).where(NODE.c.id == node.id))
+    notify(connection, node.id, [SHARDS_ARE_FREE])
 
 
 def _find_owner(connection: Connection, saga_id: str) -> Owner | None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Protocol, cast
 
 from coordinator.core.values import MICROS_PER_SECOND, Code, Failure
+from coordinator.engine.hints import Signals, Silence
 from coordinator.engine.ports import Append, Appended, Clock, JournalListener, JournalUnavailableError, Moved
 from coordinator.engine.shards import ONE_SHARD, Shards
 from coordinator.journal.leases import LeaseKeeper
@@ -73,6 +74,8 @@ class SimulatedDatabase:
 
 class SimulatedJournal:
     """Implements `Journal` for one life of a coordinator: alone on its database, or as one node of several that share it."""
+
+    signals: Signals = Silence()
 
     def __init__(self, database: SimulatedDatabase, clock: Clock, suspension: Suspension, node: Node | None = None) -> None:
         """`suspension`: of its process. `node`: as which it shares the database; None: it does not."""

@@ -55,6 +55,7 @@ async def served() -> AsyncIterator[Served]:
             participants=Nobody(),
             whereabouts=stand.whereabouts,
             shards=ONE_SHARD,
+            hints=None,
             open_channel=open_channel,
             tokens=stand.tokens,
             payload_bytes_max=PAYLOAD_BYTES_MAX,
