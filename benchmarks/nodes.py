@@ -36,7 +36,7 @@ class Costs:
     """Of database transactions, whoever made them."""
 
 
-async def measure(count: int, sagas: int, concurrency: int) -> Costs:
+async def measure(count: int, sagas: int, concurrency: int, rate: float) -> Costs:
     with tempfile.TemporaryDirectory(prefix="saga-nodes-") as name:
         async with AsyncExitStack() as stack:
             directory = Path(name)
@@ -46,7 +46,7 @@ async def measure(count: int, sagas: int, concurrency: int) -> Costs:
             await wait_until_serving(target, participants)
             await load(nodes, WARM_UP_SAGAS, concurrency)
             before = _Reading.of(world, nodes, server)
-            took_s = await load(nodes, sagas, concurrency)
+            took_s = await load(nodes, sagas, concurrency, rate)
             after = _Reading.of(world, nodes, server)
             return Costs(
                 sagas_per_s=sagas / took_s,
@@ -73,10 +73,10 @@ async def open_nodes(directory: Path, count: int, stack: AsyncExitStack) -> tupl
     return server, world, nodes
 
 
-async def load(nodes: list[CoordinatorProcess], sagas: int, concurrency: int) -> float:
+async def load(nodes: list[CoordinatorProcess], sagas: int, concurrency: int, rate: float = 0.0) -> float:
     """The same work in all, shared by the nodes; returns how long it took, in seconds."""
     share, at_once = sagas // len(nodes), concurrency // len(nodes)
-    loads = [asyncio.to_thread(load_one, node.address, share, at_once, mapped=False) for node in nodes]
+    loads = [asyncio.to_thread(load_one, node.address, share, at_once, mapped=False, rate=rate / len(nodes)) for node in nodes]
     return max(result["took_s"] for result in await asyncio.gather(*loads))
 
 
@@ -117,15 +117,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sagas", type=int, default=4_000, help="per run (default %(default)s)")
     parser.add_argument("--concurrency", type=int, default=64, help="in flight, in all (default %(default)s)")
+    parser.add_argument(
+        "--rate", type=float, default=0.0, help="sagas started per second in all; 0: a closed loop"
+    )
     parser.add_argument("--nodes", type=int, default=4, help="to compare with one (default %(default)s)")
     parser.add_argument("--runs", type=int, default=3, help="of each kind, in turns (default %(default)s)")
     given = parser.parse_args()
-    print(f"{given.sagas} sagas of three steps, {given.concurrency} in flight, {os.cpu_count()} cores")
+    how = f"{given.rate:g} a second" if given.rate else f"{given.concurrency} in flight"
+    print(f"{given.sagas} sagas of three steps, {how}, {os.cpu_count()} cores")
     alone, together = [], []
     for _ in range(given.runs):
-        alone.append(asyncio.run(measure(1, given.sagas, given.concurrency)))
+        alone.append(asyncio.run(measure(1, given.sagas, given.concurrency, given.rate)))
         show("one node", alone[-1])
-        together.append(asyncio.run(measure(given.nodes, given.sagas, given.concurrency)))
+        together.append(asyncio.run(measure(given.nodes, given.sagas, given.concurrency, given.rate)))
         show(f"{given.nodes} nodes", together[-1])
     ratio = sorted(many.nodes_ms for many in together)[len(together) // 2] / sorted(one.nodes_ms for one in alone)[len(alone) // 2]
     print(f"{given.nodes} nodes need {ratio:.2f} times the processor time of one, by the medians")

@@ -60,8 +60,9 @@ def resident_mib(process: subprocess.Popen[bytes]) -> float:
     return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
 
 
-def load(coordinator: str, sagas: int, concurrency: int, *, mapped: bool) -> dict[str, float]:
+def load(coordinator: str, sagas: int, concurrency: int, *, mapped: bool, rate: float = 0.0) -> dict[str, float]:
     command = ["benchmarks.load", "--coordinator", coordinator, "--sagas", str(sagas), "--concurrency", str(concurrency)]
+    command += ["--rate", str(rate)]
     command += ["--mapped"] if mapped else []
     done = subprocess.run([sys.executable, "-m", *command], cwd=ROOT, env=python_environment(), check=True, stdout=subprocess.PIPE)
     result: dict[str, float] = json.loads(done.stdout)
