@@ -117,9 +117,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sagas", type=int, default=4_000, help="per run (default %(default)s)")
     parser.add_argument("--concurrency", type=int, default=64, help="in flight, in all (default %(default)s)")
-    parser.add_argument(
-        "--rate", type=float, default=0.0, help="sagas started per second in all; 0: a closed loop"
-    )
+    parser.add_argument("--rate", type=float, default=0.0, help="sagas started per second in all; 0: a closed loop")
     parser.add_argument("--nodes", type=int, default=4, help="to compare with one (default %(default)s)")
     parser.add_argument("--runs", type=int, default=3, help="of each kind, in turns (default %(default)s)")
     given = parser.parse_args()

@@ -15,6 +15,7 @@ from coordinator.api.server import make_server
 from coordinator.core.values import SagaStatus
 from coordinator.dispatcher.channels import open_channel
 from coordinator.engine.shards import ONE_SHARD
+from participant_sdk.ids import new_saga_id
 from participant_sdk.rpc_errors import error_reason, from_rpc_error
 from saga.v1 import coordinator_pb2, coordinator_pb2_grpc, operator_pb2, operator_pb2_grpc, participant_pb2, saga_pb2
 from tests.builders import SAGA
@@ -205,6 +206,27 @@ async def test_waiting_start_does_not_wait_for_the_hook(served: Served) -> None:
     again = await served.sagas.StartSaga(request, timeout=TIMEOUT_S)
     assert (again.created, again.saga.status) == (False, saga_pb2.SAGA_STATUS_COMPLETED)
     assert {field.name for field, _ in again.saga.ListFields()}.isdisjoint({"hook", "steps", "output", "input"})
+
+
+async def test_start_that_is_there_and_sleeps_is_waited_for(served: Served) -> None:  # D9
+    served.stand.engine.held._resting_max = 1
+    request = coordinator_pb2.StartSagaRequest(saga_id=SAGA, input=packed("order-42"))
+    request.definition.name = "trip"
+    request.start_at.FromSeconds(2_000)
+    await served.sagas.StartSaga(request, timeout=TIMEOUT_S)
+    other = coordinator_pb2.StartSagaRequest()
+    other.CopyFrom(request)
+    other.saga_id = new_saga_id()
+    await served.sagas.StartSaga(other, timeout=TIMEOUT_S)
+    assert SAGA not in served.stand.engine.held
+    request.wait = True
+    waiting = asyncio.ensure_future(_answer(served.sagas.StartSaga(request, timeout=TIMEOUT_S)))
+    async with asyncio.timeout(TIMEOUT_S):
+        while SAGA not in served.stand.engine._subscriptions._listeners:
+            await asyncio.sleep(0)
+    await served.sagas.CancelSaga(coordinator_pb2.CancelSagaRequest(saga_id=SAGA), timeout=TIMEOUT_S)
+    answer = await waiting
+    assert (answer.created, answer.saga.status) == (False, saga_pb2.SAGA_STATUS_COMPENSATED)
 
 
 async def _answer(call: Awaitable[coordinator_pb2.StartSagaResponse]) -> coordinator_pb2.StartSagaResponse:

@@ -1,7 +1,7 @@
 """A stand for every implementation of the dispatcher."""
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 
 import pytest
@@ -26,12 +26,14 @@ def new_stand(request: pytest.FixtureRequest) -> NewStand:
         concurrency: int = CONCURRENCY,
         limits: ParticipantLimits | None = None,
         configured: Mapping[str, str] | None = None,
+        may_send: Callable[[], bool] = lambda: True,
     ) -> AsyncIterator[Stand]:
         clock = clock or SystemClock(asyncio.get_running_loop())
         async with AsyncExitStack() as stack:
             journal = await stack.enter_async_context(MemoryJournal(clock=clock))
             registry = ParticipantRegistry(clock=clock, journal=journal, configured=configured or {})
-            dispatcher = make(Options(clock=clock, registry=registry, limits=limits or ParticipantLimits(concurrency=concurrency)))
+            limits = limits or ParticipantLimits(concurrency=concurrency)
+            dispatcher = make(Options(clock=clock, registry=registry, limits=limits, may_send=may_send))
             stack.push_async_callback(dispatcher.aclose)
             replies = Replies()
             dispatcher.listen(replies)

@@ -53,6 +53,7 @@ class Options:
     limits: ParticipantLimits
     """The same for every participant."""
     payload_bytes_max: int = PAYLOAD_BYTES_MAX
+    may_send: Callable[[], bool] = lambda: True
 
 
 MakeDispatcher = Callable[[Options], DispatcherUnderTest]
@@ -65,6 +66,7 @@ def make_grpc_dispatcher(options: Options) -> DispatcherUnderTest:
         tokens=TOKENS,
         limits_of=lambda _: options.limits,
         payload_bytes_max=options.payload_bytes_max,
+        may_send=options.may_send,
     )
 
 

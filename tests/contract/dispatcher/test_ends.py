@@ -8,6 +8,7 @@ from google.protobuf.message import Message
 
 from coordinator.core.inputs import (
     Misconfigured,
+    NotSent,
     Succeeded,
     Unknown,
 )
@@ -89,6 +90,31 @@ async def test_abandoned_calls_are_neither_sent_nor_replied(new_stand: NewStand)
         assert isinstance(await stand.replies.outcome_of(under_way), Succeeded)
         await one_turn()
         assert stand.replies.of(waiting) == []
+        assert [request.saga_id for request in participant.executions] == [under_way.saga_id]
+
+
+async def test_waiting_call_is_not_sent_once_the_saga_may_be_of_another(new_stand: NewStand) -> None:  # R31
+    """A place becomes free in the very turn in which a node that was stopped goes on, before its leases are seen to have ended."""
+    participant, let_go, leases = PlainParticipant(), asyncio.Event(), ["held"]
+
+    async def wait(request: participant_pb2.ExecuteRequest, context: Context) -> participant_pb2.ExecuteResponse:
+        await let_go.wait()
+        return succeeded("done")
+
+    participant.on_execute["shop.act"] = wait
+    async with serving(participant) as target, new_stand(concurrency=1, may_send=lambda: bool(leases)) as stand:
+        await stand.register(target)
+        under_way, waiting = call(), call()
+        stand.dispatcher.send([under_way, waiting])
+        async with asyncio.timeout(WAIT_S):
+            await participant.arrived["shop.act"].wait()
+        leases.clear()
+        let_go.set()
+        assert isinstance(await stand.replies.outcome_of(under_way), Succeeded)
+        await one_turn()
+        assert stand.replies.of(waiting) == []
+        stand.dispatcher.withdraw(waiting.saga_id, [waiting.attempt])
+        assert isinstance(await stand.replies.outcome_of(waiting), NotSent)
         assert [request.saga_id for request in participant.executions] == [under_way.saga_id]
 
 
