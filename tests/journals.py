@@ -225,11 +225,18 @@ NEXT_RELEASE: Final = (
 class PostgresWorld:
     """A database of its own on a server that tests share. What it tells is read through a connection of its own."""
 
-    def __init__(self, server: URL, lease_us: int = LEASE_US) -> None:
+    def __init__(self, server: URL, lease_us: int = LEASE_US, way: Callable[[URL], URL] = lambda url: url) -> None:
+        """`way`: the URL under which nodes reach the database of a URL; without a detour if nothing is said."""
         self.clock: Clock = SystemClock(asyncio.get_running_loop())
         self._server = server
         self._lease_us = lease_us
+        self._way = way
         self.url = server.set(database=f"saga_{uuid4().hex}")
+
+    @property
+    def node_url(self) -> str:
+        """As nodes are told it."""
+        return self._way(self.url).set(drivername="postgresql+asyncpg").render_as_string(hide_password=False)
 
     def make(self, template: str) -> Self:
         """Makes the database, with tables and nothing in them."""
@@ -253,7 +260,7 @@ class PostgresWorld:
 
     async def open(self, listener: JournalListener) -> SqlJournal:
         options = NodeOptions(address="127.0.0.1:1", lease_us=self._lease_us)
-        return await SqlJournal.open(str(self.url), clock=self.clock, listener=listener, options=options)
+        return await SqlJournal.open(self.node_url, clock=self.clock, listener=listener, options=options)
 
     def execute(self, statement: str, *parameters: object) -> list[tuple[object, ...]]:
         """Runs a statement as some other program would."""

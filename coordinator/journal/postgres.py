@@ -144,6 +144,10 @@ def _engine(url: URL, node_id: str, pool: type[Pool], **bounds: float | bool) ->
         "prepared_statement_cache_size": STATEMENTS_CACHED,
     }
     given = {name: value for name, value in arguments.items() if name not in url.query}
+    if url.query.get("prepared_statement_cache_size") == "0":
+        # The driver has a cache of its own, and while it has one it gives every statement a name, which would be another node's too in a
+        # session that a pooler lends to both. Without either it names none, and sends each again with what is to be executed.
+        given["statement_cache_size"] = 0
     # Without their parameters, errors can be logged: payloads are other people's secrets.
     made = create_async_engine(url, connect_args=given, poolclass=pool, hide_parameters=True, **bounds)
     engine = made.sync_engine
@@ -241,8 +245,14 @@ def open_error(place: str, error: Exception) -> JournalOpenError:
 
 
 _UNREACHABLE: Final = ("a PostgreSQL server that answers", "check that it runs, and the host, port and network on the way to it")
+_SHARED_SESSION: Final = (
+    "sessions that nobody else prepares statements in",
+    "behind a pooler in transaction mode that does not know prepared statements, append ?prepared_statement_cache_size=0 to the URL",
+)
 _OPENING: Final = {
     "28": ("a user who may log in", "check the user and the password of the URL, and pg_hba.conf of the server"),
+    "26000": _SHARED_SESSION,  # a statement that was prepared is not there
+    "42P05": _SHARED_SESSION,  # one is there that was not
     "3D000": ("a database of that name", "make it with CREATE DATABASE, or name another one"),
     "42501": ("a role that may make tables", "grant it CREATE on the schema, or make the tables with another role first"),
     "53300": ("a free connection", "raise max_connections of the server, or end what holds its connections"),

@@ -77,7 +77,7 @@ class PostgresSignals:
             except DATABASE_ERRORS as error:
                 if self.is_heard:
                     _logger.warning("hints of other nodes do not come through now; looking instead", extra={"reason": words_of(error)})
-            except TimeoutError:
+            except (_SharedSessionError, TimeoutError):
                 _logger.info("hints of other nodes do not come through, as behind a pooler in transaction mode; looking instead")
                 return
             finally:
@@ -89,6 +89,10 @@ class PostgresSignals:
         connection = await self._host.run(self._engine.connect)
         try:
             driver: Any = connection.connection.driver_connection
+            if await self._host.run(partial(_session_of, connection)) != driver.get_server_pid():
+                # LISTEN would stay behind in a session that belongs to all. Its echo would prove nothing: it comes wherever the pooler
+                # lends the same session twice in a row.
+                raise _SharedSessionError
             driver.add_termination_listener(self._note_cut)
             await driver.add_listener(CHANNEL, self._note)
             await self._wait_for_echo(connection)
@@ -129,6 +133,10 @@ class PostgresSignals:
         self._work.set()
 
 
+class _SharedSessionError(Exception):
+    """The session is not the one that was promised when the connection was made: there is a pooler between."""
+
+
 def notify(connection: Connection, node_id: str, words: Sequence[str]) -> None:
     """Tells the other nodes when the database transaction is committed."""
     connection.execute(select(func.pg_notify(CHANNEL, "\n".join((node_id, *words)))))
@@ -137,6 +145,11 @@ def notify(connection: Connection, node_id: str, words: Sequence[str]) -> None:
 def _notify_alone(connection: Connection, node_id: str, words: Sequence[str]) -> None:
     with connection.begin():
         notify(connection, node_id, words)
+
+
+def _session_of(connection: Connection) -> int:
+    with connection.begin():
+        return int(connection.execute(select(func.pg_backend_pid())).scalar_one())
 
 
 def _throw_away(connection: Connection) -> None:

@@ -1,15 +1,25 @@
 """The journals that must behave alike."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
 from sqlalchemy import URL
 
 from tests.journals import MemoryWorld, OpenJournal, PostgresWorld, SqlWorld, Told, World
+from tests.pooler import WITHOUT_STATEMENTS, Pooler, pooler
+
+POOLED = "postgres behind a pooler"
 
 
-@pytest.fixture(params=["memory", "sqlite", "postgres", "postgres of the next release"])
+@pytest.fixture(scope="session")
+def between(postgres: tuple[URL, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pooler]:
+    """What stands between journals and PostgreSQL."""
+    with pooler(tmp_path_factory.mktemp("pooler"), postgres[0], WITHOUT_STATEMENTS) as made:
+        yield made
+
+
+@pytest.fixture(params=["memory", "sqlite", "postgres", "postgres of the next release", pytest.param(POOLED, marks=pytest.mark.full)])
 async def world(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[World]:
     match request.param:
         case "memory":
@@ -17,9 +27,10 @@ async def world(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
         case "sqlite":
             yield SqlWorld(tmp_path).with_tables()
         case kind:
-            server: tuple[URL, str] = request.getfixturevalue("postgres")
-            world = PostgresWorld(server[0]).make(template=server[1])
-            if kind != "postgres":
+            server, template = request.getfixturevalue("postgres")
+            ways = {"way": request.getfixturevalue("between").url_of} if kind == POOLED else {}
+            world = PostgresWorld(server, **ways).make(template)
+            if kind == "postgres of the next release":
                 world.migrate_ahead()
             yield world
             world.drop()

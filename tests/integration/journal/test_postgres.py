@@ -69,6 +69,15 @@ async def test_nodes_that_start_together_on_an_empty_database_make_its_tables_on
     empty.drop()
 
 
+async def test_url_for_a_pooler_that_does_not_know_statements_leaves_none_in_a_session(postgres: tuple[URL, str]) -> None:
+    server, template = postgres
+    world = PostgresWorld(server, way=lambda url: url.set(query={"prepared_statement_cache_size": "0"})).make(template)
+    async with await world.open(Told()) as journal:
+        read = journal._opened.reader.read
+        assert await read(lambda connection: connection.exec_driver_sql("SELECT name FROM pg_prepared_statements").all()) == []
+    world.drop()
+
+
 async def test_connections_that_are_cut_again_and_again_lose_and_double_nothing(world: PostgresWorld) -> None:  # P1, R26
     told, ids = Told(), new_ids(8)
     cut = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"

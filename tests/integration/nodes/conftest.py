@@ -54,13 +54,15 @@ class Cluster:
 
 
 @asynccontextmanager
-async def cluster_of(count: int, postgres: tuple[URL, str], directory: Path) -> AsyncIterator[Cluster]:
+async def cluster_of(
+    count: int, postgres: tuple[URL, str], directory: Path, way: Callable[[URL], URL] = lambda url: url
+) -> AsyncIterator[Cluster]:
+    """`way`: as of a `PostgresWorld`."""
     server, template = postgres
-    world = PostgresWorld(server).make(template)
+    world = PostgresWorld(server, way=way).make(template)
     async with AsyncExitStack() as stack:
         stack.callback(world.drop)
-        url = world.url.set(drivername="postgresql+asyncpg").render_as_string(hide_password=False)
-        nodes = [CoordinatorProcess(directory, name=f"node-{number}", url=url) for number in range(count)]
+        nodes = [CoordinatorProcess(directory, name=f"node-{number}", url=world.node_url) for number in range(count)]
         for node in nodes:
             stack.enter_context(node)
             await node.start()

@@ -2,7 +2,8 @@
 
 import asyncio
 import signal
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,27 +12,30 @@ from sqlalchemy import URL
 
 from tests.integration.crashes.storm import STORMY, Storm, run_storm, used_seed
 from tests.journals import PostgresWorld, make_template
+from tests.pooler import WITH_STATEMENTS, WITHOUT_STATEMENTS, Pooling, pooler
 from tests.postgres_server import PostgresServer
 
 
 class PostgresBooks:
-    """A database on a server, which can be restarted if it is ours."""
+    """A database on a server. What is on the way to it can be restarted if it is ours."""
 
-    def __init__(self, world: PostgresWorld, server: PostgresServer | None = None) -> None:
+    def __init__(self, world: PostgresWorld, *, end: Callable[[], None] | None = None, start: Callable[[], None] | None = None) -> None:
         self._world = world
-        self._server = server
+        self._end = end
+        self._start = start
 
     @property
     def url(self) -> str:
-        return self._world.url.set(drivername="postgresql+asyncpg").render_as_string(hide_password=False)
+        return self._world.node_url
 
     def execute(self, statement: str, /) -> Iterable[tuple[Any, ...]]:
         return self._world.execute(statement)
 
     async def restart(self) -> None:
-        assert self._server is not None
-        await asyncio.to_thread(self._server.stop, signal.SIGQUIT)
-        await asyncio.to_thread(self._server.start)
+        assert self._end is not None
+        assert self._start is not None
+        await asyncio.to_thread(self._end)
+        await asyncio.to_thread(self._start)
 
 
 async def test_few_kills_of_two_nodes_lose_and_double_nothing(postgres: tuple[URL, str], tmp_path: Path) -> None:  # P1, P2, P3, P6, R31
@@ -63,7 +67,33 @@ async def test_many_kills_and_restarts_of_the_database_lose_and_double_nothing(t
             nodes=3,
             restarts=5,
         )
-        place = await run_storm(storm, tmp_path, PostgresBooks(world, server))
+        books = PostgresBooks(world, end=partial(server.stop, signal.SIGQUIT), start=server.start)
+        place = await run_storm(storm, tmp_path, books)
         assert place.kills == storm.kills
     finally:
         await asyncio.to_thread(server.stop)
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("pooling", [WITH_STATEMENTS, WITHOUT_STATEMENTS], ids=["with-statements", "without-statements"])
+async def test_kills_of_nodes_and_of_the_pooler_before_them_lose_and_double_nothing(
+    postgres: tuple[URL, str], tmp_path: Path, pooling: Pooling
+) -> None:  # P1, P2, P3, P6, R26, R31
+    server, template = postgres
+    with pooler(tmp_path / "pooler", server, pooling) as between:
+        world = PostgresWorld(server, way=between.url_of).make(template)
+        storm = Storm(
+            seed=used_seed(),
+            sagas=600,
+            clients=3,
+            kills=8,
+            stops=2,
+            stop_s_max=8.0,  # longer than a lease
+            weather=STORMY,
+            time_limit_s=240,
+            nodes=3,
+            restarts=5,
+        )
+        place = await run_storm(storm, tmp_path, PostgresBooks(world, end=between.kill, start=between.start))
+        assert place.kills == storm.kills
+        world.drop()
