@@ -31,6 +31,7 @@ from coordinator.engine.reviver import Reviver
 from coordinator.engine.shards import Shards
 from coordinator.engine.sleepers import Sleepers
 from coordinator.journal import JournalOpenError, SqlJournal
+from coordinator.measured import measures_of
 from coordinator.settings import Settings
 from coordinator.telemetry.logs import configure_logging
 from coordinator.telemetry.setup import Telemetry, configure_telemetry, sample_ratio_from_environment
@@ -125,44 +126,46 @@ class Coordinator:
         await self._dispatcher.aclose()
 
 
-@contextlib.asynccontextmanager
-async def run_coordinator(
-    settings: Settings, telemetry: Telemetry, *, surroundings: Surroundings = REAL_SURROUNDINGS
-) -> AsyncIterator[Coordinator]:
-    """Opens the journal, takes up what an earlier process left, and listens. On exit everything is drained and closed.
+class _Wiring:
+    """Every part of one coordinator, put together. Nothing of it runs yet."""
 
-    Raises JournalOpenError, JournalUnavailableError or AddressInUseError if it cannot start.
-    """
-    clock = surroundings.make_clock(asyncio.get_running_loop())
-    async with surroundings.open_journal(settings.database, clock) as journal:
-        tokens = CompletionTokens(await journal.keep_secret(SECRET_NAME, new_secret()))
-        registry = ParticipantRegistry(clock=clock, journal=journal, configured=settings.participant_targets)
-        await registry.load()
-        dispatcher = GrpcDispatcher(
+    def __init__(
+        self,
+        settings: Settings,
+        telemetry: Telemetry,
+        surroundings: Surroundings,
+        clock: Clock,
+        journal: OpenedJournal,
+        tokens: CompletionTokens,
+    ) -> None:
+        self.shards = shards = journal.shards
+        self.registry = registry = ParticipantRegistry(clock=clock, journal=journal, configured=settings.participant_targets)
+        self.dispatcher = dispatcher = GrpcDispatcher(
             clock=clock,
             registry=registry,
             tokens=tokens,
             limits_of=settings.limits_of,
             payload_bytes_max=settings.payload_bytes_max,
             channels=Channels(surroundings.open_channel),
-            may_send=journal.shards.is_current,
+            may_send=shards.is_current,
         )
-        shards, observers = journal.shards, telemetry.observers
-        engine = Engine(
+        self.engine = engine = Engine(
             clock=clock,
             journal=journal,
             dispatcher=dispatcher,
-            observers=observers,
+            observers=telemetry.observers,
             shards=shards,
             live_sagas_max=settings.live_sagas_max,
             resting_max=surroundings.resting_max,
         )
         dispatcher.listen(engine)
         journal.listen(engine)
-        catalog = DefinitionCatalog(clock=clock, journal=journal, compile_stored=surroundings.compile_stored)
+        self.catalog = catalog = DefinitionCatalog(clock=clock, journal=journal, compile_stored=surroundings.compile_stored)
         reviver = Reviver(engine, journal, catalog)
-        sleepers = Sleepers(clock=clock, engine=engine, journal=journal, reviver=reviver, shards=shards)
-        takeover = Takeover(clock=clock, engine=engine, reviver=reviver, sleepers=sleepers, shards=shards)
+        self.sleepers = Sleepers(clock=clock, engine=engine, journal=journal, reviver=reviver, shards=shards)
+        self.takeover = Takeover(clock=clock, engine=engine, reviver=reviver, sleepers=self.sleepers, shards=shards)
+        self.retention = Retention(clock=clock, journal=journal, keep_us=round(settings.retention_days * MICROS_PER_DAY))
+        telemetry.measure(measures_of(engine, journal, shards, self.retention))
         directory = ParticipantDirectory(registry, dispatcher)
         parts = ServiceParts(
             clock=clock,
@@ -178,17 +181,38 @@ async def run_coordinator(
             payload_bytes_max=settings.payload_bytes_max,
             trace_sample_ratio=sample_ratio_from_environment(settings.trace_sample_ratio) if telemetry.is_tracing else 0.0,
         )
-        server = ApiServer(parts=parts, address=settings.address, server=surroundings.make_server())
-        coordinator = Coordinator(engine=engine, dispatcher=dispatcher, server=server, settings=settings)
-        beside = [asyncio.create_task(engine.run())]
+        self.server = ApiServer(parts=parts, address=settings.address, server=surroundings.make_server())
+
+    def work_beside(self) -> Iterator[Coroutine[None, None, None]]:
+        """What runs beside the sagas once they are taken up, each until it is cancelled."""
+        yield self.takeover.run()
+        yield self.sleepers.run()
+        if self.retention.is_on:
+            yield self.retention.run()
+        if self.shards.is_shared:
+            yield _follow_others(self.registry, self.catalog)
+
+
+@contextlib.asynccontextmanager
+async def run_coordinator(
+    settings: Settings, telemetry: Telemetry, *, surroundings: Surroundings = REAL_SURROUNDINGS
+) -> AsyncIterator[Coordinator]:
+    """Opens the journal, takes up what an earlier process left, and listens. On exit everything is drained and closed.
+
+    Raises JournalOpenError, JournalUnavailableError or AddressInUseError if it cannot start.
+    """
+    clock = surroundings.make_clock(asyncio.get_running_loop())
+    async with surroundings.open_journal(settings.database, clock) as journal:
+        tokens = CompletionTokens(await journal.keep_secret(SECRET_NAME, new_secret()))
+        wired = _Wiring(settings, telemetry, surroundings, clock, journal, tokens)
+        await wired.registry.load()
+        coordinator = Coordinator(engine=wired.engine, dispatcher=wired.dispatcher, server=wired.server, settings=settings)
+        beside = [asyncio.create_task(wired.engine.run())]
         try:
-            recovered = await takeover.begin()
-            await coordinator._server.start()  # noqa: SLF001 - this function is the other half of the class
-            shards.announce(settings.advertise or coordinator.address)
-            beside += [
-                asyncio.create_task(work)
-                for work in (takeover.run(), sleepers.run(), *_upkeep(settings, clock, journal, registry, catalog))
-            ]
+            recovered = await wired.takeover.begin()
+            await wired.server.start()
+            wired.shards.announce(settings.advertise or coordinator.address)
+            beside += [asyncio.create_task(work) for work in wired.work_beside()]
             _logger.info("ready", extra={"address": coordinator.address, "recovered_sagas": recovered})
             yield coordinator
         finally:
@@ -196,16 +220,6 @@ async def run_coordinator(
             for task in beside:
                 task.cancel()
             await asyncio.wait(beside)
-
-
-def _upkeep(
-    settings: Settings, clock: Clock, journal: OpenedJournal, registry: ParticipantRegistry, catalog: DefinitionCatalog
-) -> Iterator[Coroutine[None, None, None]]:
-    """What runs beside the sagas, each until it is cancelled."""
-    if settings.retention_days:
-        yield Retention(clock=clock, journal=journal, keep_us=round(settings.retention_days * MICROS_PER_DAY)).run()
-    if journal.shards.is_shared:
-        yield _follow_others(registry, catalog)
 
 
 async def _follow_others(registry: ParticipantRegistry, catalog: DefinitionCatalog) -> None:

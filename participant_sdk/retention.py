@@ -5,6 +5,8 @@ import logging
 import random
 from typing import Final
 
+from opentelemetry import metrics
+
 from participant_sdk.barrier.barrier import Barrier
 from participant_sdk.barrier.store import CommitInDoubtError, StoreBusyError, StoreUnavailableError
 
@@ -34,9 +36,11 @@ async def forget_expired_keys(barrier: Barrier) -> None:
 async def forget_once(barrier: Barrier) -> int:
     """One round; returns how many keys were forgotten."""
     total = 0
+    deleted = metrics.get_meter("participant_sdk").create_counter("saga.barrier.deleted", "{key}", "Expired keys that were forgotten.")
     for _ in range(BATCHES_MAX):
         forgotten = await barrier.delete_expired(BATCH_ROWS)
         total += forgotten
+        deleted.add(forgotten)
         if forgotten < BATCH_ROWS:
             break
     return total

@@ -5,13 +5,18 @@ also be told to refuse or to hang, as collectors do.
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
 from types import TracebackType
 from typing import Any, Self
 
 import grpc
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest, ExportMetricsServiceResponse
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2_grpc import (
+    MetricsServiceServicer,
+    add_MetricsServiceServicer_to_server,
+)
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest, ExportTraceServiceResponse
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2_grpc import TraceServiceServicer, add_TraceServiceServicer_to_server
 from opentelemetry.proto.common.v1.common_pb2 import KeyValue
@@ -74,6 +79,8 @@ class OtlpReceiver:
     def __init__(self) -> None:
         self.spans: list[ReceivedSpan] = []
         """In the order of arrival. A span exported twice stands here twice."""
+        self.numbers: dict[str, float] = {}
+        """What each measure was when it was received last, by its name and the values of its attributes, with a slash between."""
         self.conduct = Conduct.ACCEPT
         self.exports = 0
         """Calls begun, whatever came of them."""
@@ -91,6 +98,7 @@ class OtlpReceiver:
         assert self._server is None, "started already"
         server = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
         add_TraceServiceServicer_to_server(_Servicer(self), server)  # type: ignore[no-untyped-call]  # the package has no stubs for it
+        add_MetricsServiceServicer_to_server(_MetricsServicer(self), server)  # type: ignore[no-untyped-call]  # nor for this
         self._port = server.add_insecure_port(f"127.0.0.1:{self._port}")
         await server.start()
         self._server = server
@@ -128,6 +136,22 @@ class OtlpReceiver:
             names = [span.name for span in self.spans]
             raise TimeoutError(f"not met in {time_limit_s} s; {self.exports} exports brought {names}") from error
 
+    async def wait_for_numbers(self, condition: Callable[[Mapping[str, float]], bool], *, time_limit_s: float = WAIT_TIME_LIMIT_S) -> None:
+        """Waits until the measures received last meet a condition."""
+        await self._wait(lambda: condition(self.numbers), time_limit_s)
+
+    async def take_numbers(self, request: ExportMetricsServiceRequest) -> None:
+        """One export of measures."""
+        for resource in request.resource_metrics:
+            for scope in resource.scope_metrics:
+                for metric in scope.metrics:
+                    points = (metric.sum if metric.HasField("sum") else metric.gauge).data_points
+                    for point in points:
+                        name = "/".join((metric.name, *map(str, _attributes_of(point.attributes).values())))
+                        self.numbers[name] = point.as_double if point.HasField("as_double") else point.as_int
+        async with self._changed:
+            self._changed.notify_all()
+
     async def take(self, request: ExportTraceServiceRequest, context: "grpc.aio.ServicerContext[Any, Any]") -> None:
         """One export."""
         self.exports += 1
@@ -142,6 +166,17 @@ class OtlpReceiver:
                 await asyncio.Event().wait()
             case Conduct.ACCEPT:
                 pass
+
+
+class _MetricsServicer(MetricsServiceServicer):
+    def __init__(self, receiver: OtlpReceiver) -> None:
+        self._receiver = receiver
+
+    async def Export(  # noqa: N802 - the name in the contract
+        self, request: ExportMetricsServiceRequest, context: "grpc.aio.ServicerContext[Any, Any]"
+    ) -> ExportMetricsServiceResponse:
+        await self._receiver.take_numbers(request)
+        return ExportMetricsServiceResponse()
 
 
 class _Servicer(TraceServiceServicer):

@@ -227,6 +227,18 @@ class Forgotten(NamedTuple):
 
     sagas: int
     keys: int
+    registrations: int
+
+
+class JournalFigures(NamedTuple):
+    """What a journal has done since it was opened."""
+
+    commits: int
+    """Database transactions with appends."""
+    appends: int
+    """In them. Divided by the commits: how many sagas share one."""
+    refused: int
+    """Appends that the database has refused because another node owns their shard (P6)."""
 
 
 class Journal(Protocol):
@@ -243,6 +255,10 @@ class Journal(Protocol):
     @property
     def stalled_for_us(self) -> int:
         """How long the oldest queued append has been failing; 0 while all is well. What admission of new sagas is decided by."""
+
+    @property
+    def figures(self) -> JournalFigures:
+        """What it has done."""
 
     async def quarantine(self, saga_id: SagaId, failure: Failure, /) -> None:
         """Sets a saga aside with an incident, outside its own events: it is not loaded at the next start."""

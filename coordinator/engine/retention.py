@@ -19,12 +19,17 @@ class Retention:
     """Runs beside the engine, and needs nothing of it: what is forgotten cannot move any more."""
 
     def __init__(self, *, clock: Clock, journal: Journal, keep_us: int) -> None:
-        """`keep_us`: how long a saga is kept after its end."""
+        """`keep_us`: how long a saga is kept after its end; 0: for ever."""
         self._clock = clock
         self._journal = journal
         self._keep_us = keep_us
-        self.forgotten = Forgotten(sagas=0, keys=0)
+        self.forgotten = Forgotten(sagas=0, keys=0, registrations=0)
         """Since the start of this process."""
+
+    @property
+    def is_on(self) -> bool:
+        """Whether anything is ever forgotten."""
+        return self._keep_us > 0
 
     async def run(self) -> None:
         """At once, and then again and again. Runs until it is cancelled."""
@@ -43,9 +48,9 @@ class Retention:
         while True:
             now = self._clock.now()
             batch = await self._journal.forget(Instant(now - self._keep_us), now, BATCH_SAGAS)
-            self.forgotten = Forgotten(sagas=self.forgotten.sagas + batch.sagas, keys=self.forgotten.keys + batch.keys)
-            if max(batch) < BATCH_SAGAS:
+            self.forgotten = Forgotten(*(sum(pair) for pair in zip(self.forgotten, batch, strict=True)))
+            if max(batch.sagas, batch.keys) < BATCH_SAGAS:
                 break
-        sagas, keys = self.forgotten.sagas - before.sagas, self.forgotten.keys - before.keys
-        if sagas or keys:
-            _logger.info("forgotten", extra={"sagas": sagas, "start_keys": keys})
+        sagas, keys, registrations = (now - then for now, then in zip(self.forgotten, before, strict=True))
+        if sagas or keys or registrations:
+            _logger.info("forgotten", extra={"sagas": sagas, "start_keys": keys, "registrations": registrations})

@@ -49,6 +49,10 @@ class Shards(Protocol):
     def open(self, shard: int, /) -> None:
         """Whatever was left unfinished in a shard that was taken is taken up: new sagas may begin in it."""
 
+    @property
+    def count(self) -> int:
+        """How many are held."""
+
     def holds(self, shard: int, /) -> bool:
         """Whether its sagas are driven here."""
 
@@ -90,6 +94,11 @@ class OneShard:
 
     def open(self, shard: int, /) -> None:
         """It always is."""
+
+    @property
+    def count(self) -> int:
+        """That one."""
+        return 1
 
     def holds(self, shard: int, /) -> bool:
         """There is no other."""

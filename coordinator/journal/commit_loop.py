@@ -14,7 +14,7 @@ from typing import Final, TypeVar, assert_never
 
 from coordinator.core.values import MICROS_PER_SECOND, Code, Failure, Instant
 from coordinator.engine.pause import pause
-from coordinator.engine.ports import Append, Appended, Clock, JournalListener, JournalUnavailableError, Moved, Refused
+from coordinator.engine.ports import Append, Appended, Clock, JournalFigures, JournalListener, JournalUnavailableError, Moved, Refused
 from coordinator.journal import side_writes
 from coordinator.journal.hosts import Host
 from coordinator.journal.records import Record, record_of
@@ -74,6 +74,8 @@ class CommitLoop:
         self._condition = ""
         self._failing_since: Instant | None = None
         self._try_began_at: Instant | None = None
+        self.figures = JournalFigures(commits=0, appends=0, refused=0)
+        """Since it was made."""
 
     # ── From outside ────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -183,6 +185,8 @@ class CommitLoop:
         match outcome:
             case Written():
                 self._suspects = max(0, self._suspects - len(taken))
+                done = self.figures
+                self.figures = done._replace(commits=done.commits + 1, appends=done.appends + len(taken))
                 self._deliver(outcome.results)
             case Defective() if len(taken) == 1:
                 self._suspects = 0
@@ -191,8 +195,9 @@ class CommitLoop:
                 self._suspects = len(taken)
                 self._queue.extendleft(record.append for record in reversed(taken))
             case ShardsLost():
-                rejected = sum(record.append.shard in outcome.shards for record in taken)
-                _logger.warning("the database has refused what another node may write only", extra={"appends_refused": rejected})
+                refused = sum(record.append.shard in outcome.shards for record in taken)
+                self.figures = self.figures._replace(refused=self.figures.refused + refused)
+                _logger.warning("the database has refused what another node may write only", extra={"appends_refused": refused})
                 self._queue.extendleft(record.append for record in reversed(taken))
                 self.give_up(outcome.shards, outcome.reason)
             case Lost():

@@ -28,5 +28,5 @@ def forget(connection: Connection, *, shards: frozenset[int], ended_before: Inst
     if keys:
         gone = and_(place.in_([tuple(row) for row in keys]), START_KEY.c.expires_at < now)
         connection.execute(delete(START_KEY).where(gone))
-    connection.execute(delete(PARTICIPANT).where(PARTICIPANT.c.expires_at < ended_before))
-    return Forgotten(sagas=len(sagas), keys=len(keys))
+    registrations = connection.execute(delete(PARTICIPANT).where(PARTICIPANT.c.expires_at < ended_before)).rowcount
+    return Forgotten(sagas=len(sagas), keys=len(keys), registrations=registrations)

@@ -80,6 +80,11 @@ class LeaseKeeper:
         if shard in self._ownership.shards and shard not in self._open:
             self._open = sorted({*self._open, shard})
 
+    @property
+    def count(self) -> int:
+        """How many were taken, and not given up since."""
+        return len(self._ownership.shards)
+
     def holds(self, shard: int, /) -> bool:
         """Whether it was taken, and not given up since."""
         return shard in self._ownership.shards

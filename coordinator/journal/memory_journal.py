@@ -23,6 +23,7 @@ from coordinator.engine.ports import (
     Committed,
     Forgotten,
     IncidentFilter,
+    JournalFigures,
     JournalListener,
     JournalUnavailableError,
     Moved,
@@ -118,6 +119,11 @@ class MemoryJournal:
     def stalled_for_us(self) -> int:
         """Memory is never away: 0."""
         return 0
+
+    @property
+    def figures(self) -> JournalFigures:
+        """Nothing is counted here: no figures of it would tell anything."""
+        return JournalFigures(commits=0, appends=0, refused=0)
 
     def commit(self) -> None:
         """Commits what is queued now, and tells the listener."""
@@ -365,7 +371,10 @@ class MemoryJournal:
         keys = [name for name, holder in content.keys.items() if holder.expires_at < now][:limit]
         for name in keys:
             del content.keys[name]
-        return Forgotten(sagas=len(sagas), keys=len(keys))
+        expired = [place for place, registered in content.participants.items() if registered.expires_at < ended_before]
+        for place in expired:
+            del content.participants[place]
+        return Forgotten(sagas=len(sagas), keys=len(keys), registrations=len(expired))
 
     async def put_participant(self, participant: StoredParticipant, /) -> None:
         """Stores a registration, or renews the one of the same name and target."""

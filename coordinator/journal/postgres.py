@@ -96,9 +96,25 @@ def server_url(url: str) -> URL | None:
             found="it is not",
             to_do="install the extra: pip install 'saga-coordinator[coordinator,postgres]'",
         )
+    _refuse_unknown_options(parsed)
     return parsed.set(drivername="postgresql+asyncpg")
 
 
+def _refuse_unknown_options(url: URL) -> None:
+    """What the driver is given and does not know ends in an error of Python's own, which helps nobody."""
+    for name, value in url.query.items():
+        if name not in _OPTIONS or (name == STATEMENT_CACHE and not str(value).isdecimal()):
+            raise JournalOpenError(
+                url.render_as_string(hide_password=True),
+                expected=f"an option of the connection that is known: {', '.join(_OPTIONS)} (a number)",
+                found=f"{name}={value}",
+                to_do="mend the part of the URL behind the question mark, or leave it out",
+            )
+
+
+STATEMENT_CACHE: Final = "prepared_statement_cache_size"
+# With several hosts the first is used that answers, and is what `target_session_attrs` asks for.
+_OPTIONS: Final = ("host", "ssl", "target_session_attrs", STATEMENT_CACHE)
 _DRIVERS: Final = frozenset({"postgres", "postgresql", "postgresql+asyncpg"})
 _EXAMPLE: Final = "write it like postgresql+asyncpg://user@host:5432/database"
 
@@ -141,10 +157,10 @@ def _engine(url: URL, node_id: str, pool: type[Pool], **bounds: float | bool) ->
         "timeout": CONNECT_TIMEOUT_S,
         "command_timeout": STATEMENT_TIMEOUT_S,
         "server_settings": {"application_name": f"{APPLICATION} {node_id}"},
-        "prepared_statement_cache_size": STATEMENTS_CACHED,
+        STATEMENT_CACHE: STATEMENTS_CACHED,
     }
     given = {name: value for name, value in arguments.items() if name not in url.query}
-    if url.query.get("prepared_statement_cache_size") == "0":
+    if url.query.get(STATEMENT_CACHE) == "0":
         # The driver has a cache of its own, and while it has one it gives every statement a name, which would be another node's too in a
         # session that a pooler lends to both. Without either it names none, and sends each again with what is to be executed.
         given["statement_cache_size"] = 0

@@ -16,7 +16,7 @@ from coordinator.core.values import MICROS_PER_SECOND
 from coordinator.engine.pause import pause
 from coordinator.engine.ports import Clock
 from coordinator.journal.hosts import Host
-from coordinator.journal.store import DATABASE_ERRORS, words_of
+from coordinator.journal.store import words_of
 
 CHANNEL: Final = "saga_hint"
 GATHER_US: Final = 20_000
@@ -74,12 +74,12 @@ class PostgresSignals:
         while True:
             try:
                 await self._listen()
-            except DATABASE_ERRORS as error:
-                if self.is_heard:
-                    _logger.warning("hints of other nodes do not come through now; looking instead", extra={"reason": words_of(error)})
-            except (_SharedSessionError, TimeoutError):
+            except _UnheardError:
                 _logger.info("hints of other nodes do not come through, as behind a pooler in transaction mode; looking instead")
                 return
+            except Exception as error:  # of the database, or of its driver, which is used past SQLAlchemy here
+                if self.is_heard:
+                    _logger.warning("hints of other nodes do not come through now; looking instead", extra={"reason": words_of(error)})
             finally:
                 self.is_heard = False
                 self._waiting.clear()
@@ -92,7 +92,7 @@ class PostgresSignals:
             if await self._host.run(partial(_session_of, connection)) != driver.get_server_pid():
                 # LISTEN would stay behind in a session that belongs to all. Its echo would prove nothing: it comes wherever the pooler
                 # lends the same session twice in a row.
-                raise _SharedSessionError
+                raise _UnheardError
             driver.add_termination_listener(self._note_cut)
             await driver.add_listener(CHANNEL, self._note)
             await self._wait_for_echo(connection)
@@ -108,8 +108,11 @@ class PostgresSignals:
     async def _wait_for_echo(self, connection: Connection) -> None:
         self._echo.clear()
         await self._notify(connection, [])
-        async with asyncio.timeout(ECHO_TIME_LIMIT_S):
-            await self._echo.wait()
+        try:
+            async with asyncio.timeout(ECHO_TIME_LIMIT_S):
+                await self._echo.wait()
+        except TimeoutError as error:
+            raise _UnheardError from error
 
     async def _send_waiting(self, connection: Connection) -> None:
         words = list(self._waiting)
@@ -133,8 +136,8 @@ class PostgresSignals:
         self._work.set()
 
 
-class _SharedSessionError(Exception):
-    """The session is not the one that was promised when the connection was made: there is a pooler between."""
+class _UnheardError(Exception):
+    """What is said here comes back to nobody."""
 
 
 def notify(connection: Connection, node_id: str, words: Sequence[str]) -> None:

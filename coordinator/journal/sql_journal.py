@@ -16,6 +16,7 @@ from coordinator.engine.ports import (
     Clock,
     Forgotten,
     IncidentFilter,
+    JournalFigures,
     JournalListener,
     JournalUnavailableError,
     SagaFilter,
@@ -170,6 +171,11 @@ class SqlJournal:
     def stalled_for_us(self) -> int:
         """How long the oldest queued append has been failing, or its commit has hung; 0 while all is well."""
         return self._commits.stalled_for_us
+
+    @property
+    def figures(self) -> JournalFigures:
+        """What it has done since it was opened."""
+        return self._commits.figures
 
     # ── Sagas ───────────────────────────────────────────────────────────────────────────────────────────────────────────────────
 

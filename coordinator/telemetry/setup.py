@@ -3,21 +3,24 @@
 import asyncio
 import logging
 import os
+from collections.abc import Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self
 
 from coordinator.engine.ports import Observer
 from coordinator.telemetry import names
 from coordinator.telemetry.log_observer import LogObserver
+from coordinator.telemetry.measures import Measure
 
 if TYPE_CHECKING:
     from coordinator.telemetry.otlp import OtlpPipeline
+    from coordinator.telemetry.otlp_metrics import OtlpMetrics
 
 FLUSH_TIME_LIMIT_S: Final = 3.0
 """How long the end of the process may wait for the collector to take the last spans."""
 
-_ENDPOINTS: Final = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
-_PROTOCOLS: Final = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
+_ENDPOINTS: Final = ("OTEL_EXPORTER_OTLP_{}_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
+_PROTOCOLS: Final = ("OTEL_EXPORTER_OTLP_{}_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
 _SAMPLER: Final = "OTEL_TRACES_SAMPLER"
 _SAMPLER_RATIO: Final = "OTEL_TRACES_SAMPLER_ARG"
 
@@ -27,8 +30,10 @@ _logger = logging.getLogger(__name__)
 class Telemetry:
     """What shows the engine's facts to the world. Closing it sends the last spans; safe to close twice."""
 
-    def __init__(self, pipeline: "OtlpPipeline | None") -> None:
+    def __init__(self, pipeline: "OtlpPipeline | None", service_name: str = names.SERVICE_NAME) -> None:
         self._pipeline = pipeline
+        self._service_name = service_name
+        self._metrics: OtlpMetrics | None = None
         self.observers: tuple[Observer, ...] = (LogObserver(),) if pipeline is None else (LogObserver(), pipeline.observer)
         """For the engine."""
 
@@ -37,8 +42,24 @@ class Telemetry:
         """Whether spans are sent anywhere."""
         return self._pipeline is not None
 
+    def measure(self, measures: Sequence[Measure]) -> None:
+        """Sends these from now on, if OTEL_EXPORTER_OTLP_ENDPOINT or …_METRICS_ENDPOINT names a collector, unless OTEL_METRICS_EXPORTER is
+        none. To be called once at most.
+        """
+        if not _is_collector_named("METRICS") or not _is_protocol_known("METRICS"):
+            return
+        from coordinator.telemetry.otlp_metrics import OtlpMetrics  # noqa: PLC0415 - as for spans
+
+        try:
+            self._metrics = OtlpMetrics(self._service_name, measures)
+        except Exception:  # whatever the SDK makes of a variable that it cannot read
+            _logger.exception("no metrics are sent: the OTEL_* variables cannot be used; mend them and start again")
+
     def shutdown(self, *, time_limit_s: float = FLUSH_TIME_LIMIT_S) -> None:
-        """Sends the last spans within the limit, and gives the others up. Blocks for little more than that."""
+        """Sends the last spans and measures within the limit, and gives the others up. Blocks for little more than that."""
+        metrics, self._metrics = self._metrics, None
+        if metrics is not None:
+            metrics.close(time_limit_s)
         pipeline, self._pipeline = self._pipeline, None
         if pipeline is not None:
             pipeline.close(time_limit_s)
@@ -57,16 +78,16 @@ def configure_telemetry(*, service_name: str = names.SERVICE_NAME) -> Telemetry:
     OTEL_TRACES_EXPORTER is none. Variables that cannot be used turn tracing off, with an error in the log: they are no reason to leave
     sagas alone.
     """
-    if not _is_collector_named() or not _is_protocol_known():
-        return Telemetry(None)
+    if not _is_collector_named("TRACES") or not _is_protocol_known("TRACES"):
+        return Telemetry(None, service_name)
     # Imported here because most processes that start a coordinator, tests above all, have no collector: see otlp.py for what it costs.
     from coordinator.telemetry.otlp import OtlpPipeline  # noqa: PLC0415
 
     try:
-        return Telemetry(OtlpPipeline(service_name))
+        return Telemetry(OtlpPipeline(service_name), service_name)
     except Exception:  # whatever the SDK makes of a variable that it cannot read
         _logger.exception("tracing is off: the OTEL_* variables cannot be used; mend them and start again")
-        return Telemetry(None)
+        return Telemetry(None, service_name)
 
 
 def sample_ratio_from_environment(configured: float) -> float:
@@ -101,17 +122,18 @@ def _sampler_ratio(configured: float) -> float:
     return configured
 
 
-def _is_collector_named() -> bool:
-    if _variable("OTEL_SDK_DISABLED") == "true" or _variable("OTEL_TRACES_EXPORTER") == "none":
+def _is_collector_named(signal: str) -> bool:
+    if _variable("OTEL_SDK_DISABLED") == "true" or _variable(f"OTEL_{signal}_EXPORTER") == "none":
         return False
-    return any(_variable(name) for name in _ENDPOINTS)
+    return any(_variable(name.format(signal)) for name in _ENDPOINTS)
 
 
-def _is_protocol_known() -> bool:
-    protocol = next(filter(None, map(_variable, _PROTOCOLS)), "grpc")
+def _is_protocol_known(signal: str) -> bool:
+    protocol = next(filter(None, (_variable(name.format(signal)) for name in _PROTOCOLS)), "grpc")
     if protocol == "grpc":
         return True
-    _logger.error("tracing is off: spans are sent through OTLP/gRPC only, and OTEL_EXPORTER_OTLP_PROTOCOL asks for %r", protocol)
+    what = "tracing is off" if signal == "TRACES" else "no metrics are sent"
+    _logger.error("%s: there is only OTLP/gRPC here, and OTEL_EXPORTER_OTLP_PROTOCOL asks for %r", what, protocol)
     return False
 
 

@@ -1,6 +1,5 @@
 """A coordinator forgets sagas that ended long ago, by itself."""
 
-import asyncio
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from participant_sdk import ParticipantServer, SagaClient
 from participant_sdk.client import SagaNotFound
 from saga.v1 import saga_pb2
 from tests.integration.definitions import three_steps
+from tests.otlp_receiver import OtlpReceiver
 from tests.participants import bookkeeper
 from tests.processes import CoordinatorProcess
 
@@ -28,10 +28,15 @@ async def test_saga_that_ended_a_month_ago_is_forgotten_and_what_waits_is_not(tm
                 await old.wait(timeout=A_MINUTE)
                 waits = await client.start("three-steps", StringValue(value="go"), start_at=datetime.now(UTC) + timedelta(days=60))
             coordinator.terminate()
+            async with OtlpReceiver() as receiver:
+                metrics = {"OTEL_EXPORTER_OTLP_METRICS_ENDPOINT": receiver.endpoint, "OTEL_METRIC_EXPORT_INTERVAL": "100"}
+                await coordinator.start({**A_MONTH_LATER, **metrics})
+                await receiver.wait_for_numbers(lambda numbers: numbers.get("saga.retention.deleted/sagas") == 1)
+                shown = {name: receiver.numbers[name] for name in ("saga.retention.deleted/start_keys", "saga.held", "saga.shards")}
+                assert shown == {"saga.retention.deleted/start_keys": 1, "saga.held": 0, "saga.shards": 1}  # what waits sleeps
+                coordinator.terminate()
+                assert "forgotten" in coordinator.log
             await coordinator.start(A_MONTH_LATER)
-            async with asyncio.timeout(30):
-                while "forgotten" not in coordinator.log:
-                    await asyncio.sleep(0.02)
             with pytest.raises(SagaNotFound):
                 await client.get(old.id)
             assert [saga.id async for saga in client.list()] == [waits.id]

@@ -25,10 +25,10 @@ async def there(journal: OpenJournal) -> set[SagaId]:
 async def test_oldest_ends_are_forgotten_first_with_all_that_belongs_to_them(journal: OpenJournal, told: Told, world: World) -> None:
     ids = new_ids(10)
     await ended(journal, told, ids, labels=True)
-    assert await journal.forget(at(106), at(0), 4) == (4, 0)
+    assert await journal.forget(at(106), at(0), 4) == (4, 0, 0)
     assert await there(journal) == set(ids[4:])
-    assert await journal.forget(at(106), at(0), 4) == (2, 0)
-    assert await journal.forget(at(106), at(0), 4) == (0, 0)
+    assert await journal.forget(at(106), at(0), 4) == (2, 0, 0)
+    assert await journal.forget(at(106), at(0), 4) == (0, 0, 0)
     assert await there(journal) == set(ids[6:])
     assert [world.sequences(saga_id) for saga_id in ids] == [[]] * 6 + [[1, 2]] * 4
     assert await journal.find_saga(ids[0]) is None
@@ -49,7 +49,7 @@ async def test_what_may_still_move_or_waits_for_a_person_stays(journal: OpenJour
     )
     await told.until(10)
     await journal.quarantine(set_aside, Failure(13, "torn"))
-    assert await journal.forget(at(10_000), at(0), 100) == (1, 0)
+    assert await journal.forget(at(10_000), at(0), 100) == (1, 0, 0)
     assert await there(journal) == {running, asking, hooked, set_aside}
     assert [each.saga_id for each in await journal.list_incidents(IncidentFilter(include_closed=True, saga_id=answered), None, 10)] == []
 
@@ -58,7 +58,7 @@ async def test_keys_are_forgotten_when_they_have_expired(journal: OpenJournal, t
     old, young = new_ids(2)
     journal.append([first(old, key=start_key("old", expires_at=at(50))), first(young, key=start_key("young", expires_at=at(500)))])
     await told.until(2)
-    assert await journal.forget(at(0), at(100), 10) == (0, 1)
+    assert await journal.forget(at(0), at(100), 10) == (0, 1, 0)
     assert await journal.find_by_key(DEFINITION.name, "old", at(1)) is None
     found = await journal.find_by_key(DEFINITION.name, "young", at(1))
     assert found is not None

@@ -38,6 +38,8 @@ async def test_what_cannot_be_opened_is_told_with_what_to_do(postgres: tuple[URL
     missing = str(server.set(database="unheard_of"))
     assert "make it with CREATE DATABASE" in await refusal_of(missing)
     assert "a PostgreSQL server that answers" in await refusal_of(str(server.set(port=1)))
+    for option in ("statement_cache_size=0", "prepared_statement_cache_size=many", "sslmode=require"):
+        assert f"found {option}" in await refusal_of(f"postgresql://somebody@127.0.0.1/saga?{option}")
     assert "expected the driver asyncpg, found postgresql+psycopg2" in await refusal_of("postgresql+psycopg2://somebody@127.0.0.1/saga")
     world.execute(f'ALTER DATABASE "{world.url.database}" SET synchronous_commit = off')  # R31
     assert "found synchronous_commit = off; set it to on" in await refusal_of(str(world.url))
