@@ -8,7 +8,7 @@ import grpc
 
 from coordinator.api.checks import find_in_numbers, find_in_person, find_in_saga_id, refuse_if_any
 from coordinator.api.errors import RefusedError, refusal, refusal_of_command, status_of
-from coordinator.api.forwarding import FORWARDED, Forwarding
+from coordinator.api.forwarding import FORWARDED, TIME_LIMIT_S, Forwarding
 from coordinator.api.saga_commands import SagaCommands, set_aside
 from coordinator.api.selections import selected_sagas
 from coordinator.api.views import SagaView, SagaViews
@@ -110,7 +110,7 @@ class BulkActions:
         acts: dict[SagaId, _Act] = {}
         service: operator_pb2_grpc.OperatorServiceAsyncStub = operator_pb2_grpc.OperatorServiceStub(self._forwarding.channel_to(address))
         try:
-            async for answer in service.ActOnSagas(asked, metadata=((FORWARDED, "1"),)):
+            async for answer in service.ActOnSagas(asked, timeout=TIME_LIMIT_S, metadata=((FORWARDED, "1"),)):
                 acts[SagaId(answer.saga.id)] = _Act(answer.saga, RefusedError(answer.error) if answer.HasField("error") else None)
         except grpc.aio.AioRpcError as error:
             refused = RefusedError(from_rpc_error(error))
