@@ -1,15 +1,37 @@
 """Lists of sagas and of incidents, page by page. Each runs within one database transaction, and so sees one state throughout.
 
-What a page costs must not grow with what it is not about. SQLite has no statistics to plan by, so every list is written such that one
-index leads, and the rest is asked of the rows that it finds.
+What a page costs must not grow with what it is not about. Of what a list of sagas asks for, each condition that has an index is counted in
+it, up to a bound, and the rarest leads: its sagas are walked newest first, and the rest is asked of the rows that it finds. SQLite has no
+statistics to plan by, and those of PostgreSQL do not know which conditions go together, so the rest is written such that no index serves
+it. If even the rarest has more sagas than are counted, the walk soon has a page together, unless few fit all: two conditions that are
+both common and hardly ever hold together cost what the first of them has.
 """
 
 import heapq
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
 from itertools import islice
-from typing import Any
+from typing import Any, Final
 
-from sqlalchemy import Column, ColumnElement, Connection, Select, String, and_, exists, not_, select, text, tuple_
+from sqlalchemy import (
+    Boolean,
+    Column,
+    ColumnElement,
+    Connection,
+    FromClause,
+    Select,
+    String,
+    and_,
+    case,
+    exists,
+    func,
+    literal_column,
+    not_,
+    select,
+    true,
+    tuple_,
+)
 
 from coordinator.core.values import Instant, SagaId, SagaStatus
 from coordinator.engine.ports import IncidentFilter, SagaFilter, StoredIncident, StoredSaga
@@ -18,17 +40,22 @@ from coordinator.journal.rows import stored_incident
 from coordinator.journal.statements import Cell
 from coordinator.journal.tables import INCIDENT, IS_PAUSED, NEEDS_PERSON, SAGA, SAGA_LABEL
 
+COUNTED_MAX: Final = 10_000
+"""Sagas of a condition that are counted to find the rarest: that takes a millisecond, and they can all be walked if hardly any fits."""
+
 
 def list_sagas(connection: Connection, where: SagaFilter, before: tuple[Instant, SagaId] | None, limit: int) -> list[StoredSaga]:
     """Sagas without events, newest first.
 
-    Several statuses are several queries whose results are merged: each walks an index from its newest end and stops at the limit, where
-    one query for all would sort whatever it finds.
+    A condition with several ranges of its index is as many queries whose results are merged: each stops at the limit, where one query for
+    all would sort whatever it finds.
     """
-    if where.is_paused or where.needs_person or where.incident_kinds:
-        return with_labels(connection, connection.execute(_among_few(where, before).limit(limit)).all())
-    statuses: Sequence[SagaStatus | None] = sorted(where.statuses) or [None]
-    found = [connection.execute(_among_all(where, status, before).limit(limit)).all() for status in statuses]
+    conditions = list(_conditions(where)) or [_ANY]
+    leading = conditions[0]
+    if len(conditions) > 1:
+        leading = min(conditions, key=partial(_frequency, connection, where, before))
+    rest = [*_unindexed(where), *(other.of_found for other in conditions if other is not leading)]
+    found = [connection.execute(_with_sagas(query, leading).where(*rest).limit(limit)).all() for query in _walks(leading, where, before)]
     merged = heapq.merge(*found, key=lambda row: (row.created_at, row.saga_id), reverse=True)
     return with_labels(connection, list(islice(merged, limit)))
 
@@ -55,73 +82,106 @@ def list_incidents(
 # ── Sagas ────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _among_few(where: SagaFilter, before: tuple[Instant, SagaId] | None) -> Select[*tuple[Cell, ...]]:
-    """Few sagas are paused or need a person: their own index leads, however many others have the status, definition or label asked for."""
-    query = _between(select_sagas(), where, SAGA.c.created_at, SAGA.c.saga_id, before)
-    if where.is_paused is not None:
-        query = query.where(text(IS_PAUSED) if where.is_paused else not_(SAGA.c.paused))
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Condition:
+    """A part of what is asked for, with an index that keeps the sagas of each of its ranges in the order of their creation."""
+
+    table: FromClause
+    """Whose index that is; it has the columns `created_at` and `saga_id`."""
+    ranges: Sequence[ColumnElement[bool]]
+    """No saga is in two of them."""
+    of_found: ColumnElement[bool]
+    """The same, asked of a saga that another index finds."""
+
+
+_ANY: Final = _Condition(table=SAGA, ranges=[true()], of_found=true())
+
+
+def _conditions(where: SagaFilter) -> Iterator[_Condition]:
+    """Of those that are equally rare the first leads."""
+    if where.is_paused:
+        yield _Condition(table=SAGA, ranges=[literal_column(IS_PAUSED)], of_found=_without_index(SAGA.c.paused) == 1)
     if where.needs_person or where.incident_kinds:
-        query = query.where(text(NEEDS_PERSON))
+        yield _Condition(table=SAGA, ranges=[literal_column(NEEDS_PERSON)], of_found=_without_index(SAGA.c.needs_person) == 1)
+    for place, (key, value) in enumerate(where.labels):
+        label, its = SAGA_LABEL.alias(f"label_{place}"), SAGA_LABEL.alias(f"its_{place}")
+        # Its one value of this key, and not whether there is a row: that would be a join, which PostgreSQL could begin at its other end.
+        its_value = select(its.c.value).where(its.c.saga_id == SAGA.c.saga_id, its.c.key == key).scalar_subquery()
+        yield _Condition(table=label, ranges=[and_(label.c.key == key, label.c.value == value)], of_found=its_value == value)
+    if where.statuses or where.definition_name:
+        yield _standing(where)
+
+
+def _standing(where: SagaFilter) -> _Condition:
+    """Status and definition have an index together. It begins with the definition and goes on with the status."""
+    statuses = sorted(where.statuses or SagaStatus)
+    of_found = _without_index(SAGA.c.status).in_(statuses) if where.statuses else true()
+    if not where.definition_name:
+        return _Condition(table=SAGA, ranges=[SAGA.c.status == status for status in statuses], of_found=of_found)
+    name = where.definition_name
+    return _Condition(
+        table=SAGA,
+        ranges=[and_(SAGA.c.definition_name == name, SAGA.c.status == status) for status in statuses],
+        of_found=and_(of_found, _without_index(SAGA.c.definition_name) == name),
+    )
+
+
+def _unindexed(where: SagaFilter) -> Iterator[ColumnElement[bool]]:
+    """What no index helps with. Of flags: nearly all sagas do not have them."""
+    if where.is_paused is False:
+        yield not_(SAGA.c.paused)
     if where.needs_person is False:  # with kinds that are open, nobody fits
-        query = query.where(not_(SAGA.c.needs_person))
+        yield not_(SAGA.c.needs_person)
     if where.incident_kinds:
         is_of_kind = INCIDENT.c.kind.in_(sorted(where.incident_kinds))
-        query = query.where(exists().where(INCIDENT.c.saga_id == SAGA.c.saga_id, INCIDENT.c.closed_at.is_(None), is_of_kind))
-    if where.statuses:
-        query = query.where(_without_index(SAGA.c.status).in_(sorted(where.statuses)))
-    if where.definition_name:
-        query = query.where(_without_index(SAGA.c.definition_name) == where.definition_name)
-    return query.where(*_labelled(where.labels))
+        yield exists().where(INCIDENT.c.saga_id == SAGA.c.saga_id, INCIDENT.c.closed_at.is_(None), is_of_kind)
 
 
-def _among_all(where: SagaFilter, status: SagaStatus | None, before: tuple[Instant, SagaId] | None) -> Select[*tuple[Cell, ...]]:
-    query = select_sagas()
-    created_at, saga_id = SAGA.c.created_at, SAGA.c.saga_id
-    if where.labels:
-        (key, value), *others = where.labels
-        leading = SAGA_LABEL.alias("leading")  # its index leads: newest first among the sagas that have this label
-        query = query.join(leading, and_(leading.c.saga_id == SAGA.c.saga_id, leading.c.key == key, leading.c.value == value))
-        query = query.where(*_labelled(others))
-        created_at, saga_id = leading.c.created_at, leading.c.saga_id
-    if status is not None:
-        query = query.where(SAGA.c.status == status)
-    if where.definition_name:
-        query = query.where(SAGA.c.definition_name == where.definition_name)
-    if where.is_paused is False:
-        query = query.where(not_(SAGA.c.paused))
-    if where.needs_person is False:
-        query = query.where(not_(SAGA.c.needs_person))
-    return _between(query, where, created_at, saga_id, before)
+def _frequency(
+    connection: Connection, where: SagaFilter, before: tuple[Instant, SagaId] | None, condition: _Condition
+) -> tuple[int, Instant]:
+    """How many sagas a condition leaves, as far as they are counted, and how far back these go: of two that are both common, that whose
+    sagas are further apart is rarer. Nothing but entries of its index is read."""
+    count, reach = 0, Instant(0)
+    for query in _walks(condition, where, before):
+        some = query.with_only_columns(condition.table.c.created_at).limit(COUNTED_MAX - count).subquery()
+        found, oldest = connection.execute(select(func.count(), func.min(some.c.created_at))).one()
+        count, reach = count + found, max(reach, oldest or reach)  # of several ranges the densest tells
+        if count == COUNTED_MAX:
+            break
+    return count, reach
 
 
-def _between(
-    query: Select[*tuple[Cell, ...]],
-    where: SagaFilter,
-    created_at: Column[int],
-    saga_id: Column[str],
-    before: tuple[Instant, SagaId] | None,
-) -> Select[*tuple[Cell, ...]]:
-    """Within the time that is asked for, newest first, by the columns of the table that leads."""
+def _walks(condition: _Condition, where: SagaFilter, before: tuple[Instant, SagaId] | None) -> Iterator[Select[*tuple[Cell, ...]]]:
+    """Where the sagas of each range are, newest first."""
+    created_at, saga_id = condition.table.c.created_at, condition.table.c.saga_id
+    for each in condition.ranges:
+        query = select(created_at, saga_id).where(each, *_between(condition.table, where, before))
+        yield query.order_by(created_at.desc(), saga_id.desc())
+
+
+def _with_sagas(walk: Select[*tuple[Cell, ...]], leading: _Condition) -> Select[*tuple[Cell, ...]]:
+    """What is read of each saga on the way."""
+    query = walk.with_only_columns(*select_sagas().selected_columns)
+    return query if leading.table is SAGA else query.where(leading.table.c.saga_id == SAGA.c.saga_id)
+
+
+def _between(table: FromClause, where: SagaFilter, before: tuple[Instant, SagaId] | None) -> Iterator[ColumnElement[bool]]:
+    """Within the time that is asked for."""
+    place = table.c.created_at, table.c.saga_id
     if where.created_from is not None:
-        query = query.where(created_at >= where.created_from)
-    if where.created_before is not None:
-        query = query.where(created_at < where.created_before)
+        yield place[0] >= where.created_from
     if before is not None:
-        query = query.where(tuple_(created_at, saga_id) < cursor((created_at, saga_id), before))
-    return query.order_by(created_at.desc(), saga_id.desc())
-
-
-def _labelled(labels: Iterable[tuple[str, str]]) -> list[ColumnElement[bool]]:
-    """Conditions on the rows that another index finds."""
-    conditions: list[ColumnElement[bool]] = []
-    for place, (key, value) in enumerate(labels):
-        label = SAGA_LABEL.alias(f"label_{place}")
-        conditions.append(exists().where(label.c.saga_id == SAGA.c.saga_id, label.c.key == key, label.c.value == value))
-    return conditions
+        yield tuple_(*place) < cursor(place, before)
+    if where.created_before is not None and (before is None or before[0] >= where.created_before):
+        yield place[0] < where.created_before  # not if the cursor says more: SQLite would begin here and walk to it
 
 
 def _without_index(column: Column[Any]) -> ColumnElement[Any]:
-    """The same value in a form that no index is kept of, so that the planner cannot be drawn away from the index that must lead."""
+    """The same value in a form that no index is kept of, so that the planner cannot be drawn away from the index that must lead. Of a
+    flag: 1 or 0."""
+    if isinstance(column.type, Boolean):
+        return case((column, 1), else_=0)
     return column + ("" if isinstance(column.type, String) else 0)
 
 

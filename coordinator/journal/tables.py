@@ -107,7 +107,7 @@ SAGA: Final = Table(
     Index("ix_saga_forgettable", "ended_at", sqlite_where=text(IS_FORGETTABLE), postgresql_where=text(IS_FORGETTABLE)),
     Index(None, "created_at", "saga_id"),
     Index(None, "status", "created_at", "saga_id"),
-    Index(None, "definition_name", "created_at", "saga_id"),
+    Index(None, "definition_name", "status", "created_at", "saga_id"),
 )
 
 SAGA_LABEL: Final = Table(

@@ -1,7 +1,6 @@
 """What a question costs must not grow with the sagas that it is not about: every one walks an index. And it sees one state."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,7 +13,7 @@ from coordinator.journal.database_file import DatabaseFile
 from coordinator.journal.sqlite import connect, reading_engine
 from coordinator.journal.statements import Statements
 from tests.builders import at
-from tests.journals import SqlWorld, Told, definition, empty_database
+from tests.journals import SqlWorld, Told, definition, empty_database, new_ids
 
 SAGA = SagaId("01900000-0000-7000-8000-000000000001")
 CURSOR = (at(5), SAGA)
@@ -30,13 +29,14 @@ def connection(tmp_path: Path) -> Iterator[Connection]:
     engine.dispose()
 
 
-def plans_of(connection: Connection, ask: Callable[[Connection], object]) -> list[str]:
-    """How SQLite goes about each statement of a question."""
+def plans_of(connection: Connection, ask: Callable[[Connection], object], *, of: str = "") -> list[str]:
+    """How SQLite goes about each statement of a question that contains this text."""
     asked: list[tuple[str, tuple[object, ...]]] = []
 
     def note(*given: object) -> None:
         assert isinstance(given[3], tuple)
-        asked.append((str(given[2]), given[3]))
+        if of in str(given[2]):
+            asked.append((str(given[2]), given[3]))
 
     event.listen(connection, "before_cursor_execute", note)
     ask(connection)
@@ -109,38 +109,80 @@ def test_question_walks_an_index_in_order(connection: Connection, question: str)
     assert_indexed(plans_of(connection, QUESTIONS[question]))
 
 
-SOMETHING_ELSE = {
-    "nothing": SagaFilter(),
-    "a status": SagaFilter(statuses=frozenset({SagaStatus.COMPLETED})),
-    "several statuses": SagaFilter(statuses=frozenset({SagaStatus.COMPLETED, SagaStatus.RUNNING})),
-    "a definition": SagaFilter(definition_name="d"),
-    "labels": SagaFilter(labels=(("a", "b"), ("c", "d"))),
-    "a time": SagaFilter(created_from=at(1), created_before=at(9)),
-    "all of it": SagaFilter(
-        statuses=frozenset({SagaStatus.FAILED}), definition_name="d", labels=(("a", "b"),), created_from=at(1), created_before=at(9)
-    ),
-}
-PAUSED, NEEDY = "ix_saga_paused", "ix_saga_needs_person"
-FEW: dict[str, tuple[Callable[[SagaFilter], SagaFilter], set[str]]] = {
-    "paused": (lambda also: replace(also, is_paused=True), {PAUSED}),
-    "needs a person": (lambda also: replace(also, needs_person=True), {NEEDY}),
-    "a kind of incident": (lambda also: replace(also, incident_kinds=frozenset({IncidentKind.LATE_OUTCOME})), {NEEDY}),
-    "paused and needs a person": (lambda also: replace(also, is_paused=True, needs_person=True), {PAUSED, NEEDY}),
-    "paused and needs nobody": (lambda also: replace(also, is_paused=True, needs_person=False), {PAUSED}),
+COUNTS, WALKS = "count(*)", "saga.fingerprint"
+"""What only the statements contain that look for the rarest condition, and only those that read sagas by it."""
+CREATED, STATUS, STANDING = "created_at_saga_id", "status_created_at_saga_id", "definition_name_status_created_at_saga_id"
+PAUSED, NEEDY, LABEL = "paused", "needs_person", "key_value_created_at_saga_id"
+FAILED, COMPLETED = frozenset({SagaStatus.FAILED}), frozenset({SagaStatus.COMPLETED})
+COMMON, UNCOMMON, RARE = (("of", "most"),), (("of", "some"),), (("of", "few"),)
+LEADING = {
+    "nothing": (SagaFilter(), CREATED),
+    "a time": (SagaFilter(created_from=at(1), created_before=at(900)), CREATED),
+    "not paused": (SagaFilter(is_paused=False), CREATED),
+    "paused": (SagaFilter(is_paused=True), PAUSED),
+    "needs a person": (SagaFilter(needs_person=True), NEEDY),
+    "a kind of incident": (SagaFilter(incident_kinds=frozenset({IncidentKind.LATE_OUTCOME})), NEEDY),
+    "a definition": (SagaFilter(definition_name="d"), STANDING),
+    "a status": (SagaFilter(statuses=FAILED), STATUS),
+    "a rare status of a common label": (SagaFilter(statuses=FAILED, labels=COMMON), STATUS),
+    "a common status of a rare label": (SagaFilter(statuses=COMPLETED, labels=RARE), LABEL),
+    "several statuses of a rare label": (SagaFilter(statuses=frozenset(SagaStatus), labels=RARE), LABEL),
+    "several labels": (SagaFilter(labels=(*COMMON, *RARE)), LABEL),
+    "a common definition of a rare label": (SagaFilter(definition_name="d", labels=RARE), LABEL),
+    "a rare definition of a common label": (SagaFilter(definition_name="e", labels=COMMON), STANDING),
+    "a rare status of a common definition": (SagaFilter(definition_name="d", statuses=FAILED, labels=UNCOMMON), STANDING),
+    "paused, of a rare label": (SagaFilter(is_paused=True, labels=RARE), LABEL),
+    "paused, of a common label": (SagaFilter(is_paused=True, labels=COMMON), PAUSED),
+    "paused, of a rare status": (SagaFilter(is_paused=True, statuses=FAILED), STATUS),
+    "paused and needs a person": (SagaFilter(is_paused=True, needs_person=True), NEEDY),
+    "paused and needs nobody": (SagaFilter(is_paused=True, needs_person=False), PAUSED),
+    "all of it": (SagaFilter(is_paused=True, needs_person=True, definition_name="d", statuses=COMPLETED, labels=RARE), LABEL),
 }
 
 
-@pytest.mark.parametrize("also", SOMETHING_ELSE)
-@pytest.mark.parametrize("before", [None, CURSOR], ids=["first page", "next page"])
-@pytest.mark.parametrize("few", FEW)
-def test_index_of_the_few_leads_whatever_else_is_asked(
-    connection: Connection, few: str, also: str, before: tuple[Instant, SagaId] | None
-) -> None:
-    asked_for, indexes = FEW[few]
-    plans = plans_of(connection, listing(asked_for(SOMETHING_ELSE[also]), before))
+@pytest.fixture
+def written(connection: Connection) -> Connection:
+    """A hundred sagas: of nearly all, of some, of few and of hardly any holds what may be asked."""
+    for number, saga in enumerate(new_ids(100)):
+        status = SagaStatus.FAILED if number % 30 == 0 else SagaStatus.COMPLETED
+        flags = (number % 8 == 0, number % 10 == 0)
+        connection.exec_driver_sql(
+            "INSERT INTO saga (saga_id, shard, definition_name, definition_version, fingerprint, status, sequence, created_at, updated_at,"
+            " paused, needs_person) VALUES (?, 0, ?, 1, x'00', ?, 1, ?, 0, ?, ?)",
+            (saga, "e" if number % 25 == 0 else "d", int(status), at(number), *flags),
+        )
+        how_many = "few" if number % 50 == 0 else "some" if number % 5 == 0 else "most"
+        connection.exec_driver_sql("INSERT INTO saga_label VALUES (?, 'of', ?, ?)", (saga, how_many, at(number)))
+    return connection
+
+
+@pytest.mark.parametrize("before", [None, (at(99), SAGA)], ids=["first page", "next page"])
+@pytest.mark.parametrize("question", LEADING)
+def test_rarest_condition_leads(written: Connection, question: str, before: tuple[Instant, SagaId] | None) -> None:
+    where, index = LEADING[question]
+    plans = plans_of(written, listing(where, before), of=WALKS)
     assert_indexed(plans)
-    assert plans[0].split()[1] == "saga"
-    assert indexes & set(plans[0].split()), plans
+    table = "saga" if index is not LABEL else "saga_label"
+    assert f"ix_{table}_{index}" in plans[0].split(), plans
+    assert f" ix_{table}_{index} " not in " ".join(plans[1:]) or len(where.statuses) > 1 or where.definition_name, plans
+
+
+@pytest.mark.parametrize("question", LEADING)
+def test_rarest_condition_is_found_by_indexes(written: Connection, question: str) -> None:
+    """Without a look at the sagas, but for the indexes of flags: SQLite looks at the flag although all of them have it."""
+    where, _ = LEADING[question]
+    plans = plans_of(written, listing(where, (at(99), SAGA)), of=COUNTS)
+    asked = [line for line in plans if line.split()[1] in ("saga", "saga_label")]
+    assert all("COVERING INDEX" in line or "ix_saga_paused" in line or "ix_saga_needs_person" in line for line in asked), plans
+
+
+def test_one_condition_is_not_counted(written: Connection) -> None:
+    assert plans_of(written, listing(SagaFilter(statuses=COMPLETED, definition_name="d"), None), of=COUNTS) == []
+
+
+def test_page_far_down_begins_at_its_cursor(written: Connection) -> None:
+    plans = plans_of(written, listing(SagaFilter(created_before=at(90)), (at(50), SAGA)), of=WALKS)
+    assert plans == ["SEARCH saga USING INDEX ix_saga_created_at_saga_id ((created_at,saga_id)<(?,?))"]
 
 
 OPEN, BY_AGE = "ix_incident_open", "ix_incident_opened_at_saga_id_id"

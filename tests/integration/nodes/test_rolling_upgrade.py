@@ -16,7 +16,10 @@ from tests.integration.nodes.conftest import Cluster
 from tests.journals import PostgresWorld, Told
 
 A_MINUTE = timedelta(minutes=1)
-OLD_INDEXES = "SELECT indexname FROM pg_indexes WHERE indexname IN ('ix_saga_unfinished', 'ix_saga_wake_at') ORDER BY indexname"
+LISTED_BY = "ix_saga_definition_name_created_at_saga_id"
+OLD_INDEXES = (
+    f"SELECT indexname FROM pg_indexes WHERE indexname IN ('ix_saga_unfinished', 'ix_saga_wake_at', '{LISTED_BY}') ORDER BY indexname"
+)
 
 
 async def test_nodes_go_on_and_start_again_on_the_tables_of_the_next_release(pair: Cluster) -> None:  # D5
@@ -44,6 +47,8 @@ async def older(postgres: tuple[URL, str]) -> PostgresWorld:
     for statement in (
         "CREATE INDEX ix_saga_unfinished ON saga (shard, saga_id) WHERE unfinished AND quarantine_code IS NULL",
         "CREATE INDEX ix_saga_wake_at ON saga (shard, wake_at) WHERE wake_at IS NOT NULL",
+        f"CREATE INDEX {LISTED_BY} ON saga (definition_name, created_at, saga_id)",
+        "DROP INDEX ix_saga_definition_name_status_created_at_saga_id",
         "DROP INDEX ix_saga_awake",
         "DROP INDEX ix_saga_asleep",
         "ALTER TABLE node DROP COLUMN knows",
@@ -57,7 +62,7 @@ async def older(postgres: tuple[URL, str]) -> PostgresWorld:
 
 async def test_what_an_older_node_needs_is_taken_away_when_the_last_of_them_is_gone(older: PostgresWorld) -> None:  # D5
     async with await older.open(Told()):
-        assert older.execute(OLD_INDEXES) == [("ix_saga_unfinished",), ("ix_saga_wake_at",)]
+        assert older.execute(OLD_INDEXES) == [(LISTED_BY,), ("ix_saga_unfinished",), ("ix_saga_wake_at",)]
         assert older.execute("SELECT version_num, revision FROM alembic_version, schema_floor") == [("0004", "0003")]
         assert older.execute("SELECT knows FROM node WHERE id <> 'old'") == [(HEAD_REVISION,)]
         async with await older.open(Told()):  # another new one, and the old one is there still

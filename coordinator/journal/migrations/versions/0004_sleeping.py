@@ -10,9 +10,10 @@ depends_on = None
 
 
 def upgrade() -> None:
-    """Adds two indexes, a column and a table. Rows stay as they are: what is PENDING sleeps."""
+    """Adds three indexes, a column and a table. Rows stay as they are: what is PENDING sleeps."""
     _partial_index("ix_saga_awake", ["shard", "saga_id"], "unfinished AND wake_at IS NULL AND quarantine_code IS NULL")
     _partial_index("ix_saga_asleep", ["shard", "wake_at", "saga_id"], "unfinished AND wake_at IS NOT NULL AND quarantine_code IS NULL")
+    op.create_index("ix_saga_definition_name_status_created_at_saga_id", "saga", ["definition_name", "status", "created_at", "saga_id"])
     op.add_column("node", sa.Column("knows", sa.String(32)))
     floor = op.create_table(
         "schema_floor", sa.Column("revision", sa.String(32), nullable=False), sa.PrimaryKeyConstraint("revision", name="pk_schema_floor")
