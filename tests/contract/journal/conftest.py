@@ -9,7 +9,8 @@ from sqlalchemy import URL
 from tests.journals import MemoryWorld, OpenJournal, PostgresWorld, SqlWorld, Told, World
 from tests.pooler import WITHOUT_STATEMENTS, Pooler, pooler
 
-POOLED = "postgres behind a pooler"
+POOLED, AHEAD = "postgres behind a pooler", "postgres of the next release"
+FULL_ONLY = [pytest.param(kind, marks=pytest.mark.full) for kind in (POOLED, AHEAD)]
 
 
 @pytest.fixture(scope="session")
@@ -19,7 +20,7 @@ def between(postgres: tuple[URL, str], tmp_path_factory: pytest.TempPathFactory)
         yield made
 
 
-@pytest.fixture(params=["memory", "sqlite", "postgres", "postgres of the next release", pytest.param(POOLED, marks=pytest.mark.full)])
+@pytest.fixture(params=["memory", "sqlite", "postgres", *FULL_ONLY])
 async def world(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[World]:
     match request.param:
         case "memory":
@@ -30,7 +31,7 @@ async def world(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
             server, template = request.getfixturevalue("postgres")
             ways = {"way": request.getfixturevalue("between").url_of} if kind == POOLED else {}
             world = PostgresWorld(server, **ways).make(template)
-            if kind == "postgres of the next release":
+            if kind == AHEAD:
                 world.migrate_ahead()
             yield world
             world.drop()

@@ -11,6 +11,8 @@ from tests.builders import DEFINITION, at
 from tests.journals import OpenJournal, Told, first, incident, new_ids
 
 SAGAS = 60
+ASKED = 200
+"""Of 864 combinations in each case, drawn anew at each run."""
 SPAN_S = 20
 """In which they are created, some at the same time."""
 RARE = DefinitionKey("rare", 1)
@@ -70,11 +72,12 @@ def fits(saga: StoredSaga, kind: IncidentKind | None, where: SagaFilter) -> bool
 async def test_every_combination_of_conditions_finds_what_fits(
     journal: OpenJournal, kinds: dict[SagaId, IncidentKind | None], statuses: tuple[SagaStatus, ...]
 ) -> None:
-    chance = random.Random(len(statuses))
+    chance = random.Random()
     every = await journal.list_sagas(SagaFilter(), None, SAGAS)
     assert {saga.saga_id for saga in every} == set(kinds)
     assert every == sorted(every, key=lambda saga: (saga.created_at, saga.saga_id), reverse=True)
-    for name, labels, span, is_paused, needs_person, incident_kinds in product(DEFINITIONS, LABELS, SPANS, FLAGS, FLAGS, INCIDENTS):
+    combinations = list(product(DEFINITIONS, LABELS, SPANS, FLAGS, FLAGS, INCIDENTS))
+    for name, labels, span, is_paused, needs_person, incident_kinds in chance.sample(combinations, ASKED):
         where = SagaFilter(
             statuses=frozenset(statuses),
             definition_name=name,
