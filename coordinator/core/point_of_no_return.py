@@ -23,7 +23,7 @@ def pivot_may_have_effect(plan: SagaPlan, state: SagaState, now: Instant) -> boo
     pivot = state.steps[plan.pivot]
     if pivot.status is StepStatus.EXECUTING:
         assert pivot.execute is not None
-        return pivot.in_doubt or state.may_be_under_way(pivot, pivot.execute, now)
+        return pivot.in_doubt or state.may_have_been_sent(pivot.execute, now)
     return pivot.status in (StepStatus.ACCEPTED, StepStatus.UNKNOWN)
 
 

@@ -242,8 +242,10 @@ def _record_turn_back(state: SagaState, fact: SagaTurnedBack, at: Instant) -> No
         if step.status is StepStatus.ACCEPTED:
             step.settle(StepStatus.UNKNOWN, at)  # at rest at once (R12): its compensation says whether there is anything to undo
         elif step.status is StepStatus.EXECUTING and not state.may_be_under_way(step, call, at):
-            # In backoff: at rest at once (R12). Without any attempt in doubt it is known to have had no effect.
-            step.settle(StepStatus.UNKNOWN if step.in_doubt else StepStatus.REJECTED, at)
+            # In backoff, or from before a pause that was longer than its time: at rest at once (R12). Without an attempt in doubt, and
+            # where the one that is owed was never sent, it is known to have had no effect.
+            may_have_effect = step.in_doubt or state.may_have_been_sent(call, at)
+            step.settle(StepStatus.UNKNOWN if may_have_effect else StepStatus.REJECTED, at)
 
 
 def _record_closed_incident(state: SagaState, fact: IncidentClosed, at: Instant) -> None:

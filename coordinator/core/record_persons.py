@@ -74,7 +74,7 @@ def _record_termination(state: SagaState, fact: SagaTerminated, at: Instant) -> 
         elif step.status is StepStatus.ACCEPTED:
             step.settle(StepStatus.UNKNOWN, at)
         elif step.status is StepStatus.EXECUTING and step.execute is not None:
-            may_have_effect = step.in_doubt or state.may_be_under_way(step, step.execute, at)
+            may_have_effect = step.in_doubt or state.may_have_been_sent(step.execute, at)
             step.settle(StepStatus.UNKNOWN if may_have_effect else StepStatus.REJECTED, at)
 
 

@@ -275,10 +275,15 @@ class SagaState:
                 return incident
         return None
 
+    def may_have_been_sent(self, call: CallState, now: Instant) -> bool:
+        """Whether the attempt that is owed may have reached the participant, so that it may have taken effect. That its time is over says
+        nothing: its answer may come later than whatever is decided now, since the process may have been stopped in between (P4).
+        """
+        return call.not_before <= (now if self.paused is None else self.paused.at)
+
     def may_be_under_way(self, step: StepState, call: CallState, now: Instant) -> bool:
         """Whether the attempt that is owed may be with the participant. While the saga is paused nothing more is sent, so that what was
         sent before has come to rest, or was never sent, when its time is over.
         """
-        if self.paused is None:
-            return call.not_before <= now
-        return call.not_before <= self.paused.at and now < self.paused.at + step.longest_call_us + QUIET_GRACE_US
+        may_be_heard = self.paused is None or now < self.paused.at + step.longest_call_us + QUIET_GRACE_US
+        return may_be_heard and self.may_have_been_sent(call, now)

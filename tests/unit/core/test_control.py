@@ -209,6 +209,37 @@ def test_crash_of_a_paused_saga_puts_in_doubt_what_it_had_under_way() -> None:  
     assert story.owed() == (Owed("pivot", EXECUTE, 2, at(3)),)
 
 
+def test_call_from_before_a_long_pause_may_have_taken_effect_although_its_time_is_over() -> None:  # P4, R12
+    """Its answer may be in the inbox behind the wish to turn back: the process was stopped, and woke up to both."""
+    story = started(sequence("a"))
+    story.pause(1)
+    story.cancel(60)
+    story.reply("a", unknown(), 60)
+    story.resume(61)
+    assert story.owed() == (Owed("a", COMPENSATE, 1, at(61)),)
+
+
+def test_pivot_from_before_a_long_pause_keeps_the_saga_from_turning_back() -> None:  # R10
+    story = started(sequence("a", step("pivot", kind=StepKind.PIVOT)))
+    story.reply("a", succeeded(), 1)
+    story.pause(2)
+    story.cancel(600)
+    assert story.state.cause is None
+    story.reply("pivot", succeeded(), 600)
+    story.resume(601)
+    assert story.status is SagaStatus.COMPLETED
+
+
+def test_call_that_was_in_backoff_when_the_pause_began_was_not_sent() -> None:  # R12
+    story = started(sequence("a"))
+    story.reply("a", retry_later(30), 1)
+    story.pause(2)
+    story.cancel(600)
+    assert story.status is SagaStatus.COMPENSATING
+    story.resume(601)
+    assert (story.status, story.owed()) == (SagaStatus.COMPENSATED, ())
+
+
 def test_call_of_a_dead_process_is_not_overtaken_by_its_undo() -> None:  # R12, R29
     story = started(sequence("a"))
     story.pause(1)
