@@ -28,6 +28,7 @@ def describe(participant: Participant) -> participant_pb2.ParticipantDescription
         guarantee=(
             participant_pb2.GUARANTEE_EFFECT_ONCE if participant.barrier.is_effect_once else participant_pb2.GUARANTEE_AT_LEAST_ONCE
         ),
+        exchange=True,
     )
     if participant.barrier.retention is not None:
         retention = Duration()

@@ -116,7 +116,7 @@ class CallReader:
         if isinstance(message, status_pb2.Status):
             return message
         cancellation = Cancellation()
-        deadline_us = self._clock() + int(_time_left_s(request, time_remaining_s) * MICROS_PER_SECOND)
+        deadline_us = self._clock() + int(time_left_s(request, time_remaining_s) * MICROS_PER_SECOND)
         step = StepContext(
             saga_id=parse_saga_id(request.saga_id),
             step_id=request.step_id,
@@ -150,7 +150,7 @@ def fingerprint_of(packed: PackedAny) -> bytes:
     return hashlib.sha256(packed.TypeName().encode() + b"\0" + packed.value).digest()
 
 
-def _time_left_s(request: CallRequest, time_remaining_s: float | None) -> float:
+def time_left_s(request: CallRequest, time_remaining_s: float | None) -> float:
     """The shorter of the gRPC deadline and what the request says; clocks differ, so both are durations."""
     said_s = request.time_left.ToNanoseconds() / 1e9 if request.HasField("time_left") else None
     given = [each for each in (time_remaining_s, said_s) if each is not None]

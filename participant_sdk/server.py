@@ -152,6 +152,7 @@ class ParticipantServer:
         await asyncio.gather(*background, return_exceptions=True)
         if self._server is not None:
             await self._health.enter_graceful_shutdown()
+            self._servicer.drain()
             await self._server.stop(self._drain_time_limit.total_seconds())
             await self._wait_for_those_cut_short()
         client, self._client = self._client, None

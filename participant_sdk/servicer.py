@@ -1,7 +1,7 @@
 """The gRPC face of participants: `saga.v1.ParticipantService` for grpc.aio servers."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from operator import attrgetter
 from types import TracebackType
 
@@ -15,12 +15,13 @@ from participant_sdk.barrier.outcomes import CompensateAnswer, CompensateOutcome
 from participant_sdk.clock import Clock, wall_clock_us
 from participant_sdk.describe import describe
 from participant_sdk.errors import ParticipantSetupError
-from participant_sdk.incoming import CallReader
+from participant_sdk.exchange import ExchangeSession
+from participant_sdk.incoming import CallReader, time_left_s
 from participant_sdk.invocation import THREADS_MAX, BoundAction, Threads
 from participant_sdk.participant import Participant
 from participant_sdk.rpc_errors import ErrorReason, abort_with, error_details, status_with
 from participant_sdk.step_context import NoSession, SessionSource
-from participant_sdk.telemetry import ServerSpans
+from participant_sdk.telemetry import ServerSpans, logger
 from saga.v1 import participant_pb2, participant_pb2_grpc
 
 _NO_SESSION_IN_THREADS = NoSession(
@@ -62,6 +63,7 @@ class ParticipantServicer(participant_pb2_grpc.ParticipantServiceServicer):
         self._reader = CallReader(bound, clock)
         self._in_flight = _InFlight()
         self._spans = ServerSpans(tracer_provider)
+        self._sessions: dict[ExchangeSession, None] = {}
 
     @property
     def descriptions(self) -> tuple[participant_pb2.ParticipantDescription, ...]:
@@ -119,6 +121,49 @@ class ParticipantServicer(participant_pb2_grpc.ParticipantServiceServicer):
             if isinstance(answer, status_pb2.Status):
                 await abort_with(context, answer)
             return answer
+
+    async def Exchange(  # noqa: N802 - named by gRPC
+        self,
+        request_iterator: AsyncIterator[participant_pb2.ExchangeRequest],
+        context: grpc.aio.ServicerContext[participant_pb2.ExchangeRequest, participant_pb2.ExchangeResponse],
+    ) -> AsyncIterator[participant_pb2.ExchangeResponse]:
+        session = ExchangeSession(self._answer)
+        self._sessions[session] = None
+        try:
+            async for frame in session.run(request_iterator):
+                yield frame
+        finally:
+            del self._sessions[session]
+
+    def drain(self) -> None:
+        """Asks whoever has an open stream to send no more calls on it, so that the server can be stopped in peace."""
+        for session in self._sessions:
+            session.drain()
+
+    async def _answer(self, call: participant_pb2.ExchangeCall) -> participant_pb2.ExchangeReply:
+        """As the call would be answered by itself, its end by its time limit or by an unforeseen error included."""
+        is_execution = call.WhichOneof("call") == "execute"
+        request = call.execute if is_execution else call.compensate
+        headers = [(name, value) for name, value in (("traceparent", call.traceparent), ("tracestate", call.tracestate)) if value]
+        with self._in_flight, self._spans.of("execute" if is_execution else "compensate", request, headers) as span:
+            try:
+                async with asyncio.timeout(time_left_s(request, None)) as limit:
+                    answer = await (self._execute(call.execute, None) if is_execution else self._compensate(call.compensate, None))
+            except Exception as error:
+                code, message = grpc.StatusCode.UNKNOWN, f"unexpected {type(error).__name__}"
+                if limit.expired():
+                    code, message = grpc.StatusCode.DEADLINE_EXCEEDED, "the time of the call is over"
+                else:
+                    logger.exception("call failed in an unforeseen way", extra={"saga.id": request.saga_id, "saga.step": request.step_id})
+                answer = status_with(code, message)
+            span.conclude(answer)
+        match answer:
+            case participant_pb2.ExecuteResponse():
+                return participant_pb2.ExchangeReply(id=call.id, executed=answer)
+            case participant_pb2.CompensateResponse():
+                return participant_pb2.ExchangeReply(id=call.id, compensated=answer)
+            case _:
+                return participant_pb2.ExchangeReply(id=call.id, status=answer)
 
     async def _execute(self, request: participant_pb2.ExecuteRequest, time_remaining_s: float | None) -> ExecuteAnswer:
         incoming = self._reader.read_execute(request, time_remaining_s)

@@ -5,15 +5,18 @@ from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import NoReturn
 
 import grpc
 from google.protobuf.any_pb2 import Any
 from google.protobuf.message import Message
 from google.protobuf.wrappers_pb2 import StringValue
+from google.rpc import status_pb2
 from sqlalchemy import Column, Integer, MetaData, String, Table, insert, select
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from participant_sdk import Participant, Rejected, SqlBarrier, StepContext, action, barrier_table
+from participant_sdk.exchange import ExchangeSession
 from saga.v1 import coordinator_pb2, coordinator_pb2_grpc, participant_pb2, participant_pb2_grpc
 
 Context = grpc.aio.ServicerContext[Message, Message]
@@ -46,6 +49,36 @@ class Gate:
         return succeeded("let go")
 
 
+class FrameContext:
+    """What scripts ask of the context of a call, for one of many on a stream."""
+
+    def __init__(self, call: participant_pb2.ExchangeCall) -> None:
+        self._call = call
+        self._ends_at = asyncio.get_running_loop().time() + self._request.time_left.ToNanoseconds() / 1e9
+        self.status = status_pb2.Status()
+
+    @property
+    def _request(self) -> participant_pb2.ExecuteRequest | participant_pb2.CompensateRequest:
+        return self._call.execute if self._call.WhichOneof("call") == "execute" else self._call.compensate
+
+    def time_remaining(self) -> float:
+        return self._ends_at - asyncio.get_running_loop().time()
+
+    def invocation_metadata(self) -> tuple[tuple[str, str], ...]:
+        headers = (("traceparent", self._call.traceparent), ("tracestate", self._call.tracestate))
+        return tuple((name, value) for name, value in headers if value)
+
+    async def abort(self, code: grpc.StatusCode, details: str = "", trailing_metadata: object = ()) -> NoReturn:
+        self.status = status_pb2.Status(code=code.value[0], message=details)
+        for name, value in trailing_metadata or ():  # type: ignore[attr-defined]
+            if name == "grpc-status-details-bin":
+                self.status = status_pb2.Status.FromString(value)
+        raise grpc.aio.AbortError(details)
+
+    async def abort_with_status(self, status: grpc.Status) -> NoReturn:
+        await self.abort(status.code, status.details, status.trailing_metadata)
+
+
 class PlainParticipant(participant_pb2_grpc.ParticipantServiceServicer):
     """Written with plain grpcio stubs and no SDK: answers from scripts, by action; without one it succeeds."""
 
@@ -56,6 +89,7 @@ class PlainParticipant(participant_pb2_grpc.ParticipantServiceServicer):
         self.on_compensate: dict[str, Compensate] = {}
         self.arrived: dict[str, asyncio.Event] = defaultdict(asyncio.Event)
         """Set when an action is called, in either direction."""
+        self.sessions: list[ExchangeSession] = []
 
     async def Describe(  # noqa: N802
         self, request: participant_pb2.DescribeRequest, context: Context
@@ -78,6 +112,29 @@ class PlainParticipant(participant_pb2_grpc.ParticipantServiceServicer):
         self.arrived[f"undo {request.action}"].set()
         script = self.on_compensate.get(request.action)
         return await script(request, context) if script else compensated()
+
+    async def Exchange(  # noqa: N802
+        self, request_iterator: AsyncIterator[participant_pb2.ExchangeRequest], context: Context
+    ) -> AsyncIterator[participant_pb2.ExchangeResponse]:
+        session = ExchangeSession(self._reply_to)
+        self.sessions.append(session)
+        try:
+            async for frame in session.run(request_iterator):
+                yield frame
+        finally:
+            self.sessions.remove(session)
+
+    async def _reply_to(self, call: participant_pb2.ExchangeCall) -> participant_pb2.ExchangeReply:
+        """As the same script answers a call by itself."""
+        context = FrameContext(call)
+        try:
+            if call.WhichOneof("call") == "execute":
+                return participant_pb2.ExchangeReply(id=call.id, executed=await self.Execute(call.execute, context))  # type: ignore[arg-type]
+            return participant_pb2.ExchangeReply(id=call.id, compensated=await self.Compensate(call.compensate, context))  # type: ignore[arg-type]
+        except grpc.aio.AbortError:
+            return participant_pb2.ExchangeReply(id=call.id, status=context.status)
+        except Exception as error:
+            return participant_pb2.ExchangeReply(id=call.id, status=status_pb2.Status(code=2, message=f"Unexpected {type(error)}: {error}"))
 
     def executed(self, action_name: str) -> list[participant_pb2.ExecuteRequest]:
         return [request for request in self.executions if request.action == action_name]

@@ -2,6 +2,7 @@
 
 from coordinator.codec.values import to_any, to_duration, to_timestamp
 from coordinator.core.effects import CallParticipant
+from coordinator.core.trace import attempt_traceparent
 from saga.v1 import participant_pb2, saga_pb2
 
 _UNKNOWN = participant_pb2.Unknown()
@@ -42,3 +43,17 @@ def compensate_request(call: CallParticipant, time_left_us: int) -> participant_
     else:
         request.succeeded.output.CopyFrom(to_any(call.output))
     return request
+
+
+def exchange_call(
+    call: CallParticipant, request: participant_pb2.ExecuteRequest | participant_pb2.CompensateRequest
+) -> participant_pb2.ExchangeCall:
+    """The same call among many on one stream, still without its id there."""
+    made = participant_pb2.ExchangeCall(traceparent=attempt_traceparent(call.trace, call.saga_id, call.attempt))
+    if made.traceparent:
+        made.tracestate = call.trace.tracestate
+    if isinstance(request, participant_pb2.ExecuteRequest):
+        made.execute.CopyFrom(request)
+    else:
+        made.compensate.CopyFrom(request)
+    return made

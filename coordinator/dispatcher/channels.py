@@ -9,6 +9,7 @@ from typing import Final, TypeAlias
 
 import grpc
 
+from coordinator.dispatcher.exchange import Exchange
 from saga.v1 import participant_pb2_grpc
 
 MESSAGE_BYTES_MAX: Final = 4 * 1024 * 1024 + 64 * 1024
@@ -40,14 +41,15 @@ def open_channel(target: str) -> grpc.aio.Channel:
     return grpc.aio.insecure_channel(target, options=CHANNEL_OPTIONS)
 
 
-class _Connection:
-    """A channel, the stub on it, how many calls are under way there, and how many were answered."""
+class Connection:
+    """A channel, the stub on it and its streams, how many calls are under way there, and how many were answered."""
 
-    __slots__ = ("answers", "channel", "stub", "under_way")
+    __slots__ = ("answers", "channel", "exchange", "stub", "under_way")
 
     def __init__(self, channel: grpc.aio.Channel) -> None:
         self.channel = channel
         self.stub: participant_pb2_grpc.ParticipantServiceAsyncStub = participant_pb2_grpc.ParticipantServiceStub(self.channel)
+        self.exchange = Exchange(self.stub)
         self.under_way = 0
         self.answers = 0
 
@@ -57,14 +59,14 @@ class _UsedForCall:
 
     __slots__ = ("_answers", "_connection", "_give_up")
 
-    def __init__(self, connection: _Connection, give_up: Callable[[_Connection], None]) -> None:
+    def __init__(self, connection: Connection, give_up: Callable[[Connection], None]) -> None:
         self._connection = connection
         self._give_up = give_up
         self._answers = connection.answers
 
-    def __enter__(self) -> "participant_pb2_grpc.ParticipantServiceAsyncStub":
+    def __enter__(self) -> Connection:
         self._connection.under_way += 1
-        return self._connection.stub
+        return self._connection
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         connection = self._connection
@@ -86,14 +88,14 @@ class Channels:
 
     def __init__(self, opened_by: OpenChannel = open_channel) -> None:
         self._open_channel = opened_by
-        self._connections: dict[str, _Connection] = {}
-        self._given_up: list[_Connection] = []
+        self._connections: dict[str, Connection] = {}
+        self._given_up: list[Connection] = []
 
-    def used_for_call(self, target: str) -> "AbstractContextManager[participant_pb2_grpc.ParticipantServiceAsyncStub]":
-        """The stub for a target, for one call; it is not closed meanwhile. Connects when the first call is made."""
+    def used_for_call(self, target: str) -> AbstractContextManager[Connection]:
+        """The connection to a target, for one call; it is not closed meanwhile. Connects when the first call is made."""
         connection = self._connections.get(target)
         if connection is None:
-            connection = self._connections[target] = _Connection(self._open_channel(target))
+            connection = self._connections[target] = Connection(self._open_channel(target))
         return _UsedForCall(connection, partial(self._give_up, target))
 
     def is_cut_off(self, target: str) -> bool:
@@ -125,7 +127,7 @@ class Channels:
         for connection in connections:
             await connection.channel.close()
 
-    def _give_up(self, target: str, connection: _Connection) -> None:
+    def _give_up(self, target: str, connection: Connection) -> None:
         if self._connections.get(target) is connection:
             del self._connections[target]
             self._given_up.append(connection)

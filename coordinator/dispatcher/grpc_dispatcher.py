@@ -309,7 +309,8 @@ class GrpcDispatcher:
         time_left_us = call.timeout_us if call.send_before is None else min(call.timeout_us, call.send_before - sent_at)
         health = Health.UNTOLD
         try:
-            outcome = await self._caller.call(place.address, call, time_left_us)
+            exchanges = self._registry.live(line.name).exchanges(place.address)
+            outcome = await self._caller.call(place.address, call, time_left_us, exchanges=exchanges)
             health = health_of(outcome, call, time_left_us)
         except Exception as error:  # an unreadable answer must end its attempt like any other (R6)
             _logger.exception("call failed in an unforeseen way", extra={"saga.id": call.saga_id, "saga.step": call.attempt.step_id})

@@ -71,6 +71,11 @@ class LiveTargets:
         """The place that stands in the configuration and has not registered itself too; None: there is none."""
         self.wishes = _wishes_of([described for target in targets if (described := target.description or target.told) is not None])
         self._services: dict[tuple[str, str, str], Service] = {}
+        self._exchanging = {target.address for target in targets if _exchanges(target)}
+
+    def exchanges(self, address: str) -> bool:
+        """Whether Exchange is served there, as far as is known."""
+        return address in self._exchanging
 
     def service_for(self, call: CallParticipant) -> Service:
         """Where a call can go.
@@ -97,6 +102,11 @@ class LiveTargets:
             return Served(fitting)
         more = f" (and {len(serving) - 1} other places differ too)" if len(serving) > 1 else ""
         return Differing(tuple(serving), f"{problems[0]} at {serving[0].address}{more}")
+
+
+def _exchanges(target: Target) -> bool:
+    described = target.description or target.told
+    return described is not None and described.exchange
 
 
 def _problem(target: Target, action: str, input_type: str, output_type: str) -> str:

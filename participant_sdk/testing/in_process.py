@@ -287,8 +287,9 @@ class InProcessChannel:
     def stream_unary(self, method: str, *_: object, **__: object) -> Callable[..., Any]:
         return _unsupported(method)
 
-    def stream_stream(self, method: str, *_: object, **__: object) -> Callable[..., Any]:
-        return _unsupported(method)
+    def stream_stream(self, method: str, *_: object, **__: object) -> "Callable[..., _RefusedStream]":
+        # Calls go one by one here: so each has a fate of its own, and the coordinator falls back to that by itself.
+        return _RefusedStream
 
     # ── One call ────────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -393,6 +394,25 @@ class _Stream:
     def cancel(self) -> bool:
         """Its reader stops by itself; the server is told when the stream is closed."""
         return True
+
+
+class _RefusedStream:
+    """What a stub answers where there are no streams in both directions."""
+
+    def __init__(self, *_: object, **__: object) -> None:
+        """Whatever is asked for."""
+
+    async def write(self, message: object) -> None:
+        raise _error(grpc.StatusCode.UNIMPLEMENTED, "there are no streams of requests in process")
+
+    async def done_writing(self) -> None:
+        """Nothing was written."""
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> NoReturn:
+        raise _error(grpc.StatusCode.UNIMPLEMENTED, "there are no streams of requests in process")
 
 
 async def _lose(fate: Fate) -> NoReturn:

@@ -73,6 +73,9 @@ class ObservedServicer(participant_pb2_grpc.ParticipantServiceServicer):
     async def Describe(self, request: participant_pb2.DescribeRequest, context: Context) -> participant_pb2.DescribeResponse:  # noqa: N802
         return cast("participant_pb2.DescribeResponse", await _answer_of(self._inner.Describe(request, cast("Any", context))))
 
+    async def Exchange(self, request_iterator: object, context: Context) -> None:  # type: ignore[override] # noqa: N802 - ends at once
+        await context.abort(grpc.StatusCode.UNIMPLEMENTED, "calls are observed one by one here")
+
     async def Execute(self, request: participant_pb2.ExecuteRequest, context: Context) -> participant_pb2.ExecuteResponse:  # noqa: N802
         call = self._begin(request, is_undo=False, execute_key=request.key)
         if not self._has_sdk and self._observer.is_refused(request.step_id):

@@ -144,6 +144,9 @@ class Wire(participant_pb2_grpc.ParticipantServiceServicer):
     ) -> participant_pb2.DescribeResponse:
         return await self._stub.Describe(request)
 
+    async def Exchange(self, request_iterator: object, context: Context) -> None:  # type: ignore[override] # noqa: N802 - ends at once
+        await context.abort(grpc.StatusCode.UNIMPLEMENTED, "calls are passed on one by one here")
+
     async def Execute(  # noqa: N802
         self, request: participant_pb2.ExecuteRequest, context: Context
     ) -> participant_pb2.ExecuteResponse:

@@ -30,45 +30,53 @@ from google.rpc import status_pb2 as google_dot_rpc_dot_status__pb2
 from saga.v1 import saga_pb2 as saga_dot_v1_dot_saga__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19saga/v1/participant.proto\x12\x07saga.v1\x1a\x19google/protobuf/any.proto\x1a google/protobuf/descriptor.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/rpc/status.proto\x1a\x12saga/v1/saga.proto\"&\n\x0f\x44\x65scribeRequest\x12\x13\n\x0bparticipant\x18\x01 \x01(\t\"H\n\x10\x44\x65scribeResponse\x12\x34\n\x0b\x64\x65scription\x18\x01 \x01(\x0b\x32\x1f.saga.v1.ParticipantDescription\"\x8f\x02\n\x16ParticipantDescription\x12\x0c\n\x04name\x18\x01 \x01(\t\x12+\n\x07\x61\x63tions\x18\x02 \x03(\x0b\x32\x1a.saga.v1.ActionDescription\x12\x37\n\x0b\x64\x65scriptors\x18\x03 \x01(\x0b\x32\".google.protobuf.FileDescriptorSet\x12%\n\tguarantee\x18\x04 \x01(\x0e\x32\x12.saga.v1.Guarantee\x12,\n\tretention\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x13\n\x0b\x63oncurrency\x18\x06 \x01(\r\x12\x17\n\x0frate_per_second\x18\x07 \x01(\x01\"\x93\x01\n\x11\x41\x63tionDescription\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\ninput_type\x18\x02 \x01(\t\x12\x13\n\x0boutput_type\x18\x03 \x01(\t\x12\x15\n\rcompensatable\x18\x04 \x01(\x08\x12\x1f\n\x06\x65\x66\x66\x65\x63t\x18\x05 \x01(\x0e\x32\x0f.saga.v1.Effect\x12\x0f\n\x07\x61\x63\x63\x65pts\x18\x06 \x01(\x08\"\xb5\x02\n\x0e\x45xecuteRequest\x12\x0f\n\x07saga_id\x18\x01 \x01(\t\x12\x30\n\ndefinition\x18\x02 \x01(\x0b\x32\x1c.saga.v1.DefinitionReference\x12\x0f\n\x07step_id\x18\x03 \x01(\t\x12\x0e\n\x06\x61\x63tion\x18\x04 \x01(\t\x12\x0b\n\x03key\x18\x05 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x06 \x01(\r\x12\x34\n\x10\x66irst_attempt_at\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12#\n\x05input\x18\x08 \x01(\x0b\x32\x14.google.protobuf.Any\x12,\n\ttime_left\x18\t \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x18\n\x10\x63ompletion_token\x18\n \x01(\t\"\xbf\x01\n\x0f\x45xecuteResponse\x12\'\n\tsucceeded\x18\x01 \x01(\x0b\x32\x12.saga.v1.SucceededH\x00\x12%\n\x08rejected\x18\x02 \x01(\x0b\x32\x11.saga.v1.RejectedH\x00\x12*\n\x0bretry_later\x18\x03 \x01(\x0b\x32\x13.saga.v1.RetryLaterH\x00\x12%\n\x08\x61\x63\x63\x65pted\x18\x04 \x01(\x0b\x32\x11.saga.v1.AcceptedH\x00\x42\t\n\x07outcome\"9\n\x08\x41\x63\x63\x65pted\x12-\n\ntime_limit\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\"1\n\tSucceeded\x12$\n\x06output\x18\x01 \x01(\x0b\x32\x14.google.protobuf.Any\">\n\x08Rejected\x12\"\n\x06status\x18\x01 \x01(\x0b\x32\x12.google.rpc.Status\x12\x0e\n\x06sealed\x18\x02 \x01(\x08\"Z\n\nRetryLater\x12(\n\x05\x64\x65lay\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\"\n\x06status\x18\x02 \x01(\x0b\x32\x12.google.rpc.Status\"\x8e\x03\n\x11\x43ompensateRequest\x12\x0f\n\x07saga_id\x18\x01 \x01(\t\x12\x30\n\ndefinition\x18\x02 \x01(\x0b\x32\x1c.saga.v1.DefinitionReference\x12\x0f\n\x07step_id\x18\x03 \x01(\t\x12\x0e\n\x06\x61\x63tion\x18\x04 \x01(\t\x12\x0b\n\x03key\x18\x05 \x01(\t\x12\x13\n\x0b\x65xecute_key\x18\x06 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x07 \x01(\r\x12\x34\n\x10\x66irst_attempt_at\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12#\n\x05input\x18\t \x01(\x0b\x32\x14.google.protobuf.Any\x12,\n\ttime_left\x18\n \x01(\x0b\x32\x19.google.protobuf.Duration\x12\'\n\tsucceeded\x18\x0b \x01(\x0b\x32\x12.saga.v1.SucceededH\x00\x12#\n\x07unknown\x18\x0c \x01(\x0b\x32\x10.saga.v1.UnknownH\x00\x42\x0b\n\texecution\"\t\n\x07Unknown\"x\n\x12\x43ompensateResponse\x12+\n\x0b\x63ompensated\x18\x01 \x01(\x0b\x32\x14.saga.v1.CompensatedH\x00\x12*\n\x0bretry_later\x18\x02 \x01(\x0b\x32\x13.saga.v1.RetryLaterH\x00\x42\t\n\x07outcome\"\"\n\x0b\x43ompensated\x12\x13\n\x0bhandler_ran\x18\x01 \x01(\x08*^\n\tGuarantee\x12\x19\n\x15GUARANTEE_UNSPECIFIED\x10\x00\x12\x1b\n\x17GUARANTEE_AT_LEAST_ONCE\x10\x01\x12\x19\n\x15GUARANTEE_EFFECT_ONCE\x10\x02*J\n\x06\x45\x66\x66\x65\x63t\x12\x16\n\x12\x45\x46\x46\x45\x43T_UNSPECIFIED\x10\x00\x12\x13\n\x0f\x45\x46\x46\x45\x43T_DATABASE\x10\x01\x12\x13\n\x0f\x45\x46\x46\x45\x43T_EXTERNAL\x10\x02\x32\xda\x01\n\x12ParticipantService\x12?\n\x08\x44\x65scribe\x12\x18.saga.v1.DescribeRequest\x1a\x19.saga.v1.DescribeResponse\x12<\n\x07\x45xecute\x12\x17.saga.v1.ExecuteRequest\x1a\x18.saga.v1.ExecuteResponse\x12\x45\n\nCompensate\x12\x1a.saga.v1.CompensateRequest\x1a\x1b.saga.v1.CompensateResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19saga/v1/participant.proto\x12\x07saga.v1\x1a\x19google/protobuf/any.proto\x1a google/protobuf/descriptor.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/rpc/status.proto\x1a\x12saga/v1/saga.proto\"&\n\x0f\x44\x65scribeRequest\x12\x13\n\x0bparticipant\x18\x01 \x01(\t\"H\n\x10\x44\x65scribeResponse\x12\x34\n\x0b\x64\x65scription\x18\x01 \x01(\x0b\x32\x1f.saga.v1.ParticipantDescription\"\xa1\x02\n\x16ParticipantDescription\x12\x0c\n\x04name\x18\x01 \x01(\t\x12+\n\x07\x61\x63tions\x18\x02 \x03(\x0b\x32\x1a.saga.v1.ActionDescription\x12\x37\n\x0b\x64\x65scriptors\x18\x03 \x01(\x0b\x32\".google.protobuf.FileDescriptorSet\x12%\n\tguarantee\x18\x04 \x01(\x0e\x32\x12.saga.v1.Guarantee\x12,\n\tretention\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x13\n\x0b\x63oncurrency\x18\x06 \x01(\r\x12\x17\n\x0frate_per_second\x18\x07 \x01(\x01\x12\x10\n\x08\x65xchange\x18\x08 \x01(\x08\"\x93\x01\n\x11\x41\x63tionDescription\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\ninput_type\x18\x02 \x01(\t\x12\x13\n\x0boutput_type\x18\x03 \x01(\t\x12\x15\n\rcompensatable\x18\x04 \x01(\x08\x12\x1f\n\x06\x65\x66\x66\x65\x63t\x18\x05 \x01(\x0e\x32\x0f.saga.v1.Effect\x12\x0f\n\x07\x61\x63\x63\x65pts\x18\x06 \x01(\x08\"\xb5\x02\n\x0e\x45xecuteRequest\x12\x0f\n\x07saga_id\x18\x01 \x01(\t\x12\x30\n\ndefinition\x18\x02 \x01(\x0b\x32\x1c.saga.v1.DefinitionReference\x12\x0f\n\x07step_id\x18\x03 \x01(\t\x12\x0e\n\x06\x61\x63tion\x18\x04 \x01(\t\x12\x0b\n\x03key\x18\x05 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x06 \x01(\r\x12\x34\n\x10\x66irst_attempt_at\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12#\n\x05input\x18\x08 \x01(\x0b\x32\x14.google.protobuf.Any\x12,\n\ttime_left\x18\t \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x18\n\x10\x63ompletion_token\x18\n \x01(\t\"\xbf\x01\n\x0f\x45xecuteResponse\x12\'\n\tsucceeded\x18\x01 \x01(\x0b\x32\x12.saga.v1.SucceededH\x00\x12%\n\x08rejected\x18\x02 \x01(\x0b\x32\x11.saga.v1.RejectedH\x00\x12*\n\x0bretry_later\x18\x03 \x01(\x0b\x32\x13.saga.v1.RetryLaterH\x00\x12%\n\x08\x61\x63\x63\x65pted\x18\x04 \x01(\x0b\x32\x11.saga.v1.AcceptedH\x00\x42\t\n\x07outcome\"9\n\x08\x41\x63\x63\x65pted\x12-\n\ntime_limit\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\"1\n\tSucceeded\x12$\n\x06output\x18\x01 \x01(\x0b\x32\x14.google.protobuf.Any\">\n\x08Rejected\x12\"\n\x06status\x18\x01 \x01(\x0b\x32\x12.google.rpc.Status\x12\x0e\n\x06sealed\x18\x02 \x01(\x08\"Z\n\nRetryLater\x12(\n\x05\x64\x65lay\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\"\n\x06status\x18\x02 \x01(\x0b\x32\x12.google.rpc.Status\"\x8e\x03\n\x11\x43ompensateRequest\x12\x0f\n\x07saga_id\x18\x01 \x01(\t\x12\x30\n\ndefinition\x18\x02 \x01(\x0b\x32\x1c.saga.v1.DefinitionReference\x12\x0f\n\x07step_id\x18\x03 \x01(\t\x12\x0e\n\x06\x61\x63tion\x18\x04 \x01(\t\x12\x0b\n\x03key\x18\x05 \x01(\t\x12\x13\n\x0b\x65xecute_key\x18\x06 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x07 \x01(\r\x12\x34\n\x10\x66irst_attempt_at\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12#\n\x05input\x18\t \x01(\x0b\x32\x14.google.protobuf.Any\x12,\n\ttime_left\x18\n \x01(\x0b\x32\x19.google.protobuf.Duration\x12\'\n\tsucceeded\x18\x0b \x01(\x0b\x32\x12.saga.v1.SucceededH\x00\x12#\n\x07unknown\x18\x0c \x01(\x0b\x32\x10.saga.v1.UnknownH\x00\x42\x0b\n\texecution\"\t\n\x07Unknown\"x\n\x12\x43ompensateResponse\x12+\n\x0b\x63ompensated\x18\x01 \x01(\x0b\x32\x14.saga.v1.CompensatedH\x00\x12*\n\x0bretry_later\x18\x02 \x01(\x0b\x32\x13.saga.v1.RetryLaterH\x00\x42\t\n\x07outcome\"\"\n\x0b\x43ompensated\x12\x13\n\x0bhandler_ran\x18\x01 \x01(\x08\"I\n\x0f\x45xchangeRequest\x12$\n\x05\x63\x61lls\x18\x01 \x03(\x0b\x32\x15.saga.v1.ExchangeCall\x12\x10\n\x08\x66orsaken\x18\x02 \x03(\x04\"\xa9\x01\n\x0c\x45xchangeCall\x12\n\n\x02id\x18\x01 \x01(\x04\x12*\n\x07\x65xecute\x18\x02 \x01(\x0b\x32\x17.saga.v1.ExecuteRequestH\x00\x12\x30\n\ncompensate\x18\x03 \x01(\x0b\x32\x1a.saga.v1.CompensateRequestH\x00\x12\x13\n\x0btraceparent\x18\x04 \x01(\t\x12\x12\n\ntracestate\x18\x05 \x01(\tB\x06\n\x04\x63\x61ll\"M\n\x10\x45xchangeResponse\x12\'\n\x07replies\x18\x01 \x03(\x0b\x32\x16.saga.v1.ExchangeReply\x12\x10\n\x08\x64raining\x18\x02 \x01(\x08\"\xac\x01\n\rExchangeReply\x12\n\n\x02id\x18\x01 \x01(\x04\x12,\n\x08\x65xecuted\x18\x02 \x01(\x0b\x32\x18.saga.v1.ExecuteResponseH\x00\x12\x32\n\x0b\x63ompensated\x18\x03 \x01(\x0b\x32\x1b.saga.v1.CompensateResponseH\x00\x12$\n\x06status\x18\x04 \x01(\x0b\x32\x12.google.rpc.StatusH\x00\x42\x07\n\x05reply*^\n\tGuarantee\x12\x19\n\x15GUARANTEE_UNSPECIFIED\x10\x00\x12\x1b\n\x17GUARANTEE_AT_LEAST_ONCE\x10\x01\x12\x19\n\x15GUARANTEE_EFFECT_ONCE\x10\x02*J\n\x06\x45\x66\x66\x65\x63t\x12\x16\n\x12\x45\x46\x46\x45\x43T_UNSPECIFIED\x10\x00\x12\x13\n\x0f\x45\x46\x46\x45\x43T_DATABASE\x10\x01\x12\x13\n\x0f\x45\x46\x46\x45\x43T_EXTERNAL\x10\x02\x32\x9f\x02\n\x12ParticipantService\x12?\n\x08\x44\x65scribe\x12\x18.saga.v1.DescribeRequest\x1a\x19.saga.v1.DescribeResponse\x12<\n\x07\x45xecute\x12\x17.saga.v1.ExecuteRequest\x1a\x18.saga.v1.ExecuteResponse\x12\x45\n\nCompensate\x12\x1a.saga.v1.CompensateRequest\x1a\x1b.saga.v1.CompensateResponse\x12\x43\n\x08\x45xchange\x12\x18.saga.v1.ExchangeRequest\x1a\x19.saga.v1.ExchangeResponse(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'saga.v1.participant_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_GUARANTEE']._serialized_start=2089
-  _globals['_GUARANTEE']._serialized_end=2183
-  _globals['_EFFECT']._serialized_start=2185
-  _globals['_EFFECT']._serialized_end=2259
+  _globals['_GUARANTEE']._serialized_start=2608
+  _globals['_GUARANTEE']._serialized_end=2702
+  _globals['_EFFECT']._serialized_start=2704
+  _globals['_EFFECT']._serialized_end=2778
   _globals['_DESCRIBEREQUEST']._serialized_start=209
   _globals['_DESCRIBEREQUEST']._serialized_end=247
   _globals['_DESCRIBERESPONSE']._serialized_start=249
   _globals['_DESCRIBERESPONSE']._serialized_end=321
   _globals['_PARTICIPANTDESCRIPTION']._serialized_start=324
-  _globals['_PARTICIPANTDESCRIPTION']._serialized_end=595
-  _globals['_ACTIONDESCRIPTION']._serialized_start=598
-  _globals['_ACTIONDESCRIPTION']._serialized_end=745
-  _globals['_EXECUTEREQUEST']._serialized_start=748
-  _globals['_EXECUTEREQUEST']._serialized_end=1057
-  _globals['_EXECUTERESPONSE']._serialized_start=1060
-  _globals['_EXECUTERESPONSE']._serialized_end=1251
-  _globals['_ACCEPTED']._serialized_start=1253
-  _globals['_ACCEPTED']._serialized_end=1310
-  _globals['_SUCCEEDED']._serialized_start=1312
-  _globals['_SUCCEEDED']._serialized_end=1361
-  _globals['_REJECTED']._serialized_start=1363
-  _globals['_REJECTED']._serialized_end=1425
-  _globals['_RETRYLATER']._serialized_start=1427
-  _globals['_RETRYLATER']._serialized_end=1517
-  _globals['_COMPENSATEREQUEST']._serialized_start=1520
-  _globals['_COMPENSATEREQUEST']._serialized_end=1918
-  _globals['_UNKNOWN']._serialized_start=1920
-  _globals['_UNKNOWN']._serialized_end=1929
-  _globals['_COMPENSATERESPONSE']._serialized_start=1931
-  _globals['_COMPENSATERESPONSE']._serialized_end=2051
-  _globals['_COMPENSATED']._serialized_start=2053
-  _globals['_COMPENSATED']._serialized_end=2087
-  _globals['_PARTICIPANTSERVICE']._serialized_start=2262
-  _globals['_PARTICIPANTSERVICE']._serialized_end=2480
+  _globals['_PARTICIPANTDESCRIPTION']._serialized_end=613
+  _globals['_ACTIONDESCRIPTION']._serialized_start=616
+  _globals['_ACTIONDESCRIPTION']._serialized_end=763
+  _globals['_EXECUTEREQUEST']._serialized_start=766
+  _globals['_EXECUTEREQUEST']._serialized_end=1075
+  _globals['_EXECUTERESPONSE']._serialized_start=1078
+  _globals['_EXECUTERESPONSE']._serialized_end=1269
+  _globals['_ACCEPTED']._serialized_start=1271
+  _globals['_ACCEPTED']._serialized_end=1328
+  _globals['_SUCCEEDED']._serialized_start=1330
+  _globals['_SUCCEEDED']._serialized_end=1379
+  _globals['_REJECTED']._serialized_start=1381
+  _globals['_REJECTED']._serialized_end=1443
+  _globals['_RETRYLATER']._serialized_start=1445
+  _globals['_RETRYLATER']._serialized_end=1535
+  _globals['_COMPENSATEREQUEST']._serialized_start=1538
+  _globals['_COMPENSATEREQUEST']._serialized_end=1936
+  _globals['_UNKNOWN']._serialized_start=1938
+  _globals['_UNKNOWN']._serialized_end=1947
+  _globals['_COMPENSATERESPONSE']._serialized_start=1949
+  _globals['_COMPENSATERESPONSE']._serialized_end=2069
+  _globals['_COMPENSATED']._serialized_start=2071
+  _globals['_COMPENSATED']._serialized_end=2105
+  _globals['_EXCHANGEREQUEST']._serialized_start=2107
+  _globals['_EXCHANGEREQUEST']._serialized_end=2180
+  _globals['_EXCHANGECALL']._serialized_start=2183
+  _globals['_EXCHANGECALL']._serialized_end=2352
+  _globals['_EXCHANGERESPONSE']._serialized_start=2354
+  _globals['_EXCHANGERESPONSE']._serialized_end=2431
+  _globals['_EXCHANGEREPLY']._serialized_start=2434
+  _globals['_EXCHANGEREPLY']._serialized_end=2606
+  _globals['_PARTICIPANTSERVICE']._serialized_start=2781
+  _globals['_PARTICIPANTSERVICE']._serialized_end=3068
 # @@protoc_insertion_point(module_scope)

@@ -139,6 +139,7 @@ class ParticipantDescription(_message.Message):
     RETENTION_FIELD_NUMBER: _builtins.int
     CONCURRENCY_FIELD_NUMBER: _builtins.int
     RATE_PER_SECOND_FIELD_NUMBER: _builtins.int
+    EXCHANGE_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Its name: the part of an action before the dot. A lower-case letter, then lower-case letters, digits, dashes or underscores; at most 64."""
     guarantee: Global___Guarantee.ValueType
@@ -147,6 +148,8 @@ class ParticipantDescription(_message.Message):
     """Calls that it wants in flight at most. 0: the coordinator's default."""
     rate_per_second: _builtins.float
     """Calls per second that it wants at most. 0: the coordinator's default."""
+    exchange: _builtins.bool
+    """Whether it serves Exchange."""
     @_builtins.property
     def actions(self) -> _containers.RepeatedCompositeFieldContainer[Global___ActionDescription]:
         """What it can be called for."""
@@ -169,10 +172,11 @@ class ParticipantDescription(_message.Message):
         retention: _duration_pb2.Duration | None = ...,
         concurrency: _builtins.int = ...,
         rate_per_second: _builtins.float = ...,
+        exchange: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["descriptors", b"descriptors", "retention", b"retention"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["actions", b"actions", "concurrency", b"concurrency", "descriptors", b"descriptors", "guarantee", b"guarantee", "name", b"name", "rate_per_second", b"rate_per_second", "retention", b"retention"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actions", b"actions", "concurrency", b"concurrency", "descriptors", b"descriptors", "exchange", b"exchange", "guarantee", b"guarantee", "name", b"name", "rate_per_second", b"rate_per_second", "retention", b"retention"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -588,3 +592,147 @@ class Compensated(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Compensated: _TypeAlias = Compensated  # noqa: Y015
+
+@_typing.final
+class ExchangeRequest(_message.Message):
+    """A frame of calls."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CALLS_FIELD_NUMBER: _builtins.int
+    FORSAKEN_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def calls(self) -> _containers.RepeatedCompositeFieldContainer[Global___ExchangeCall]:
+        """Calls that begin, in any order."""
+
+    @_builtins.property
+    def forsaken(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Ids of calls for which nobody waits any more: they may be cut short, and need no reply."""
+
+    def __init__(
+        self,
+        *,
+        calls: _abc.Iterable[Global___ExchangeCall] | None = ...,
+        forsaken: _abc.Iterable[_builtins.int] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["calls", b"calls", "forsaken", b"forsaken"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExchangeRequest: _TypeAlias = ExchangeRequest  # noqa: Y015
+
+@_typing.final
+class ExchangeCall(_message.Message):
+    """One call among many."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    EXECUTE_FIELD_NUMBER: _builtins.int
+    COMPENSATE_FIELD_NUMBER: _builtins.int
+    TRACEPARENT_FIELD_NUMBER: _builtins.int
+    TRACESTATE_FIELD_NUMBER: _builtins.int
+    id: _builtins.int
+    """Tells the calls of one stream apart: the reply carries it. Not used again on the stream."""
+    traceparent: _builtins.str
+    """W3C trace context of the call; empty: there is none."""
+    tracestate: _builtins.str
+    """W3C trace state; empty: there is none."""
+    @_builtins.property
+    def execute(self) -> Global___ExecuteRequest:
+        """Do one step."""
+
+    @_builtins.property
+    def compensate(self) -> Global___CompensateRequest:
+        """Undo one step."""
+
+    def __init__(
+        self,
+        *,
+        id: _builtins.int = ...,
+        execute: Global___ExecuteRequest | None = ...,
+        compensate: Global___CompensateRequest | None = ...,
+        traceparent: _builtins.str = ...,
+        tracestate: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["call", b"call", "compensate", b"compensate", "execute", b"execute"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["call", b"call", "compensate", b"compensate", "execute", b"execute", "id", b"id", "traceparent", b"traceparent", "tracestate", b"tracestate"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_call: _TypeAlias = _typing.Literal["execute", "compensate"]  # noqa: Y015
+    _WhichOneofArgType_call: _TypeAlias = _typing.Literal["call", b"call"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_call) -> _WhichOneofReturnType_call | None: ...
+
+Global___ExchangeCall: _TypeAlias = ExchangeCall  # noqa: Y015
+
+@_typing.final
+class ExchangeResponse(_message.Message):
+    """A frame of replies."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REPLIES_FIELD_NUMBER: _builtins.int
+    DRAINING_FIELD_NUMBER: _builtins.int
+    draining: _builtins.bool
+    """No more calls, please: those under way are still answered, and then the stream is to be ended."""
+    @_builtins.property
+    def replies(self) -> _containers.RepeatedCompositeFieldContainer[Global___ExchangeReply]:
+        """Calls that have ended, in any order."""
+
+    def __init__(
+        self,
+        *,
+        replies: _abc.Iterable[Global___ExchangeReply] | None = ...,
+        draining: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["draining", b"draining", "replies", b"replies"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExchangeResponse: _TypeAlias = ExchangeResponse  # noqa: Y015
+
+@_typing.final
+class ExchangeReply(_message.Message):
+    """How one call ended."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    EXECUTED_FIELD_NUMBER: _builtins.int
+    COMPENSATED_FIELD_NUMBER: _builtins.int
+    STATUS_FIELD_NUMBER: _builtins.int
+    id: _builtins.int
+    """Of the call."""
+    @_builtins.property
+    def executed(self) -> Global___ExecuteResponse:
+        """To an execution."""
+
+    @_builtins.property
+    def compensated(self) -> Global___CompensateResponse:
+        """To a compensation."""
+
+    @_builtins.property
+    def status(self) -> _status_pb2.Status:
+        """In place of an answer: the status with which the call would have failed."""
+
+    def __init__(
+        self,
+        *,
+        id: _builtins.int = ...,
+        executed: Global___ExecuteResponse | None = ...,
+        compensated: Global___CompensateResponse | None = ...,
+        status: _status_pb2.Status | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["compensated", b"compensated", "executed", b"executed", "reply", b"reply", "status", b"status"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["compensated", b"compensated", "executed", b"executed", "id", b"id", "reply", b"reply", "status", b"status"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_reply: _TypeAlias = _typing.Literal["executed", "compensated", "status"]  # noqa: Y015
+    _WhichOneofArgType_reply: _TypeAlias = _typing.Literal["reply", b"reply"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_reply) -> _WhichOneofReturnType_reply | None: ...
+
+Global___ExchangeReply: _TypeAlias = ExchangeReply  # noqa: Y015

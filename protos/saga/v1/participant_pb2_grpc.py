@@ -50,6 +50,11 @@ class ParticipantServiceStub:
                 request_serializer=saga_dot_v1_dot_participant__pb2.CompensateRequest.SerializeToString,
                 response_deserializer=saga_dot_v1_dot_participant__pb2.CompensateResponse.FromString,
                 _registered_method=True)
+        self.Exchange = channel.stream_stream(
+                '/saga.v1.ParticipantService/Exchange',
+                request_serializer=saga_dot_v1_dot_participant__pb2.ExchangeRequest.SerializeToString,
+                response_deserializer=saga_dot_v1_dot_participant__pb2.ExchangeResponse.FromString,
+                _registered_method=True)
 
 
 class ParticipantServiceServicer:
@@ -77,6 +82,14 @@ class ParticipantServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Exchange(self, request_iterator, context):
+        """The same calls, many at once, in frames on one stream. Only an optimisation: a participant that can do it says so in its description
+        (`exchange`), and is called by Execute and Compensate by everybody who cannot. The stream goes on until its caller ends it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ParticipantServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -94,6 +107,11 @@ def add_ParticipantServiceServicer_to_server(servicer, server):
                     servicer.Compensate,
                     request_deserializer=saga_dot_v1_dot_participant__pb2.CompensateRequest.FromString,
                     response_serializer=saga_dot_v1_dot_participant__pb2.CompensateResponse.SerializeToString,
+            ),
+            'Exchange': grpc.stream_stream_rpc_method_handler(
+                    servicer.Exchange,
+                    request_deserializer=saga_dot_v1_dot_participant__pb2.ExchangeRequest.FromString,
+                    response_serializer=saga_dot_v1_dot_participant__pb2.ExchangeResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -178,6 +196,33 @@ class ParticipantService:
             '/saga.v1.ParticipantService/Compensate',
             saga_dot_v1_dot_participant__pb2.CompensateRequest.SerializeToString,
             saga_dot_v1_dot_participant__pb2.CompensateResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Exchange(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/saga.v1.ParticipantService/Exchange',
+            saga_dot_v1_dot_participant__pb2.ExchangeRequest.SerializeToString,
+            saga_dot_v1_dot_participant__pb2.ExchangeResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -46,6 +46,10 @@ class ParticipantServiceStub:
     """Does one step. May be called again with the same key, at any time, also after it answered."""
     Compensate: _grpc.UnaryUnaryMultiCallable[_participant_pb2.CompensateRequest, _participant_pb2.CompensateResponse]
     """Undoes one step. May be called again, and for a step that never took effect."""
+    Exchange: _grpc.StreamStreamMultiCallable[_participant_pb2.ExchangeRequest, _participant_pb2.ExchangeResponse]
+    """The same calls, many at once, in frames on one stream. Only an optimisation: a participant that can do it says so in its description
+    (`exchange`), and is called by Execute and Compensate by everybody who cannot. The stream goes on until its caller ends it.
+    """
 
 @_typing.type_check_only
 class ParticipantServiceAsyncStub(ParticipantServiceStub):
@@ -58,6 +62,10 @@ class ParticipantServiceAsyncStub(ParticipantServiceStub):
     """Does one step. May be called again with the same key, at any time, also after it answered."""
     Compensate: _aio.UnaryUnaryMultiCallable[_participant_pb2.CompensateRequest, _participant_pb2.CompensateResponse]  # type: ignore[assignment]
     """Undoes one step. May be called again, and for a step that never took effect."""
+    Exchange: _aio.StreamStreamMultiCallable[_participant_pb2.ExchangeRequest, _participant_pb2.ExchangeResponse]  # type: ignore[assignment]
+    """The same calls, many at once, in frames on one stream. Only an optimisation: a participant that can do it says so in its description
+    (`exchange`), and is called by Execute and Compensate by everybody who cannot. The stream goes on until its caller ends it.
+    """
 
 class ParticipantServiceServicer(metaclass=_abc_1.ABCMeta):
     """The operations of one service that sagas may call."""
@@ -85,5 +93,15 @@ class ParticipantServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_participant_pb2.CompensateResponse, _abc.Awaitable[_participant_pb2.CompensateResponse]]:
         """Undoes one step. May be called again, and for a step that never took effect."""
+
+    @_abc_1.abstractmethod
+    def Exchange(
+        self,
+        request_iterator: _MaybeAsyncIterator[_participant_pb2.ExchangeRequest],
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_participant_pb2.ExchangeResponse], _abc.AsyncIterator[_participant_pb2.ExchangeResponse]]:
+        """The same calls, many at once, in frames on one stream. Only an optimisation: a participant that can do it says so in its description
+        (`exchange`), and is called by Execute and Compensate by everybody who cannot. The stream goes on until its caller ends it.
+        """
 
 def add_ParticipantServiceServicer_to_server(servicer: ParticipantServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -11,13 +11,13 @@ from coordinator.engine.clock import SystemClock
 from coordinator.engine.ports import Clock
 from coordinator.journal.memory_journal import MemoryJournal
 from coordinator.limits import ParticipantLimits
-from tests.contract.dispatcher.stand import CONCURRENCY, IMPLEMENTATIONS, MakeDispatcher, NewStand, Options, Replies, Stand
+from tests.contract.dispatcher.stand import CONCURRENCY, IMPLEMENTATIONS, NewStand, Options, Replies, Stand
 
 
-@pytest.fixture(params=list(IMPLEMENTATIONS.values()), ids=list(IMPLEMENTATIONS))
+@pytest.fixture(params=list(IMPLEMENTATIONS))
 def new_stand(request: pytest.FixtureRequest) -> NewStand:
     """Makes stands; the test says what is special."""
-    make: MakeDispatcher = request.param
+    make, exchanges = IMPLEMENTATIONS[request.param], request.param == "exchange"
 
     @asynccontextmanager
     async def stand(
@@ -37,7 +37,7 @@ def new_stand(request: pytest.FixtureRequest) -> NewStand:
             stack.push_async_callback(dispatcher.aclose)
             replies = Replies()
             dispatcher.listen(replies)
-            yield Stand(clock=clock, registry=registry, dispatcher=dispatcher, replies=replies)
+            yield Stand(clock=clock, registry=registry, dispatcher=dispatcher, replies=replies, exchanges=exchanges)
 
     return stand
 

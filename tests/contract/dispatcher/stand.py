@@ -70,7 +70,8 @@ def make_grpc_dispatcher(options: Options) -> DispatcherUnderTest:
     )
 
 
-IMPLEMENTATIONS: dict[str, MakeDispatcher] = {"grpc": make_grpc_dispatcher}
+IMPLEMENTATIONS: dict[str, MakeDispatcher] = {"one by one": make_grpc_dispatcher, "exchange": make_grpc_dispatcher}
+"""The same dispatcher, to participants that serve calls by themselves only, and to such that serve many on one stream."""
 
 
 class Replies:
@@ -125,11 +126,14 @@ class Stand:
     registry: ParticipantRegistry
     dispatcher: DispatcherUnderTest
     replies: Replies
+    exchanges: bool = False
+    """Whether participants say that they serve Exchange."""
 
     async def register(
         self, target: str, name: str = "shop", *actions: str, ttl_s: float = 3_600, concurrency: int = 0, rate: float = 0
     ) -> None:
         description = described(name, *actions, concurrency=concurrency, rate=rate)
+        description.exchange = self.exchanges
         await self.registry.register(target, description, seconds(ttl_s))
 
 

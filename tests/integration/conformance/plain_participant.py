@@ -79,6 +79,9 @@ class PlainParticipant(participant_pb2_grpc.ParticipantServiceServicer):
             DESCRIPTOR.CopyToProto(description.descriptors.file.add())
         return participant_pb2.DescribeResponse(description=description)
 
+    async def Exchange(self, request_iterator: object, context: "Context") -> None:  # type: ignore[override] # noqa: N802
+        await context.abort(grpc.StatusCode.UNIMPLEMENTED, "calls one by one, please")
+
     async def Execute(self, request: participant_pb2.ExecuteRequest, context: "Context") -> participant_pb2.ExecuteResponse:  # noqa: N802
         await self._refuse_garbage(request, context)
         if self._careless is Careless.NO_BARRIER:

@@ -128,6 +128,9 @@ async def test_participant_without_the_sdk_is_served_too(saga_kit: SagaKit) -> N
         async def Describe(self, request: participant_pb2.DescribeRequest, context: ServedCall) -> participant_pb2.DescribeResponse:  # type: ignore[override] # noqa: N802
             await context.abort(grpc.StatusCode.UNIMPLEMENTED, "it describes nothing")
 
+        async def Exchange(self, request_iterator: object, context: ServedCall) -> None:  # type: ignore[override] # noqa: N802
+            await context.abort(grpc.StatusCode.UNIMPLEMENTED, "it has no streams")
+
         async def Execute(self, request: participant_pb2.ExecuteRequest, context: object) -> participant_pb2.ExecuteResponse:  # noqa: N802
             response = participant_pb2.ExecuteResponse()
             response.succeeded.output.Pack(PaymentCharged(payment_id="bare"))
