@@ -35,6 +35,8 @@ class CommitFate:
 
 
 PROMPT: Final = CommitFate()
+TURNS_OF_THE_WAY: Final = 20
+"""Of the loop, that a question to the database takes at least."""
 
 
 class Disk(Protocol):
@@ -247,7 +249,8 @@ class _OnTheWay:
         asked = getattr(self._inner, name)
 
         async def ask(*arguments: object, **named: object) -> Any:
-            await asyncio.sleep(0)  # the way there takes a moment, in which calls that were sent before have left
+            for _ in range(TURNS_OF_THE_WAY):
+                await asyncio.sleep(0)  # the way there takes a moment, in which calls that were sent before have left
             await self._suspension.passed()
             if self._is_away():
                 raise JournalUnavailableError("the database is away")
