@@ -1,6 +1,6 @@
 """What a saga costs with one node and with several, on PostgreSQL, at the same total load: processor time, write-ahead log, rows.
 
-Three steps, unary calls, tracing off, no barrier; PostgreSQL with fsync, everything on this machine.
+Three steps, tracing off, no barrier; PostgreSQL with fsync, everything on this machine.
 """
 
 import argparse

@@ -1,6 +1,6 @@
 """Sagas per second, latency, and processor time per saga and process: client, coordinator and participants as three processes.
 
-Three steps, unary calls, tracing off, SQLite with synchronous=FULL. Run it more than once: shared machines are noisy, so compare
+Three steps, tracing off, SQLite with synchronous=FULL. Run it more than once: shared machines are noisy, so compare
 medians, ratios taken in one run, and processor time before wall time.
 """
 
@@ -132,7 +132,7 @@ def main() -> None:
     parser.add_argument("--concurrency", type=int, default=64, help="sagas in flight (default %(default)s)")
     parser.add_argument("--runs", type=int, default=3, help="of which the median is told (default %(default)s)")
     given = parser.parse_args()
-    print(f"{given.sagas} sagas of three steps, {given.concurrency} in flight, unary calls, tracing off, {os.cpu_count()} cores")
+    print(f"{given.sagas} sagas of three steps, {given.concurrency} in flight, tracing off, {os.cpu_count()} cores")
     plain: list[Figures] = []
     mapped: list[Figures] = []
     guarded: list[Figures] = []
