@@ -114,7 +114,6 @@ MUTANTS = (
     Mutant("what-was-lost-is-kept", "R26", _ENGINE, "        for slot in self.held.of_shards(shards):", "        for slot in self.held.of_shards(()):"),
     Mutant("taken-over-without-doubt", "R29", "coordinator.journal.ownership", "return held is not None and position > held.since", "return held is not None"),
     Mutant("sleepers-sleep-on", "D9", "coordinator.engine.sleepers", "        self._looks[shard] = _Look(Instant(0))\n        self._look_by(Instant(0))", "        pass"),
-    Mutant("not-taken-over", "P1", "coordinator.engine.recovery", "        recovered = await self._reviver.revive_awake(shard)", "        recovered = 0"),
     Mutant("deadline-past-the-pivot", "R13", _PENDING, "    if goes_forward_only(plan, state, step, in_doubt=step.in_doubt):\n        return None", "    if False:\n        return None"),
 )  # fmt: skip
 """One per rule that can be seen from outside, and more."""
