@@ -13,14 +13,12 @@ import grpc
 from google.protobuf.duration_pb2 import Duration
 from google.rpc import error_details_pb2
 
+from participant_sdk.frames import fitting
 from participant_sdk.rpc_errors import ErrorReason, error_details, status_with
 from saga.v1 import participant_pb2
 
 OPEN_CALLS_MAX: Final = 4_096
 """Calls under way on one stream; further ones are put off."""
-FRAME_REPLIES_MAX: Final = 512
-FRAME_BYTES_MAX: Final = 1024 * 1024
-"""Of a frame; a single reply may exceed it, alone."""
 _PUT_OFF_MS: Final = 100
 
 Answer = Callable[[participant_pb2.ExchangeCall], Awaitable[participant_pb2.ExchangeReply]]
@@ -100,16 +98,9 @@ class ExchangeSession:
 
     def _take_frames(self) -> Iterator[participant_pb2.ExchangeResponse]:
         """What is there now. Nothing waits for company."""
-        replies, self._replies = self._replies, []
-        some: list[participant_pb2.ExchangeReply] = []
-        size = 0
-        for reply in replies:
-            size += reply.ByteSize()
-            if some and (size > FRAME_BYTES_MAX or len(some) >= FRAME_REPLIES_MAX):
-                yield participant_pb2.ExchangeResponse(replies=some)
-                some, size = [], reply.ByteSize()
-            some.append(reply)
-        if some:
+        while self._replies:
+            count = fitting(self._replies)
+            some, self._replies = self._replies[:count], self._replies[count:]
             yield participant_pb2.ExchangeResponse(replies=some)
 
 

@@ -1,5 +1,6 @@
 """One call on the wire, and what its end means."""
 
+import asyncio
 from typing import Final
 
 import grpc
@@ -29,13 +30,16 @@ class ParticipantCaller:
 
     async def call(self, address: str, call: CallParticipant, time_left_us: int, *, exchanges: bool = False) -> Outcome:
         """How it went (R6). `exchanges`: whether the participant has said that it serves Exchange there."""
+        ends_at_s = asyncio.get_running_loop().time() + time_left_us / MICROS_PER_SECOND
         try:
             with self._channels.used_for_call(address) as connection:
                 if exchanges and not connection.exchange.is_refused:
                     try:
                         return await self._among_others(connection, call, time_left_us)
                     except NotExchangedError:
-                        pass  # it goes by itself
+                        # It goes by itself, in what is left of its time: nobody reckons with a longer attempt (R12).
+                        left_s = ends_at_s - asyncio.get_running_loop().time()
+                        time_left_us = max(round(left_s * MICROS_PER_SECOND), 1)
                 return await self._by_itself(connection, call, time_left_us)
         except grpc.aio.AioRpcError as error:
             return outcome_of_status(from_rpc_error(error))

@@ -5,11 +5,13 @@ are made again with the same key (R6). One that was never accepted has carried n
 """
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from itertools import islice
 from typing import Final, TypeAlias
 
 import grpc
 
+from participant_sdk.frames import fitting
 from saga.v1 import participant_pb2, participant_pb2_grpc
 
 STREAMS_MAX: Final = 4
@@ -20,9 +22,6 @@ RECYCLE_S: Final = 300.0
 """How long a stream gets new calls: a replica that came later gets some too, then."""
 REFUSED_FOR_S: Final = 60.0
 """How long a target that knows no Exchange is not asked for it again."""
-FRAME_CALLS_MAX: Final = 512
-FRAME_BYTES_MAX: Final = 1024 * 1024
-"""Of a frame; a single call may exceed it, alone."""
 
 Stub: TypeAlias = "participant_pb2_grpc.ParticipantServiceAsyncStub"
 _Call: TypeAlias = "grpc.aio.StreamStreamCall[participant_pb2.ExchangeRequest, participant_pb2.ExchangeResponse]"
@@ -71,7 +70,7 @@ class _Stream:
         self._retires_at_s = now_s + RECYCLE_S
         self._refused = refused
         self._open: dict[int, asyncio.Future[participant_pb2.ExchangeReply]] = {}
-        self._unsent: list[participant_pb2.ExchangeCall] = []
+        self._unsent: dict[int, participant_pb2.ExchangeCall] = {}
         self._forsaken: list[int] = []
         self._asked = 0
         self._work = asyncio.Event()
@@ -96,7 +95,7 @@ class _Stream:
         call.id = self._asked
         reply: asyncio.Future[participant_pb2.ExchangeReply] = asyncio.get_running_loop().create_future()
         self._open[call.id] = reply
-        self._unsent.append(call)
+        self._unsent[call.id] = call
         self._work.set()
         try:
             async with asyncio.timeout(timeout_s):
@@ -104,7 +103,9 @@ class _Stream:
         except TimeoutError as error:
             raise _error(grpc.StatusCode.DEADLINE_EXCEEDED, "Deadline Exceeded") from error
         finally:
-            if self._open.pop(call.id, None) is not None:
+            is_unanswered = self._open.pop(call.id, None) is not None
+            # What has not left by now must not leave any more: nobody waits for it, and its saga may have turned back (R12).
+            if self._unsent.pop(call.id, None) is None and is_unanswered:
                 self._forsaken.append(call.id)
             self._work.set()
 
@@ -117,7 +118,7 @@ class _Stream:
             while not self.has_ended:
                 await self._work.wait()
                 self._work.clear()
-                for frame in self._take_frames():
+                while (frame := self._take_frame()) is not None:
                     await self._call.write(frame)
                 if self._is_retired and not self._open and not self._unsent:
                     await self._call.done_writing()
@@ -145,28 +146,21 @@ class _Stream:
     def _end(self, error: grpc.aio.AioRpcError) -> None:
         self.has_ended = self._is_retired = True
         self._work.set()
-        unsent = {call.id for call in self._unsent}
         is_refused = error.code() is grpc.StatusCode.UNIMPLEMENTED and not self._was_heard
         if is_refused:
             self._refused()
         waiting, self._open = self._open, {}
         for number, asked in waiting.items():
             if not asked.done():
-                asked.set_exception(NotExchangedError() if is_refused or number in unsent else error)
+                asked.set_exception(NotExchangedError() if is_refused or number in self._unsent else error)
 
-    def _take_frames(self) -> Iterator[participant_pb2.ExchangeRequest]:
+    def _take_frame(self) -> participant_pb2.ExchangeRequest | None:
+        """The next one, made when the one before has left; None: there is nothing to send."""
         forsaken, self._forsaken = self._forsaken, []
-        calls, self._unsent = self._unsent, []
-        some: list[participant_pb2.ExchangeCall] = []
-        size = 0
-        for call in calls:
-            size += call.ByteSize()
-            if some and (size > FRAME_BYTES_MAX or len(some) >= FRAME_CALLS_MAX):
-                yield participant_pb2.ExchangeRequest(calls=some)
-                some, size = [], call.ByteSize()
-            some.append(call)
-        if some or forsaken:
-            yield participant_pb2.ExchangeRequest(calls=some, forsaken=forsaken)
+        numbers = list(islice(self._unsent, fitting(self._unsent.values())))
+        if not numbers and not forsaken:
+            return None
+        return participant_pb2.ExchangeRequest(calls=[self._unsent.pop(number) for number in numbers], forsaken=forsaken)
 
 
 def _error(code: grpc.StatusCode, details: str) -> grpc.aio.AioRpcError:

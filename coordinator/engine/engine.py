@@ -78,7 +78,7 @@ class Engine:
         self._observers = observers
         self._loop = asyncio.get_running_loop()
         self.held = Held(clock, self._wake, sagas_max=live_sagas_max, resting_max=resting_max)
-        """The sagas in memory. For others to look at, not to change."""
+        """The sagas in memory. For others to look at, and to hear who leaves; not to change."""
         self._inbox: deque[tuple[SagaId, Input]] = deque()
         self._turn_is_due = False
         self._due: list[CallParticipant] = []

@@ -91,8 +91,12 @@ class Hints:
             oldest.leave()
 
     def _tell(self, saga_id: SagaId) -> None:
-        if self._interests[saga_id].until < self._clock.now():
-            self._interests.pop(saga_id).leave()
+        interest = self._interests.get(saga_id)
+        if interest is None:
+            return  # it was taken back while all were being told
+        if interest.until < self._clock.now():
+            del self._interests[saga_id]
+            interest.leave()
         else:
             self._signals.send(f"{_MOVED}{saga_id}")
 

@@ -43,10 +43,11 @@ class Telemetry:
         return self._pipeline is not None
 
     def measure(self, measures: Sequence[Measure]) -> None:
-        """Sends these from now on, if OTEL_EXPORTER_OTLP_ENDPOINT or …_METRICS_ENDPOINT names a collector, unless OTEL_METRICS_EXPORTER is
-        none. To be called once at most.
+        """Sends these from now on, if OTEL_EXPORTER_OTLP_METRICS_ENDPOINT names a collector, or OTEL_METRICS_EXPORTER asks for the one that
+        OTEL_EXPORTER_OTLP_ENDPOINT names. Not without being asked: Jaeger, at that endpoint, takes traces only. To be called once at most.
         """
-        if not _is_collector_named("METRICS") or not _is_protocol_known("METRICS"):
+        is_asked_for = bool(_variable("OTEL_EXPORTER_OTLP_METRICS_ENDPOINT")) or _variable("OTEL_METRICS_EXPORTER") == "otlp"
+        if not is_asked_for or not _is_collector_named("METRICS") or not _is_protocol_known("METRICS"):
             return
         from coordinator.telemetry.otlp_metrics import OtlpMetrics  # noqa: PLC0415 - as for spans
 

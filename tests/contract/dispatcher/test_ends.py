@@ -15,7 +15,7 @@ from coordinator.core.inputs import (
 from saga.v1 import participant_pb2
 from tests.contract.dispatcher.stand import CONCURRENCY, WAIT_S, NewStand, Stand, call, hang
 from tests.fakes import one_turn
-from tests.participants import PlainParticipant, serving, succeeded
+from tests.participants import Gate, PlainParticipant, serving
 
 Context = grpc.aio.ServicerContext[Message, Message]
 
@@ -72,13 +72,7 @@ async def test_registration_after_the_end_sends_nothing(new_stand: NewStand) -> 
 async def test_abandoned_calls_are_neither_sent_nor_replied(new_stand: NewStand) -> None:
     """What waits when the coordinator closes stays owed for recovery; what is under way comes back."""
     participant = PlainParticipant()
-    let_go = asyncio.Event()
-
-    async def wait(request: participant_pb2.ExecuteRequest, context: Context) -> participant_pb2.ExecuteResponse:
-        await let_go.wait()
-        return succeeded("done")
-
-    participant.on_execute["shop.act"] = wait
+    let_go = participant.on_execute["shop.act"] = Gate()
     async with serving(participant) as target, new_stand(concurrency=1) as stand:
         await stand.register(target)
         under_way, waiting = call(), call()
@@ -86,7 +80,7 @@ async def test_abandoned_calls_are_neither_sent_nor_replied(new_stand: NewStand)
         async with asyncio.timeout(WAIT_S):
             await participant.arrived["shop.act"].wait()
         assert stand.dispatcher.abandon_waiting() == 1
-        let_go.set()
+        let_go.open.set()
         assert isinstance(await stand.replies.outcome_of(under_way), Succeeded)
         await one_turn()
         assert stand.replies.of(waiting) == []
@@ -95,13 +89,8 @@ async def test_abandoned_calls_are_neither_sent_nor_replied(new_stand: NewStand)
 
 async def test_waiting_call_is_not_sent_once_the_saga_may_be_of_another(new_stand: NewStand) -> None:  # R31
     """A place becomes free in the very turn in which a node that was stopped goes on, before its leases are seen to have ended."""
-    participant, let_go, leases = PlainParticipant(), asyncio.Event(), ["held"]
-
-    async def wait(request: participant_pb2.ExecuteRequest, context: Context) -> participant_pb2.ExecuteResponse:
-        await let_go.wait()
-        return succeeded("done")
-
-    participant.on_execute["shop.act"] = wait
+    participant, let_go, leases = PlainParticipant(), Gate(), ["held"]
+    participant.on_execute["shop.act"] = let_go
     async with serving(participant) as target, new_stand(concurrency=1, may_send=lambda: bool(leases)) as stand:
         await stand.register(target)
         under_way, waiting = call(), call()
@@ -109,7 +98,7 @@ async def test_waiting_call_is_not_sent_once_the_saga_may_be_of_another(new_stan
         async with asyncio.timeout(WAIT_S):
             await participant.arrived["shop.act"].wait()
         leases.clear()
-        let_go.set()
+        let_go.open.set()
         assert isinstance(await stand.replies.outcome_of(under_way), Succeeded)
         await one_turn()
         assert stand.replies.of(waiting) == []

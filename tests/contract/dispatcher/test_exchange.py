@@ -10,9 +10,10 @@ from google.protobuf.message import Message
 
 from coordinator.core.inputs import Succeeded, Unknown
 from coordinator.dispatcher import exchange
+from participant_sdk import frames
 from saga.v1 import participant_pb2
 from tests.contract.dispatcher.stand import WAIT_S, NewStand, call
-from tests.participants import PlainParticipant, serving, succeeded
+from tests.participants import Gate, PlainParticipant, serving
 
 Context = grpc.aio.ServicerContext[Message, Message]
 pytestmark = pytest.mark.parametrize("new_stand", ["exchange"], indirect=True)
@@ -61,13 +62,8 @@ async def test_calls_of_one_turn_travel_in_one_frame(new_stand: NewStand) -> Non
 
 
 async def test_broken_stream_leaves_its_open_calls_unknown_and_the_next_call_gets_another(new_stand: NewStand) -> None:
-    participant, let_go = Counting(), asyncio.Event()
-
-    async def wait(request: participant_pb2.ExecuteRequest, context: Context) -> participant_pb2.ExecuteResponse:
-        await let_go.wait()
-        return succeeded("done")
-
-    participant.on_execute["shop.act"] = wait
+    participant, let_go = Counting(), Gate()
+    participant.on_execute["shop.act"] = let_go
     async with AsyncExitStack() as stack:
         stand = await stack.enter_async_context(new_stand())
         async with serving(participant) as target:
@@ -76,7 +72,7 @@ async def test_broken_stream_leaves_its_open_calls_unknown_and_the_next_call_get
             stand.dispatcher.send([open_call])
             await arrived(participant, 1)
         assert isinstance(await stand.replies.outcome_of(open_call), Unknown)
-        let_go.set()
+        let_go.open.set()
         port = int(target.rpartition(":")[2])
         async with serving(participant, port):
             again = call()
@@ -103,13 +99,8 @@ async def test_participant_that_takes_no_streams_after_all_is_called_one_by_one(
 
 
 async def test_drained_stream_answers_what_it_has_and_gets_nothing_new(new_stand: NewStand) -> None:
-    participant, let_go = Counting(), asyncio.Event()
-
-    async def wait(request: participant_pb2.ExecuteRequest, context: Context) -> participant_pb2.ExecuteResponse:
-        await let_go.wait()
-        return succeeded("done")
-
-    participant.on_execute["shop.act"] = wait
+    participant, let_go = Counting(), Gate()
+    participant.on_execute["shop.act"] = let_go
     async with serving(participant) as target, new_stand() as stand:
         await stand.register(target)
         first = call()
@@ -122,7 +113,7 @@ async def test_drained_stream_answers_what_it_has_and_gets_nothing_new(new_stand
                 other = call()
                 stand.dispatcher.send([other])
                 await asyncio.sleep(0.02)
-        let_go.set()
+        let_go.open.set()
         assert isinstance(await stand.replies.outcome_of(first), Succeeded)
         async with asyncio.timeout(WAIT_S):
             while len(participant.sessions) > 1:
@@ -146,26 +137,21 @@ async def test_old_stream_ends_when_its_last_call_has(new_stand: NewStand, monke
 
 async def test_more_streams_are_opened_for_more_calls_and_no_more_than_that(new_stand: NewStand, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(exchange, "CALLS_PER_STREAM", 2)
-    participant, let_go = Counting(), asyncio.Event()
-
-    async def wait(request: participant_pb2.ExecuteRequest, context: Context) -> participant_pb2.ExecuteResponse:
-        await let_go.wait()
-        return succeeded("done")
-
-    participant.on_execute["shop.act"] = wait
+    participant, let_go = Counting(), Gate()
+    participant.on_execute["shop.act"] = let_go
     async with serving(participant) as target, new_stand(concurrency=20) as stand:
         await stand.register(target)
         calls = [call() for _ in range(20)]
         stand.dispatcher.send(calls)
         await arrived(participant, 20)
         assert participant.streams == exchange.STREAMS_MAX
-        let_go.set()
+        let_go.open.set()
         assert {type(await stand.replies.outcome_of(each)) for each in calls} == {Succeeded}
 
 
 async def test_frames_are_bounded_by_their_size(new_stand: NewStand, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(exchange, "FRAME_BYTES_MAX", 1_000)
-    monkeypatch.setattr(exchange, "FRAME_CALLS_MAX", 3)
+    monkeypatch.setattr(frames, "BYTES_MAX", 1_000)
+    monkeypatch.setattr(frames, "MESSAGES_MAX", 3)
     participant = Counting()
     async with serving(participant) as target, new_stand(concurrency=20) as stand:
         await stand.register(target)

@@ -47,6 +47,22 @@ async def test_few_kills_of_two_nodes_lose_and_double_nothing(postgres: tuple[UR
     world.drop()
 
 
+def storm_of_nodes(*, sagas: int, clients: int, kills: int, stops: int, time_limit_s: float) -> Storm:
+    """Over three nodes, whose database, or what stands before it, is started again five times."""
+    return Storm(
+        seed=used_seed(),
+        sagas=sagas,
+        clients=clients,
+        kills=kills,
+        stops=stops,
+        stop_s_max=8.0,  # longer than a lease
+        weather=STORMY,
+        time_limit_s=time_limit_s,
+        nodes=3,
+        restarts=5,
+    )
+
+
 @pytest.mark.full
 @pytest.mark.timeout(1200)
 async def test_many_kills_and_restarts_of_the_database_lose_and_double_nothing(tmp_path: Path) -> None:  # P1, P2, P3, P6, R26, R31
@@ -55,18 +71,7 @@ async def test_many_kills_and_restarts_of_the_database_lose_and_double_nothing(t
     try:
         world = PostgresWorld(server.url)
         world.make(await asyncio.to_thread(make_template, server.url))
-        storm = Storm(
-            seed=used_seed(),
-            sagas=3_000,
-            clients=6,
-            kills=40,
-            stops=8,
-            stop_s_max=8.0,  # longer than a lease
-            weather=STORMY,
-            time_limit_s=1_100,
-            nodes=3,
-            restarts=5,
-        )
+        storm = storm_of_nodes(sagas=3_000, clients=6, kills=40, stops=8, time_limit_s=1_100)
         books = PostgresBooks(world, end=partial(server.stop, signal.SIGQUIT), start=server.start)
         place = await run_storm(storm, tmp_path, books)
         assert place.kills == storm.kills
@@ -82,18 +87,7 @@ async def test_kills_of_nodes_and_of_the_pooler_before_them_lose_and_double_noth
     server, template = postgres
     with pooler(tmp_path / "pooler", server, pooling) as between:
         world = PostgresWorld(server, way=between.url_of).make(template)
-        storm = Storm(
-            seed=used_seed(),
-            sagas=600,
-            clients=3,
-            kills=8,
-            stops=2,
-            stop_s_max=8.0,  # longer than a lease
-            weather=STORMY,
-            time_limit_s=240,
-            nodes=3,
-            restarts=5,
-        )
+        storm = storm_of_nodes(sagas=600, clients=3, kills=8, stops=2, time_limit_s=240)
         place = await run_storm(storm, tmp_path, PostgresBooks(world, end=between.kill, start=between.start))
         assert place.kills == storm.kills
         world.drop()

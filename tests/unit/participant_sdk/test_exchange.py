@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from participant_sdk import exchange
+from participant_sdk import exchange, frames
 from participant_sdk.exchange import ExchangeSession
 from saga.v1 import participant_pb2
 
@@ -81,12 +81,12 @@ async def test_what_is_there_at_once_goes_as_one_frame() -> None:
 
 
 async def test_frames_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(exchange, "FRAME_REPLIES_MAX", 7)
+    monkeypatch.setattr(frames, "MESSAGES_MAX", 7)
     caller = Caller()
     caller.send(frame(*range(1, 21)), None)
     await caller.running
     assert [len(response.replies) for response in caller.responses] == [7, 7, 6]
-    monkeypatch.setattr(exchange, "FRAME_BYTES_MAX", 1)
+    monkeypatch.setattr(frames, "BYTES_MAX", 1)
     caller = Caller()
     caller.send(frame(1, 2), None)
     await caller.running

@@ -1,0 +1,95 @@
+"""A stream whose participant does not take what is written: what waits must not leave when its time is over (R12)."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any, cast
+
+import grpc
+import pytest
+
+from coordinator.dispatcher.exchange import Exchange, NotExchangedError
+from participant_sdk import frames
+from saga.v1 import participant_pb2
+from tests.fakes import one_turn
+
+
+class Stuck:
+    """A stub and its one stream: takes frames when a test lets it, and ends when a test says how."""
+
+    def __init__(self) -> None:
+        self.takes = asyncio.Event()
+        self.written: list[participant_pb2.ExchangeRequest] = []
+        self._end: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def Exchange(self) -> "Stuck":  # noqa: N802 - named by gRPC
+        return self
+
+    async def write(self, frame: participant_pb2.ExchangeRequest) -> None:
+        await self.takes.wait()
+        self.written.append(frame)
+
+    async def done_writing(self) -> None:
+        """Nobody reads on."""
+
+    async def __aiter__(self) -> AsyncIterator[participant_pb2.ExchangeResponse]:
+        await self._end
+        yield participant_pb2.ExchangeResponse()
+
+    def end(self, code: grpc.StatusCode) -> None:
+        self._end.set_exception(grpc.aio.AioRpcError(code, grpc.aio.Metadata(), grpc.aio.Metadata(), details="told to"))
+
+    @property
+    def keys(self) -> list[str]:
+        return [call.execute.key for frame in self.written for call in frame.calls]
+
+
+def call(key: str) -> participant_pb2.ExchangeCall:
+    return participant_pb2.ExchangeCall(execute=participant_pb2.ExecuteRequest(key=key))
+
+
+def asked(stub: Stuck) -> Exchange:
+    return Exchange(cast("Any", stub))
+
+
+@pytest.fixture
+def one_call_a_frame(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(frames, "MESSAGES_MAX", 1)
+
+
+@pytest.mark.usefixtures("one_call_a_frame")
+async def test_call_whose_time_is_over_before_it_left_never_leaves() -> None:  # R12
+    stub = Stuck()
+    exchange = asked(stub)
+    first = asyncio.ensure_future(exchange.ask(call("first"), 10.0))
+    await one_turn()
+    with pytest.raises(grpc.aio.AioRpcError) as ended:
+        await exchange.ask(call("second"), 0.01)
+    assert ended.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+    third = asyncio.ensure_future(exchange.ask(call("third"), 10.0))
+    stub.takes.set()
+    await one_turn()
+    assert stub.keys == ["first", "third"]
+    assert [list(frame.forsaken) for frame in stub.written] == [[], []]  # nobody there knows of the second
+    stub.end(grpc.StatusCode.UNAVAILABLE)
+    assert {type(each) for each in await asyncio.gather(first, third, return_exceptions=True)} == {grpc.aio.AioRpcError}
+
+
+async def test_call_whose_time_is_over_when_it_has_left_is_forsaken() -> None:
+    stub = Stuck()
+    stub.takes.set()
+    exchange = asked(stub)
+    with pytest.raises(grpc.aio.AioRpcError):
+        await exchange.ask(call("first"), 0.01)
+    await one_turn()
+    assert [list(frame.forsaken) for frame in stub.written] == [[], [1]]
+
+
+@pytest.mark.usefixtures("one_call_a_frame")
+async def test_what_had_not_left_when_the_stream_broke_goes_by_itself() -> None:
+    stub = Stuck()
+    exchange = asked(stub)
+    on_its_way, waiting = [asyncio.ensure_future(exchange.ask(call(key), 10.0)) for key in ("first", "second")]
+    await one_turn()
+    stub.end(grpc.StatusCode.UNAVAILABLE)
+    ends = await asyncio.gather(on_its_way, waiting, return_exceptions=True)
+    assert [type(each) for each in ends] == [grpc.aio.AioRpcError, NotExchangedError]
