@@ -129,9 +129,8 @@ class Slot:
         if state.paused is not None:
             return NEVER
         owed = pending(self.plan, state)
-        wake_at = min((call.not_before for call in owed.calls), default=owed.wake_at)
-        if wake_at is None or (owed.wake_at is not None and owed.wake_at < wake_at):
-            wake_at = owed.wake_at
+        instants = (owed.wake_at, *(call.not_before for call in owed.calls))
+        wake_at = min((instant for instant in instants if instant is not None), default=None)
         return Instant(wake_at - self.ahead_us) if wake_at is not None and wake_at - now >= HORIZON_US else None
 
     def may_leave(self, clock_now: Instant) -> bool:
