@@ -26,11 +26,12 @@ from google.protobuf import any_pb2 as google_dot_protobuf_dot_any__pb2
 from google.protobuf import descriptor_pb2 as google_dot_protobuf_dot_descriptor__pb2
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
+from google.rpc import status_pb2 as google_dot_rpc_dot_status__pb2
 from saga.v1 import participant_pb2 as saga_dot_v1_dot_participant__pb2
 from saga.v1 import saga_pb2 as saga_dot_v1_dot_saga__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19saga/v1/coordinator.proto\x12\x07saga.v1\x1a\x19google/protobuf/any.proto\x1a google/protobuf/descriptor.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x19saga/v1/participant.proto\x1a\x12saga/v1/saga.proto\"\x81\x01\n\x19RegisterDefinitionRequest\x12+\n\ndefinition\x18\x01 \x01(\x0b\x32\x17.saga.v1.SagaDefinition\x12\x37\n\x0b\x64\x65scriptors\x18\x02 \x01(\x0b\x32\".google.protobuf.FileDescriptorSet\"_\n\x1aRegisterDefinitionResponse\x12\x30\n\ndefinition\x18\x01 \x01(\x0b\x32\x1c.saga.v1.DefinitionReference\x12\x0f\n\x07\x63reated\x18\x02 \x01(\x08\"H\n\x14GetDefinitionRequest\x12\x30\n\ndefinition\x18\x01 \x01(\x0b\x32\x1c.saga.v1.DefinitionReference\"\xb0\x01\n\x15GetDefinitionResponse\x12+\n\ndefinition\x18\x01 \x01(\x0b\x32\x17.saga.v1.SagaDefinition\x12\x37\n\x0b\x64\x65scriptors\x18\x02 \x01(\x0b\x32\".google.protobuf.FileDescriptorSet\x12\x31\n\rregistered_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"M\n\x16ListDefinitionsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\r\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\"`\n\x17ListDefinitionsResponse\x12,\n\x0b\x64\x65\x66initions\x18\x01 \x03(\x0b\x32\x17.saga.v1.SagaDefinition\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x8a\x01\n\x1aRegisterParticipantRequest\x12\x0e\n\x06target\x18\x01 \x01(\t\x12\x34\n\x0b\x64\x65scription\x18\x02 \x01(\x0b\x32\x1f.saga.v1.ParticipantDescription\x12&\n\x03ttl\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\"E\n\x1bRegisterParticipantResponse\x12&\n\x03ttl\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\"\xb6\x03\n\x10StartSagaRequest\x12\x0f\n\x07saga_id\x18\x01 \x01(\t\x12\x30\n\ndefinition\x18\x02 \x01(\x0b\x32\x1c.saga.v1.DefinitionReference\x12#\n\x05input\x18\x03 \x01(\x0b\x32\x14.google.protobuf.Any\x12\x17\n\x0fidempotency_key\x18\x04 \x01(\t\x12\x36\n\x13idempotency_key_ttl\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x35\n\x06labels\x18\x06 \x03(\x0b\x32%.saga.v1.StartSagaRequest.LabelsEntry\x12,\n\x08start_at\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12-\n\ntime_limit\x18\x08 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x0c\n\x04wait\x18\t \x01(\x08\x12\x18\n\x10inherit_deadline\x18\n \x01(\x08\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"A\n\x11StartSagaResponse\x12\x1b\n\x04saga\x18\x01 \x01(\x0b\x32\r.saga.v1.Saga\x12\x0f\n\x07\x63reated\x18\x02 \x01(\x08\"!\n\x0eGetSagaRequest\x12\x0f\n\x07saga_id\x18\x01 \x01(\t\".\n\x0fGetSagaResponse\x12\x1b\n\x04saga\x18\x01 \x01(\x0b\x32\r.saga.v1.Saga\"\x91\x03\n\x10ListSagasRequest\x12\x11\n\tpage_size\x18\x01 \x01(\r\x12\x12\n\npage_token\x18\x02 \x01(\t\x12%\n\x08statuses\x18\x03 \x03(\x0e\x32\x13.saga.v1.SagaStatus\x12\x17\n\x0f\x64\x65\x66inition_name\x18\x04 \x01(\t\x12\x35\n\x06labels\x18\x05 \x03(\x0b\x32%.saga.v1.ListSagasRequest.LabelsEntry\x12\x30\n\x0c\x63reated_from\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x32\n\x0e\x63reated_before\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x13\n\x06paused\x18\x08 \x01(\x08H\x00\x88\x01\x01\x12\x19\n\x0cneeds_person\x18\t \x01(\x08H\x01\x88\x01\x01\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\t\n\x07_pausedB\x0f\n\r_needs_person\"J\n\x11ListSagasResponse\x12\x1c\n\x05sagas\x18\x01 \x03(\x0b\x32\r.saga.v1.Saga\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"O\n\x11GetHistoryRequest\x12\x0f\n\x07saga_id\x18\x01 \x01(\t\x12\x16\n\x0e\x61\x66ter_sequence\x18\x02 \x01(\x04\x12\x11\n\tpage_size\x18\x03 \x01(\r\"B\n\x12GetHistoryResponse\x12\x1e\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x0e.saga.v1.Event\x12\x0c\n\x04more\x18\x02 \x01(\x08\";\n\x10WatchSagaRequest\x12\x0f\n\x07saga_id\x18\x01 \x01(\t\x12\x16\n\x0e\x61\x66ter_sequence\x18\x02 \x01(\x04\"W\n\x11WatchSagaResponse\x12\x1d\n\x05\x65vent\x18\x01 \x01(\x0b\x32\x0e.saga.v1.Event\x12#\n\x06status\x18\x02 \x01(\x0e\x32\x13.saga.v1.SagaStatus\"C\n\x11\x43\x61ncelSagaRequest\x12\x0f\n\x07saga_id\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\r\n\x05\x61\x63tor\x18\x03 \x01(\t\"1\n\x12\x43\x61ncelSagaResponse\x12\x1b\n\x04saga\x18\x01 \x01(\x0b\x32\r.saga.v1.Saga\"\x89\x01\n\x13\x43ompleteStepRequest\x12\x18\n\x10\x63ompletion_token\x18\x01 \x01(\t\x12\'\n\tsucceeded\x18\x02 \x01(\x0b\x32\x12.saga.v1.SucceededH\x00\x12%\n\x08rejected\x18\x03 \x01(\x0b\x32\x11.saga.v1.RejectedH\x00\x42\x08\n\x06result\"(\n\x14\x43ompleteStepResponse\x12\x10\n\x08repeated\x18\x01 \x01(\x08\"\x87\x01\n\x14HeartbeatStepRequest\x12\x18\n\x10\x63ompletion_token\x18\x01 \x01(\t\x12-\n\ntime_limit\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12&\n\x08progress\x18\x03 \x01(\x0b\x32\x14.google.protobuf.Any\"u\n\x15HeartbeatStepResponse\x12,\n\ttime_left\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x11\n\tcancelled\x18\x02 \x01(\x08\x12\x1b\n\x13turn_back_requested\x18\x03 \x01(\x08\x32\xab\x07\n\x0bSagaService\x12]\n\x12RegisterDefinition\x12\".saga.v1.RegisterDefinitionRequest\x1a#.saga.v1.RegisterDefinitionResponse\x12N\n\rGetDefinition\x12\x1d.saga.v1.GetDefinitionRequest\x1a\x1e.saga.v1.GetDefinitionResponse\x12T\n\x0fListDefinitions\x12\x1f.saga.v1.ListDefinitionsRequest\x1a .saga.v1.ListDefinitionsResponse\x12`\n\x13RegisterParticipant\x12#.saga.v1.RegisterParticipantRequest\x1a$.saga.v1.RegisterParticipantResponse\x12\x42\n\tStartSaga\x12\x19.saga.v1.StartSagaRequest\x1a\x1a.saga.v1.StartSagaResponse\x12<\n\x07GetSaga\x12\x17.saga.v1.GetSagaRequest\x1a\x18.saga.v1.GetSagaResponse\x12\x42\n\tListSagas\x12\x19.saga.v1.ListSagasRequest\x1a\x1a.saga.v1.ListSagasResponse\x12\x45\n\nGetHistory\x12\x1a.saga.v1.GetHistoryRequest\x1a\x1b.saga.v1.GetHistoryResponse\x12\x44\n\tWatchSaga\x12\x19.saga.v1.WatchSagaRequest\x1a\x1a.saga.v1.WatchSagaResponse0\x01\x12\x45\n\nCancelSaga\x12\x1a.saga.v1.CancelSagaRequest\x1a\x1b.saga.v1.CancelSagaResponse\x12K\n\x0c\x43ompleteStep\x12\x1c.saga.v1.CompleteStepRequest\x1a\x1d.saga.v1.CompleteStepResponse\x12N\n\rHeartbeatStep\x12\x1d.saga.v1.HeartbeatStepRequest\x1a\x1e.saga.v1.HeartbeatStepResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19saga/v1/coordinator.proto\x12\x07saga.v1\x1a\x19google/protobuf/any.proto\x1a google/protobuf/descriptor.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/rpc/status.proto\x1a\x19saga/v1/participant.proto\x1a\x12saga/v1/saga.proto\"\x81\x01\n\x19RegisterDefinitionRequest\x12+\n\ndefinition\x18\x01 \x01(\x0b\x32\x17.saga.v1.SagaDefinition\x12\x37\n\x0b\x64\x65scriptors\x18\x02 \x01(\x0b\x32\".google.protobuf.FileDescriptorSet\"_\n\x1aRegisterDefinitionResponse\x12\x30\n\ndefinition\x18\x01 \x01(\x0b\x32\x1c.saga.v1.DefinitionReference\x12\x0f\n\x07\x63reated\x18\x02 \x01(\x08\"H\n\x14GetDefinitionRequest\x12\x30\n\ndefinition\x18\x01 \x01(\x0b\x32\x1c.saga.v1.DefinitionReference\"\xb0\x01\n\x15GetDefinitionResponse\x12+\n\ndefinition\x18\x01 \x01(\x0b\x32\x17.saga.v1.SagaDefinition\x12\x37\n\x0b\x64\x65scriptors\x18\x02 \x01(\x0b\x32\".google.protobuf.FileDescriptorSet\x12\x31\n\rregistered_at\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"M\n\x16ListDefinitionsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\r\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\"`\n\x17ListDefinitionsResponse\x12,\n\x0b\x64\x65\x66initions\x18\x01 \x03(\x0b\x32\x17.saga.v1.SagaDefinition\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x8a\x01\n\x1aRegisterParticipantRequest\x12\x0e\n\x06target\x18\x01 \x01(\t\x12\x34\n\x0b\x64\x65scription\x18\x02 \x01(\x0b\x32\x1f.saga.v1.ParticipantDescription\x12&\n\x03ttl\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\"E\n\x1bRegisterParticipantResponse\x12&\n\x03ttl\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\"\xb6\x03\n\x10StartSagaRequest\x12\x0f\n\x07saga_id\x18\x01 \x01(\t\x12\x30\n\ndefinition\x18\x02 \x01(\x0b\x32\x1c.saga.v1.DefinitionReference\x12#\n\x05input\x18\x03 \x01(\x0b\x32\x14.google.protobuf.Any\x12\x17\n\x0fidempotency_key\x18\x04 \x01(\t\x12\x36\n\x13idempotency_key_ttl\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x35\n\x06labels\x18\x06 \x03(\x0b\x32%.saga.v1.StartSagaRequest.LabelsEntry\x12,\n\x08start_at\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12-\n\ntime_limit\x18\x08 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x0c\n\x04wait\x18\t \x01(\x08\x12\x18\n\x10inherit_deadline\x18\n \x01(\x08\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"A\n\x11StartSagaResponse\x12\x1b\n\x04saga\x18\x01 \x01(\x0b\x32\r.saga.v1.Saga\x12\x0f\n\x07\x63reated\x18\x02 \x01(\x08\"I\n\x11StartSagasRequest\x12\"\n\x06starts\x18\x01 \x03(\x0b\x32\x12.saga.v1.StartCall\x12\x10\n\x08\x66orsaken\x18\x02 \x03(\x04\"\x98\x01\n\tStartCall\x12\n\n\x02id\x18\x01 \x01(\x04\x12(\n\x05start\x18\x02 \x01(\x0b\x32\x19.saga.v1.StartSagaRequest\x12,\n\ttime_left\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x13\n\x0btraceparent\x18\x04 \x01(\t\x12\x12\n\ntracestate\x18\x05 \x01(\t\"L\n\x12StartSagasResponse\x12$\n\x07replies\x18\x01 \x03(\x0b\x32\x13.saga.v1.StartReply\x12\x10\n\x08\x64raining\x18\x02 \x01(\x08\"v\n\nStartReply\x12\n\n\x02id\x18\x01 \x01(\x04\x12-\n\x07started\x18\x02 \x01(\x0b\x32\x1a.saga.v1.StartSagaResponseH\x00\x12$\n\x06status\x18\x03 \x01(\x0b\x32\x12.google.rpc.StatusH\x00\x42\x07\n\x05reply\"!\n\x0eGetSagaRequest\x12\x0f\n\x07saga_id\x18\x01 \x01(\t\".\n\x0fGetSagaResponse\x12\x1b\n\x04saga\x18\x01 \x01(\x0b\x32\r.saga.v1.Saga\"\x91\x03\n\x10ListSagasRequest\x12\x11\n\tpage_size\x18\x01 \x01(\r\x12\x12\n\npage_token\x18\x02 \x01(\t\x12%\n\x08statuses\x18\x03 \x03(\x0e\x32\x13.saga.v1.SagaStatus\x12\x17\n\x0f\x64\x65\x66inition_name\x18\x04 \x01(\t\x12\x35\n\x06labels\x18\x05 \x03(\x0b\x32%.saga.v1.ListSagasRequest.LabelsEntry\x12\x30\n\x0c\x63reated_from\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x32\n\x0e\x63reated_before\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x13\n\x06paused\x18\x08 \x01(\x08H\x00\x88\x01\x01\x12\x19\n\x0cneeds_person\x18\t \x01(\x08H\x01\x88\x01\x01\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\t\n\x07_pausedB\x0f\n\r_needs_person\"J\n\x11ListSagasResponse\x12\x1c\n\x05sagas\x18\x01 \x03(\x0b\x32\r.saga.v1.Saga\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"O\n\x11GetHistoryRequest\x12\x0f\n\x07saga_id\x18\x01 \x01(\t\x12\x16\n\x0e\x61\x66ter_sequence\x18\x02 \x01(\x04\x12\x11\n\tpage_size\x18\x03 \x01(\r\"B\n\x12GetHistoryResponse\x12\x1e\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x0e.saga.v1.Event\x12\x0c\n\x04more\x18\x02 \x01(\x08\";\n\x10WatchSagaRequest\x12\x0f\n\x07saga_id\x18\x01 \x01(\t\x12\x16\n\x0e\x61\x66ter_sequence\x18\x02 \x01(\x04\"W\n\x11WatchSagaResponse\x12\x1d\n\x05\x65vent\x18\x01 \x01(\x0b\x32\x0e.saga.v1.Event\x12#\n\x06status\x18\x02 \x01(\x0e\x32\x13.saga.v1.SagaStatus\"C\n\x11\x43\x61ncelSagaRequest\x12\x0f\n\x07saga_id\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\r\n\x05\x61\x63tor\x18\x03 \x01(\t\"1\n\x12\x43\x61ncelSagaResponse\x12\x1b\n\x04saga\x18\x01 \x01(\x0b\x32\r.saga.v1.Saga\"\x89\x01\n\x13\x43ompleteStepRequest\x12\x18\n\x10\x63ompletion_token\x18\x01 \x01(\t\x12\'\n\tsucceeded\x18\x02 \x01(\x0b\x32\x12.saga.v1.SucceededH\x00\x12%\n\x08rejected\x18\x03 \x01(\x0b\x32\x11.saga.v1.RejectedH\x00\x42\x08\n\x06result\"(\n\x14\x43ompleteStepResponse\x12\x10\n\x08repeated\x18\x01 \x01(\x08\"\x87\x01\n\x14HeartbeatStepRequest\x12\x18\n\x10\x63ompletion_token\x18\x01 \x01(\t\x12-\n\ntime_limit\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12&\n\x08progress\x18\x03 \x01(\x0b\x32\x14.google.protobuf.Any\"u\n\x15HeartbeatStepResponse\x12,\n\ttime_left\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x11\n\tcancelled\x18\x02 \x01(\x08\x12\x1b\n\x13turn_back_requested\x18\x03 \x01(\x08\x32\xf6\x07\n\x0bSagaService\x12]\n\x12RegisterDefinition\x12\".saga.v1.RegisterDefinitionRequest\x1a#.saga.v1.RegisterDefinitionResponse\x12N\n\rGetDefinition\x12\x1d.saga.v1.GetDefinitionRequest\x1a\x1e.saga.v1.GetDefinitionResponse\x12T\n\x0fListDefinitions\x12\x1f.saga.v1.ListDefinitionsRequest\x1a .saga.v1.ListDefinitionsResponse\x12`\n\x13RegisterParticipant\x12#.saga.v1.RegisterParticipantRequest\x1a$.saga.v1.RegisterParticipantResponse\x12\x42\n\tStartSaga\x12\x19.saga.v1.StartSagaRequest\x1a\x1a.saga.v1.StartSagaResponse\x12I\n\nStartSagas\x12\x1a.saga.v1.StartSagasRequest\x1a\x1b.saga.v1.StartSagasResponse(\x01\x30\x01\x12<\n\x07GetSaga\x12\x17.saga.v1.GetSagaRequest\x1a\x18.saga.v1.GetSagaResponse\x12\x42\n\tListSagas\x12\x19.saga.v1.ListSagasRequest\x1a\x1a.saga.v1.ListSagasResponse\x12\x45\n\nGetHistory\x12\x1a.saga.v1.GetHistoryRequest\x1a\x1b.saga.v1.GetHistoryResponse\x12\x44\n\tWatchSaga\x12\x19.saga.v1.WatchSagaRequest\x1a\x1a.saga.v1.WatchSagaResponse0\x01\x12\x45\n\nCancelSaga\x12\x1a.saga.v1.CancelSagaRequest\x1a\x1b.saga.v1.CancelSagaResponse\x12K\n\x0c\x43ompleteStep\x12\x1c.saga.v1.CompleteStepRequest\x1a\x1d.saga.v1.CompleteStepResponse\x12N\n\rHeartbeatStep\x12\x1d.saga.v1.HeartbeatStepRequest\x1a\x1e.saga.v1.HeartbeatStepResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -41,58 +42,66 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_STARTSAGAREQUEST_LABELSENTRY']._serialized_options = b'8\001'
   _globals['_LISTSAGASREQUEST_LABELSENTRY']._loaded_options = None
   _globals['_LISTSAGASREQUEST_LABELSENTRY']._serialized_options = b'8\001'
-  _globals['_REGISTERDEFINITIONREQUEST']._serialized_start=212
-  _globals['_REGISTERDEFINITIONREQUEST']._serialized_end=341
-  _globals['_REGISTERDEFINITIONRESPONSE']._serialized_start=343
-  _globals['_REGISTERDEFINITIONRESPONSE']._serialized_end=438
-  _globals['_GETDEFINITIONREQUEST']._serialized_start=440
-  _globals['_GETDEFINITIONREQUEST']._serialized_end=512
-  _globals['_GETDEFINITIONRESPONSE']._serialized_start=515
-  _globals['_GETDEFINITIONRESPONSE']._serialized_end=691
-  _globals['_LISTDEFINITIONSREQUEST']._serialized_start=693
-  _globals['_LISTDEFINITIONSREQUEST']._serialized_end=770
-  _globals['_LISTDEFINITIONSRESPONSE']._serialized_start=772
-  _globals['_LISTDEFINITIONSRESPONSE']._serialized_end=868
-  _globals['_REGISTERPARTICIPANTREQUEST']._serialized_start=871
-  _globals['_REGISTERPARTICIPANTREQUEST']._serialized_end=1009
-  _globals['_REGISTERPARTICIPANTRESPONSE']._serialized_start=1011
-  _globals['_REGISTERPARTICIPANTRESPONSE']._serialized_end=1080
-  _globals['_STARTSAGAREQUEST']._serialized_start=1083
-  _globals['_STARTSAGAREQUEST']._serialized_end=1521
-  _globals['_STARTSAGAREQUEST_LABELSENTRY']._serialized_start=1476
-  _globals['_STARTSAGAREQUEST_LABELSENTRY']._serialized_end=1521
-  _globals['_STARTSAGARESPONSE']._serialized_start=1523
-  _globals['_STARTSAGARESPONSE']._serialized_end=1588
-  _globals['_GETSAGAREQUEST']._serialized_start=1590
-  _globals['_GETSAGAREQUEST']._serialized_end=1623
-  _globals['_GETSAGARESPONSE']._serialized_start=1625
-  _globals['_GETSAGARESPONSE']._serialized_end=1671
-  _globals['_LISTSAGASREQUEST']._serialized_start=1674
-  _globals['_LISTSAGASREQUEST']._serialized_end=2075
-  _globals['_LISTSAGASREQUEST_LABELSENTRY']._serialized_start=1476
-  _globals['_LISTSAGASREQUEST_LABELSENTRY']._serialized_end=1521
-  _globals['_LISTSAGASRESPONSE']._serialized_start=2077
-  _globals['_LISTSAGASRESPONSE']._serialized_end=2151
-  _globals['_GETHISTORYREQUEST']._serialized_start=2153
-  _globals['_GETHISTORYREQUEST']._serialized_end=2232
-  _globals['_GETHISTORYRESPONSE']._serialized_start=2234
-  _globals['_GETHISTORYRESPONSE']._serialized_end=2300
-  _globals['_WATCHSAGAREQUEST']._serialized_start=2302
-  _globals['_WATCHSAGAREQUEST']._serialized_end=2361
-  _globals['_WATCHSAGARESPONSE']._serialized_start=2363
-  _globals['_WATCHSAGARESPONSE']._serialized_end=2450
-  _globals['_CANCELSAGAREQUEST']._serialized_start=2452
-  _globals['_CANCELSAGAREQUEST']._serialized_end=2519
-  _globals['_CANCELSAGARESPONSE']._serialized_start=2521
-  _globals['_CANCELSAGARESPONSE']._serialized_end=2570
-  _globals['_COMPLETESTEPREQUEST']._serialized_start=2573
-  _globals['_COMPLETESTEPREQUEST']._serialized_end=2710
-  _globals['_COMPLETESTEPRESPONSE']._serialized_start=2712
-  _globals['_COMPLETESTEPRESPONSE']._serialized_end=2752
-  _globals['_HEARTBEATSTEPREQUEST']._serialized_start=2755
-  _globals['_HEARTBEATSTEPREQUEST']._serialized_end=2890
-  _globals['_HEARTBEATSTEPRESPONSE']._serialized_start=2892
-  _globals['_HEARTBEATSTEPRESPONSE']._serialized_end=3009
-  _globals['_SAGASERVICE']._serialized_start=3012
-  _globals['_SAGASERVICE']._serialized_end=3951
+  _globals['_REGISTERDEFINITIONREQUEST']._serialized_start=237
+  _globals['_REGISTERDEFINITIONREQUEST']._serialized_end=366
+  _globals['_REGISTERDEFINITIONRESPONSE']._serialized_start=368
+  _globals['_REGISTERDEFINITIONRESPONSE']._serialized_end=463
+  _globals['_GETDEFINITIONREQUEST']._serialized_start=465
+  _globals['_GETDEFINITIONREQUEST']._serialized_end=537
+  _globals['_GETDEFINITIONRESPONSE']._serialized_start=540
+  _globals['_GETDEFINITIONRESPONSE']._serialized_end=716
+  _globals['_LISTDEFINITIONSREQUEST']._serialized_start=718
+  _globals['_LISTDEFINITIONSREQUEST']._serialized_end=795
+  _globals['_LISTDEFINITIONSRESPONSE']._serialized_start=797
+  _globals['_LISTDEFINITIONSRESPONSE']._serialized_end=893
+  _globals['_REGISTERPARTICIPANTREQUEST']._serialized_start=896
+  _globals['_REGISTERPARTICIPANTREQUEST']._serialized_end=1034
+  _globals['_REGISTERPARTICIPANTRESPONSE']._serialized_start=1036
+  _globals['_REGISTERPARTICIPANTRESPONSE']._serialized_end=1105
+  _globals['_STARTSAGAREQUEST']._serialized_start=1108
+  _globals['_STARTSAGAREQUEST']._serialized_end=1546
+  _globals['_STARTSAGAREQUEST_LABELSENTRY']._serialized_start=1501
+  _globals['_STARTSAGAREQUEST_LABELSENTRY']._serialized_end=1546
+  _globals['_STARTSAGARESPONSE']._serialized_start=1548
+  _globals['_STARTSAGARESPONSE']._serialized_end=1613
+  _globals['_STARTSAGASREQUEST']._serialized_start=1615
+  _globals['_STARTSAGASREQUEST']._serialized_end=1688
+  _globals['_STARTCALL']._serialized_start=1691
+  _globals['_STARTCALL']._serialized_end=1843
+  _globals['_STARTSAGASRESPONSE']._serialized_start=1845
+  _globals['_STARTSAGASRESPONSE']._serialized_end=1921
+  _globals['_STARTREPLY']._serialized_start=1923
+  _globals['_STARTREPLY']._serialized_end=2041
+  _globals['_GETSAGAREQUEST']._serialized_start=2043
+  _globals['_GETSAGAREQUEST']._serialized_end=2076
+  _globals['_GETSAGARESPONSE']._serialized_start=2078
+  _globals['_GETSAGARESPONSE']._serialized_end=2124
+  _globals['_LISTSAGASREQUEST']._serialized_start=2127
+  _globals['_LISTSAGASREQUEST']._serialized_end=2528
+  _globals['_LISTSAGASREQUEST_LABELSENTRY']._serialized_start=1501
+  _globals['_LISTSAGASREQUEST_LABELSENTRY']._serialized_end=1546
+  _globals['_LISTSAGASRESPONSE']._serialized_start=2530
+  _globals['_LISTSAGASRESPONSE']._serialized_end=2604
+  _globals['_GETHISTORYREQUEST']._serialized_start=2606
+  _globals['_GETHISTORYREQUEST']._serialized_end=2685
+  _globals['_GETHISTORYRESPONSE']._serialized_start=2687
+  _globals['_GETHISTORYRESPONSE']._serialized_end=2753
+  _globals['_WATCHSAGAREQUEST']._serialized_start=2755
+  _globals['_WATCHSAGAREQUEST']._serialized_end=2814
+  _globals['_WATCHSAGARESPONSE']._serialized_start=2816
+  _globals['_WATCHSAGARESPONSE']._serialized_end=2903
+  _globals['_CANCELSAGAREQUEST']._serialized_start=2905
+  _globals['_CANCELSAGAREQUEST']._serialized_end=2972
+  _globals['_CANCELSAGARESPONSE']._serialized_start=2974
+  _globals['_CANCELSAGARESPONSE']._serialized_end=3023
+  _globals['_COMPLETESTEPREQUEST']._serialized_start=3026
+  _globals['_COMPLETESTEPREQUEST']._serialized_end=3163
+  _globals['_COMPLETESTEPRESPONSE']._serialized_start=3165
+  _globals['_COMPLETESTEPRESPONSE']._serialized_end=3205
+  _globals['_HEARTBEATSTEPREQUEST']._serialized_start=3208
+  _globals['_HEARTBEATSTEPREQUEST']._serialized_end=3343
+  _globals['_HEARTBEATSTEPRESPONSE']._serialized_start=3345
+  _globals['_HEARTBEATSTEPRESPONSE']._serialized_end=3462
+  _globals['_SAGASERVICE']._serialized_start=3465
+  _globals['_SAGASERVICE']._serialized_end=4479
 # @@protoc_insertion_point(module_scope)

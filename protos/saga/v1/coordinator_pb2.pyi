@@ -13,6 +13,7 @@ from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
+from google.rpc import status_pb2 as _status_pb2
 from saga.v1 import participant_pb2 as _participant_pb2
 from saga.v1 import saga_pb2 as _saga_pb2
 import builtins as _builtins
@@ -383,6 +384,142 @@ class StartSagaResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___StartSagaResponse: _TypeAlias = StartSagaResponse  # noqa: Y015
+
+@_typing.final
+class StartSagasRequest(_message.Message):
+    """A frame of starts."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STARTS_FIELD_NUMBER: _builtins.int
+    FORSAKEN_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def starts(self) -> _containers.RepeatedCompositeFieldContainer[Global___StartCall]:
+        """Starts that begin, in any order."""
+
+    @_builtins.property
+    def forsaken(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Ids of starts for which nobody waits any more: they need no reply. The sagas go on."""
+
+    def __init__(
+        self,
+        *,
+        starts: _abc.Iterable[Global___StartCall] | None = ...,
+        forsaken: _abc.Iterable[_builtins.int] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["forsaken", b"forsaken", "starts", b"starts"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StartSagasRequest: _TypeAlias = StartSagasRequest  # noqa: Y015
+
+@_typing.final
+class StartCall(_message.Message):
+    """One start among many."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    START_FIELD_NUMBER: _builtins.int
+    TIME_LEFT_FIELD_NUMBER: _builtins.int
+    TRACEPARENT_FIELD_NUMBER: _builtins.int
+    TRACESTATE_FIELD_NUMBER: _builtins.int
+    id: _builtins.int
+    """Tells the starts of one stream apart: the reply carries it. Not used again on the stream."""
+    traceparent: _builtins.str
+    """W3C trace context of the caller; empty: there is none."""
+    tracestate: _builtins.str
+    """W3C trace state; empty: there is none."""
+    @_builtins.property
+    def start(self) -> Global___StartSagaRequest:
+        """What is to be started."""
+
+    @_builtins.property
+    def time_left(self) -> _duration_pb2.Duration:
+        """Time left for this start when it was sent, as the deadline of a call by itself would be. Unset: there is no deadline."""
+
+    def __init__(
+        self,
+        *,
+        id: _builtins.int = ...,
+        start: Global___StartSagaRequest | None = ...,
+        time_left: _duration_pb2.Duration | None = ...,
+        traceparent: _builtins.str = ...,
+        tracestate: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["start", b"start", "time_left", b"time_left"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id", "start", b"start", "time_left", b"time_left", "traceparent", b"traceparent", "tracestate", b"tracestate"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StartCall: _TypeAlias = StartCall  # noqa: Y015
+
+@_typing.final
+class StartSagasResponse(_message.Message):
+    """A frame of answers."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REPLIES_FIELD_NUMBER: _builtins.int
+    DRAINING_FIELD_NUMBER: _builtins.int
+    draining: _builtins.bool
+    """No more starts, please: those under way are still answered, and then the stream is to be ended."""
+    @_builtins.property
+    def replies(self) -> _containers.RepeatedCompositeFieldContainer[Global___StartReply]:
+        """Starts that are answered, in any order: each when it is committed or, with `wait`, when its saga has ended or failed."""
+
+    def __init__(
+        self,
+        *,
+        replies: _abc.Iterable[Global___StartReply] | None = ...,
+        draining: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["draining", b"draining", "replies", b"replies"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StartSagasResponse: _TypeAlias = StartSagasResponse  # noqa: Y015
+
+@_typing.final
+class StartReply(_message.Message):
+    """How one start was answered."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    STARTED_FIELD_NUMBER: _builtins.int
+    STATUS_FIELD_NUMBER: _builtins.int
+    id: _builtins.int
+    """Of the start."""
+    @_builtins.property
+    def started(self) -> Global___StartSagaResponse:
+        """The saga."""
+
+    @_builtins.property
+    def status(self) -> _status_pb2.Status:
+        """In place of an answer: the status with which the call would have failed."""
+
+    def __init__(
+        self,
+        *,
+        id: _builtins.int = ...,
+        started: Global___StartSagaResponse | None = ...,
+        status: _status_pb2.Status | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["reply", b"reply", "started", b"started", "status", b"status"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id", "reply", b"reply", "started", b"started", "status", b"status"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_reply: _TypeAlias = _typing.Literal["started", "status"]  # noqa: Y015
+    _WhichOneofArgType_reply: _TypeAlias = _typing.Literal["reply", b"reply"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_reply) -> _WhichOneofReturnType_reply | None: ...
+
+Global___StartReply: _TypeAlias = StartReply  # noqa: Y015
 
 @_typing.final
 class GetSagaRequest(_message.Message):

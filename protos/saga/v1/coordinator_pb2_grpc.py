@@ -60,6 +60,11 @@ class SagaServiceStub:
                 request_serializer=saga_dot_v1_dot_coordinator__pb2.StartSagaRequest.SerializeToString,
                 response_deserializer=saga_dot_v1_dot_coordinator__pb2.StartSagaResponse.FromString,
                 _registered_method=True)
+        self.StartSagas = channel.stream_stream(
+                '/saga.v1.SagaService/StartSagas',
+                request_serializer=saga_dot_v1_dot_coordinator__pb2.StartSagasRequest.SerializeToString,
+                response_deserializer=saga_dot_v1_dot_coordinator__pb2.StartSagasResponse.FromString,
+                _registered_method=True)
         self.GetSaga = channel.unary_unary(
                 '/saga.v1.SagaService/GetSaga',
                 request_serializer=saga_dot_v1_dot_coordinator__pb2.GetSagaRequest.SerializeToString,
@@ -131,6 +136,14 @@ class SagaServiceServicer:
 
     def StartSaga(self, request, context):
         """Starts a saga; answers when that is committed, or, with `wait`, when the saga has ended or failed.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def StartSagas(self, request_iterator, context):
+        """Starts many sagas on one stream. Each start means the same as StartSaga and is answered by itself, in any order: frames save what
+        a gRPC message costs. Ending the stream ends the waiting, not the sagas.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -213,6 +226,11 @@ def add_SagaServiceServicer_to_server(servicer, server):
                     servicer.StartSaga,
                     request_deserializer=saga_dot_v1_dot_coordinator__pb2.StartSagaRequest.FromString,
                     response_serializer=saga_dot_v1_dot_coordinator__pb2.StartSagaResponse.SerializeToString,
+            ),
+            'StartSagas': grpc.stream_stream_rpc_method_handler(
+                    servicer.StartSagas,
+                    request_deserializer=saga_dot_v1_dot_coordinator__pb2.StartSagasRequest.FromString,
+                    response_serializer=saga_dot_v1_dot_coordinator__pb2.StartSagasResponse.SerializeToString,
             ),
             'GetSaga': grpc.unary_unary_rpc_method_handler(
                     servicer.GetSaga,
@@ -386,6 +404,33 @@ class SagaService:
             '/saga.v1.SagaService/StartSaga',
             saga_dot_v1_dot_coordinator__pb2.StartSagaRequest.SerializeToString,
             saga_dot_v1_dot_coordinator__pb2.StartSagaResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def StartSagas(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/saga.v1.SagaService/StartSagas',
+            saga_dot_v1_dot_coordinator__pb2.StartSagasRequest.SerializeToString,
+            saga_dot_v1_dot_coordinator__pb2.StartSagasResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -45,6 +45,10 @@ class SagaServiceStub:
     """Tells the coordinator where a participant can be called. Accepted from loopback addresses and unix sockets only."""
     StartSaga: _grpc.UnaryUnaryMultiCallable[_coordinator_pb2.StartSagaRequest, _coordinator_pb2.StartSagaResponse]
     """Starts a saga; answers when that is committed, or, with `wait`, when the saga has ended or failed."""
+    StartSagas: _grpc.StreamStreamMultiCallable[_coordinator_pb2.StartSagasRequest, _coordinator_pb2.StartSagasResponse]
+    """Starts many sagas on one stream. Each start means the same as StartSaga and is answered by itself, in any order: frames save what
+    a gRPC message costs. Ending the stream ends the waiting, not the sagas.
+    """
     GetSaga: _grpc.UnaryUnaryMultiCallable[_coordinator_pb2.GetSagaRequest, _coordinator_pb2.GetSagaResponse]
     """Reads one saga."""
     ListSagas: _grpc.UnaryUnaryMultiCallable[_coordinator_pb2.ListSagasRequest, _coordinator_pb2.ListSagasResponse]
@@ -77,6 +81,10 @@ class SagaServiceAsyncStub(SagaServiceStub):
     """Tells the coordinator where a participant can be called. Accepted from loopback addresses and unix sockets only."""
     StartSaga: _aio.UnaryUnaryMultiCallable[_coordinator_pb2.StartSagaRequest, _coordinator_pb2.StartSagaResponse]  # type: ignore[assignment]
     """Starts a saga; answers when that is committed, or, with `wait`, when the saga has ended or failed."""
+    StartSagas: _aio.StreamStreamMultiCallable[_coordinator_pb2.StartSagasRequest, _coordinator_pb2.StartSagasResponse]  # type: ignore[assignment]
+    """Starts many sagas on one stream. Each start means the same as StartSaga and is answered by itself, in any order: frames save what
+    a gRPC message costs. Ending the stream ends the waiting, not the sagas.
+    """
     GetSaga: _aio.UnaryUnaryMultiCallable[_coordinator_pb2.GetSagaRequest, _coordinator_pb2.GetSagaResponse]  # type: ignore[assignment]
     """Reads one saga."""
     ListSagas: _aio.UnaryUnaryMultiCallable[_coordinator_pb2.ListSagasRequest, _coordinator_pb2.ListSagasResponse]  # type: ignore[assignment]
@@ -136,6 +144,16 @@ class SagaServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_coordinator_pb2.StartSagaResponse, _abc.Awaitable[_coordinator_pb2.StartSagaResponse]]:
         """Starts a saga; answers when that is committed, or, with `wait`, when the saga has ended or failed."""
+
+    @_abc_1.abstractmethod
+    def StartSagas(
+        self,
+        request_iterator: _MaybeAsyncIterator[_coordinator_pb2.StartSagasRequest],
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_coordinator_pb2.StartSagasResponse], _abc.AsyncIterator[_coordinator_pb2.StartSagasResponse]]:
+        """Starts many sagas on one stream. Each start means the same as StartSaga and is answered by itself, in any order: frames save what
+        a gRPC message costs. Ending the stream ends the waiting, not the sagas.
+        """
 
     @_abc_1.abstractmethod
     def GetSaga(
