@@ -1,6 +1,6 @@
 """One call on the wire, and what its end means."""
 
-import asyncio
+from collections.abc import Callable
 from typing import Final
 
 import grpc
@@ -12,12 +12,15 @@ from coordinator.core.effects import CallParticipant
 from coordinator.core.inputs import Outcome, Unknown
 from coordinator.core.trace import attempt_traceparent
 from coordinator.core.values import MICROS_PER_SECOND, Code, Direction, Failure
-from coordinator.dispatcher.channels import Channels, Connection
-from coordinator.dispatcher.exchange import NotExchangedError
+from coordinator.dispatcher.channels import Channels
+from participant_sdk.framed_calls import Unanswered
 from participant_sdk.rpc_errors import from_rpc_error
 from saga.v1 import participant_pb2
 
 _NO_METADATA: Final = ()
+
+Answered = Callable[[participant_pb2.ExchangeReply | Unanswered], None]
+"""Told once what became of a call among others."""
 
 
 class ParticipantCaller:
@@ -28,42 +31,49 @@ class ParticipantCaller:
         self._tokens = tokens
         self._payload_bytes_max = payload_bytes_max
 
-    async def call(self, address: str, call: CallParticipant, time_left_us: int, *, exchanges: bool = False) -> Outcome:
-        """How it went (R6). `exchanges`: whether the participant has said that it serves Exchange there."""
-        ends_at_s = asyncio.get_running_loop().time() + time_left_us / MICROS_PER_SECOND
+    async def call_by_itself(self, address: str, call: CallParticipant, time_left_us: int) -> Outcome:
+        """How it went (R6)."""
+        timeout, metadata = time_left_us / MICROS_PER_SECOND, _metadata(call)
         try:
-            with self._channels.used_for_call(address) as connection:
-                if exchanges and not connection.exchange.is_refused:
-                    try:
-                        return await self._among_others(connection, call, time_left_us)
-                    except NotExchangedError:
-                        # It goes by itself, in what is left of its time: nobody reckons with a longer attempt (R12).
-                        left_s = ends_at_s - asyncio.get_running_loop().time()
-                        time_left_us = max(round(left_s * MICROS_PER_SECOND), 1)
-                return await self._by_itself(connection, call, time_left_us)
+            with self._channels.use(address) as connection:
+                if call.attempt.direction is Direction.EXECUTE:
+                    request = self._execute_request(call, time_left_us)
+                    return self._executed(call, await connection.stub.Execute(request, timeout=timeout, metadata=metadata))
+                compensated = await connection.stub.Compensate(compensate_request(call, time_left_us), timeout=timeout, metadata=metadata)
+                return outcome_of_compensation(compensated)
         except grpc.aio.AioRpcError as error:
             return outcome_of_status(from_rpc_error(error))
 
-    async def _by_itself(self, connection: Connection, call: CallParticipant, time_left_us: int) -> Outcome:
-        timeout, metadata = time_left_us / MICROS_PER_SECOND, _metadata(call)
-        if call.attempt.direction is Direction.EXECUTE:
-            return self._executed(
-                call, await connection.stub.Execute(self._execute_request(call, time_left_us), timeout=timeout, metadata=metadata)
-            )
-        compensated = await connection.stub.Compensate(compensate_request(call, time_left_us), timeout=timeout, metadata=metadata)
-        return outcome_of_compensation(compensated)
-
-    async def _among_others(self, connection: Connection, call: CallParticipant, time_left_us: int) -> Outcome:
+    def call_among_others(self, address: str, call: CallParticipant, time_left_us: int, answered: Answered) -> bool:
+        """Sends a call on a stream. False: nobody there takes any now; nothing was done."""
+        use = self._channels.use(address)
+        exchange = use.connection.exchange
+        if exchange.is_refused:
+            return False
         is_execution = call.attempt.direction is Direction.EXECUTE
         request = self._execute_request(call, time_left_us) if is_execution else compensate_request(call, time_left_us)
-        reply = await connection.exchange.ask(exchange_call(call, request), time_left_us / MICROS_PER_SECOND)
-        match reply.WhichOneof("reply"):
+        message = exchange_call(call, request)
+
+        def end(answer: participant_pb2.ExchangeReply | Unanswered) -> None:
+            use.end(answer if isinstance(answer, Exception) else None)
+            answered(answer)
+
+        use.begin()
+        exchange.send(message, time_left_us / MICROS_PER_SECOND, end)
+        return True
+
+    def outcome_of(self, call: CallParticipant, answer: participant_pb2.ExchangeReply | grpc.aio.AioRpcError) -> Outcome:
+        """How a call among others went (R6)."""
+        if isinstance(answer, grpc.aio.AioRpcError):
+            return outcome_of_status(from_rpc_error(answer))
+        is_execution = call.attempt.direction is Direction.EXECUTE
+        match answer.WhichOneof("reply"):
             case "executed" if is_execution:
-                return self._executed(call, reply.executed)
+                return self._executed(call, answer.executed)
             case "compensated" if not is_execution:
-                return outcome_of_compensation(reply.compensated)
+                return outcome_of_compensation(answer.compensated)
             case "status":
-                return outcome_of_status(reply.status)
+                return outcome_of_status(answer.status)
             case found:
                 words = f"expected the reply to what was asked, found {found or 'none'}"
                 return Unknown(failure=Failure(Code.INTERNAL, words))

@@ -2,14 +2,12 @@
 
 import asyncio
 from collections.abc import Callable, Container
-from contextlib import AbstractContextManager
-from functools import partial
 from types import TracebackType
 from typing import Final, TypeAlias
 
 import grpc
 
-from coordinator.dispatcher.exchange import Exchange
+from coordinator.dispatcher.exchange import exchange_on
 from saga.v1 import participant_pb2_grpc
 
 MESSAGE_BYTES_MAX: Final = 4 * 1024 * 1024 + 64 * 1024
@@ -44,38 +42,47 @@ def open_channel(target: str) -> grpc.aio.Channel:
 class Connection:
     """A channel, the stub on it and its streams, how many calls are under way there, and how many were answered."""
 
-    __slots__ = ("answers", "channel", "exchange", "stub", "under_way")
+    __slots__ = ("answers", "channel", "exchange", "stub", "target", "under_way")
 
-    def __init__(self, channel: grpc.aio.Channel) -> None:
+    def __init__(self, target: str, channel: grpc.aio.Channel) -> None:
+        self.target = target
         self.channel = channel
         self.stub: participant_pb2_grpc.ParticipantServiceAsyncStub = participant_pb2_grpc.ParticipantServiceStub(self.channel)
-        self.exchange = Exchange(self.stub)
+        self.exchange = exchange_on(self.stub)
         self.under_way = 0
         self.answers = 0
 
 
-class _UsedForCall:
-    """Entered for one call; looks how it ends."""
+class Use:
+    """Of a connection by one call, which it is not closed under; looks how the call ends."""
 
-    __slots__ = ("_answers", "_connection", "_give_up")
+    __slots__ = ("_answers", "_give_up", "connection")
 
     def __init__(self, connection: Connection, give_up: Callable[[Connection], None]) -> None:
-        self._connection = connection
+        self.connection = connection
         self._give_up = give_up
         self._answers = connection.answers
 
-    def __enter__(self) -> Connection:
-        self._connection.under_way += 1
-        return self._connection
+    def begin(self) -> None:
+        """The call is made now."""
+        self.connection.under_way += 1
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        connection = self._connection
+    def end(self, error: BaseException | None) -> None:
+        """The call has ended; None: with an answer."""
+        connection = self.connection
         connection.under_way -= 1
         if isinstance(error, grpc.aio.AioRpcError) and error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
             if connection.answers == self._answers:
                 self._give_up(connection)
         elif not isinstance(error, asyncio.CancelledError):
             connection.answers += 1
+
+    def __enter__(self) -> Connection:
+        self.begin()
+        return self.connection
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.end(error)
 
 
 class Channels:
@@ -91,12 +98,12 @@ class Channels:
         self._connections: dict[str, Connection] = {}
         self._given_up: list[Connection] = []
 
-    def used_for_call(self, target: str) -> AbstractContextManager[Connection]:
-        """The connection to a target, for one call; it is not closed meanwhile. Connects when the first call is made."""
+    def use(self, target: str) -> Use:
+        """The connection to a target, for one call. Connects when the first call is made."""
         connection = self._connections.get(target)
         if connection is None:
-            connection = self._connections[target] = Connection(self._open_channel(target))
-        return _UsedForCall(connection, partial(self._give_up, target))
+            connection = self._connections[target] = Connection(target, self._open_channel(target))
+        return Use(connection, self._give_up)
 
     def is_cut_off(self, target: str) -> bool:
         """Whether it was tried to connect and nobody could be reached since. gRPC goes on trying by itself; asking costs 0.1 µs. A call
@@ -127,7 +134,7 @@ class Channels:
         for connection in connections:
             await connection.channel.close()
 
-    def _give_up(self, target: str, connection: Connection) -> None:
-        if self._connections.get(target) is connection:
-            del self._connections[target]
+    def _give_up(self, connection: Connection) -> None:
+        if self._connections.get(connection.target) is connection:
+            del self._connections[connection.target]
             self._given_up.append(connection)

@@ -60,7 +60,7 @@ class Descriptions:
         self._ask_again_at[place] = Instant(self._clock.now() + ASK_AGAIN_US)
         request = participant_pb2.DescribeRequest(participant=participant)
         try:
-            with self._channels.used_for_call(address) as connection:
+            with self._channels.use(address) as connection:
                 response = await connection.stub.Describe(request, timeout=DESCRIBE_TIMEOUT_S)
         except grpc.aio.AioRpcError as error:
             _logger.info("participant does not describe itself", extra={"participant": participant, "code": error.code().name})

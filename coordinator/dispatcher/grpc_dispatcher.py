@@ -3,7 +3,8 @@
 import asyncio
 import logging
 from collections.abc import Callable, Coroutine, Sequence
-from typing import Final
+from functools import partial
+from typing import Final, NamedTuple
 
 from coordinator.codec.completion_tokens import CompletionTokens
 from coordinator.core.effects import CallParticipant
@@ -20,6 +21,7 @@ from coordinator.dispatcher.registry import ParticipantRegistry
 from coordinator.dispatcher.targets import Differing, NotServed, Served, Target
 from coordinator.engine.ports import CallPlace, Circuit, Clock, ParticipantStanding, ReplyListener
 from coordinator.limits import ParticipantLimits
+from participant_sdk.framed_calls import NotCarriedOutError, Unanswered
 from saga.v1 import participant_pb2
 
 LOOK_AGAIN_US: Final = MICROS_PER_SECOND
@@ -28,6 +30,7 @@ BELIEVED_US: Final = 2 * MICROS_PER_SECOND
 """How old the answer of a configured participant may be for a call to be refused by it; it may be another release by now."""
 
 LIMIT_REACHED: Final = "the time limit of its step or saga was reached before it could be sent"
+_TOO_LATE: Final = NotSent(failure=Failure(Code.UNAVAILABLE, LIMIT_REACHED))
 WITHDRAWN: Final = "not sent: the saga turned back first"
 
 _logger = logging.getLogger(__name__)
@@ -36,12 +39,25 @@ _logger = logging.getLogger(__name__)
 class _Line:
     """Everything about the calls of one participant."""
 
-    __slots__ = ("lane", "name", "places")
+    __slots__ = ("is_moving", "lane", "name", "places")
 
     def __init__(self, name: str, limits: ParticipantLimits) -> None:
         self.name = name
+        self.is_moving = False
+        """Whether calls are being sent this very moment: what ends at once does not begin that anew."""
         self.lane = Lane(name, limits)
         self.places = Places(name, limits)
+
+
+class _Flight(NamedTuple):
+    """A call on its way."""
+
+    line: _Line
+    call: CallParticipant
+    place: Place
+    sent_at: Instant
+    time_left_us: int
+    """When it was sent."""
 
 
 class GrpcDispatcher:
@@ -197,17 +213,24 @@ class GrpcDispatcher:
 
     def _pump(self, line: _Line) -> None:
         """Sends what may go."""
-        if self._closed or self._is_draining or not self._may_send():
+        if self._closed or self._is_draining or line.is_moving or not len(line.lane) or not self._may_send():
             return
-        lane, now = line.lane, self._clock.now()
-        live = self._registry.live(line.name)
-        if len(lane) and live.targets:
-            lane.heed(live.wishes, now)
-            if lane.circuit.state(now) is Circuit.HALF_OPEN and all(map(self._channels.is_cut_off, live.addresses)):
-                lane.circuit.postpone(Instant(now + LOOK_AGAIN_US))  # a probe would fail, and leave its saga in doubt for nothing (R5)
-            while (call := lane.take_next(now)) is not None:
-                self._begin(line, call)
-        self._arm(lane, now)
+        now = self._clock.now()
+        if self._registry.is_known(line.name):
+            line.is_moving = True
+            try:
+                self._send_waiting(line, now)
+            finally:
+                line.is_moving = False
+        self._arm(line.lane, now)
+
+    def _send_waiting(self, line: _Line, now: Instant) -> None:
+        lane, live = line.lane, self._registry.live(line.name)
+        lane.heed(live.wishes, now)
+        if lane.circuit.state(now) is Circuit.HALF_OPEN and all(map(self._channels.is_cut_off, live.addresses)):
+            lane.circuit.postpone(Instant(now + LOOK_AGAIN_US))  # a probe would fail, and leave its saga in doubt for nothing (R5)
+        while (call := lane.take_next(now)) is not None:
+            self._begin(line, call)
 
     def _begin(self, line: _Line, call: CallParticipant) -> None:
         live = self._registry.live(line.name)
@@ -215,7 +238,7 @@ class GrpcDispatcher:
             self._descriptions.refresh(line.name, live.configured)
         match live.service_for(call):
             case Served(addresses=addresses):
-                self._spawn(self._call(line, call, addresses))
+                self._call(line, call, addresses)
             case Differing() as differing:
                 self._spawn(self._doubt(line, call, differing))
             case NotServed():
@@ -285,9 +308,9 @@ class GrpcDispatcher:
         service = self._registry.live(line.name).service_for(call) if old else differing
         match service:
             case Served(addresses=addresses):
-                await self._call(line, call, addresses)
+                self._call(line, call, addresses)
             case Differing(targets=targets) if unsure := [target.address for target in targets if target in old]:
-                await self._call(line, call, tuple(unsure))  # it did not answer: what it said long ago refuses nothing
+                self._call(line, call, tuple(unsure))  # it did not answer: what it said long ago refuses nothing
             case Differing(problem=problem):
                 self._refuse(line, call, Mismatched(failure=Failure(Code.FAILED_PRECONDITION, problem)))
             case NotServed():
@@ -299,30 +322,68 @@ class GrpcDispatcher:
         self._reply(call, Replied(attempt=call.attempt, outcome=outcome))
         self._pump(line)
 
-    async def _call(self, line: _Line, call: CallParticipant, addresses: Sequence[str]) -> None:
+    def _call(self, line: _Line, call: CallParticipant, addresses: Sequence[str]) -> None:
         sent_at = self._clock.now()
-        if call.send_before is not None and sent_at >= call.send_before:
-            # The limit passed between the lane and here. It must not be sent any more, and nobody need be in doubt about it (R7, R13).
-            self._refuse(line, call, NotSent(failure=Failure(Code.UNAVAILABLE, LIMIT_REACHED)))
+        if _is_too_late(call, sent_at):
+            self._refuse(line, call, _TOO_LATE)
             return
         place = line.places.choose(addresses, sent_at, self._channels.is_cut_off)
         time_left_us = call.timeout_us if call.send_before is None else min(call.timeout_us, call.send_before - sent_at)
-        health = Health.UNTOLD
+        flight = _Flight(line, call, place, sent_at, time_left_us)
         try:
-            exchanges = self._registry.live(line.name).exchanges(place.address)
-            outcome = await self._caller.call(place.address, call, time_left_us, exchanges=exchanges)
-            health = health_of(outcome, call, time_left_us)
+            if self._registry.live(line.name).exchanges(place.address):
+                answered = partial(self._answered, flight, self._loop.time() + time_left_us / MICROS_PER_SECOND)
+                if self._caller.call_among_others(place.address, call, time_left_us, answered):
+                    return
+            self._spawn(self._call_by_itself(flight, time_left_us))
+        except Exception as error:
+            self._ended_in_error(flight, error)
+
+    def _answered(self, flight: _Flight, ends_at_s: float, answer: participant_pb2.ExchangeReply | Unanswered) -> None:
+        """A call among others has ended."""
+        if self._closed:
+            return
+        if isinstance(answer, NotCarriedOutError):
+            # It goes by itself, in what is left of its time: nobody reckons with a longer attempt (R12).
+            left_us = round((ends_at_s - self._loop.time()) * MICROS_PER_SECOND)
+            self._spawn(self._call_by_itself(flight, max(left_us, 1)))
+            return
+        try:
+            outcome = self._caller.outcome_of(flight.call, answer)
         except Exception as error:  # an unreadable answer must end its attempt like any other (R6)
-            _logger.exception("call failed in an unforeseen way", extra={"saga.id": call.saga_id, "saga.step": call.attempt.step_id})
-            outcome = Unknown(failure=Failure(Code.INTERNAL, f"{type(error).__name__}: {error}"))
+            self._ended_in_error(flight, error)
+        else:
+            self._ended(flight, outcome, health_of(outcome, flight.call, flight.time_left_us))
+
+    async def _call_by_itself(self, flight: _Flight, time_left_us: int) -> None:
+        if _is_too_late(flight.call, self._clock.now()):
+            self._ended(flight, _TOO_LATE, Health.UNTOLD)
+            return
+        try:
+            outcome = await self._caller.call_by_itself(flight.place.address, flight.call, time_left_us)
+            health = health_of(outcome, flight.call, flight.time_left_us)
+        except Exception as error:
+            self._ended_in_error(flight, error)
         except asyncio.CancelledError:
             if self._closed:
                 raise
             # Not this task was cancelled but the call, by a channel that went away: it must be answered like any other.
-            outcome = Unknown(failure=Failure(Code.CANCELLED, f"the connection to {place.address} was closed"))
-        self._learn(line, call, place, health, failure_in(outcome))
-        self._reply(call, Replied(attempt=call.attempt, outcome=outcome, sent_at=sent_at))
-        self._pump(line)
+            words = f"the connection to {flight.place.address} was closed"
+            self._ended(flight, Unknown(failure=Failure(Code.CANCELLED, words)), Health.UNTOLD)
+        else:
+            self._ended(flight, outcome, health)
+
+    def _ended_in_error(self, flight: _Flight, error: Exception) -> None:
+        call = flight.call
+        said = {"saga.id": call.saga_id, "saga.step": call.attempt.step_id}
+        _logger.error("call failed in an unforeseen way", exc_info=error, extra=said)
+        self._ended(flight, Unknown(failure=Failure(Code.INTERNAL, f"{type(error).__name__}: {error}")), Health.UNTOLD)
+
+    def _ended(self, flight: _Flight, outcome: Outcome, health: Health) -> None:
+        self._learn(flight.line, flight.call, flight.place, health, failure_in(outcome))
+        sent_at = None if isinstance(outcome, NotSent) else flight.sent_at
+        self._reply(flight.call, Replied(attempt=flight.call.attempt, outcome=outcome, sent_at=sent_at))
+        self._pump(flight.line)
 
     def _learn(self, line: _Line, call: CallParticipant, place: Place, health: Health, failure: Failure | None) -> None:
         now = self._clock.now()
@@ -351,6 +412,11 @@ class GrpcDispatcher:
         replies, self._replies = self._replies, []
         if self._listener is not None and replies:
             self._listener.replied(replies)
+
+
+def _is_too_late(call: CallParticipant, now: Instant) -> bool:
+    """Whether its limit has passed on its way out of the lane. Then it is not sent, and nobody need be in doubt about it (R7, R13)."""
+    return call.send_before is not None and now >= call.send_before
 
 
 def _was_told_since(target: Target, asked_at: Instant) -> bool:

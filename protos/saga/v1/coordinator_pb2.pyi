@@ -391,10 +391,10 @@ class StartSagasRequest(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    STARTS_FIELD_NUMBER: _builtins.int
+    CALLS_FIELD_NUMBER: _builtins.int
     FORSAKEN_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def starts(self) -> _containers.RepeatedCompositeFieldContainer[Global___StartCall]:
+    def calls(self) -> _containers.RepeatedCompositeFieldContainer[Global___StartCall]:
         """Starts that begin, in any order."""
 
     @_builtins.property
@@ -404,12 +404,12 @@ class StartSagasRequest(_message.Message):
     def __init__(
         self,
         *,
-        starts: _abc.Iterable[Global___StartCall] | None = ...,
+        calls: _abc.Iterable[Global___StartCall] | None = ...,
         forsaken: _abc.Iterable[_builtins.int] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["forsaken", b"forsaken", "starts", b"starts"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["calls", b"calls", "forsaken", b"forsaken"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

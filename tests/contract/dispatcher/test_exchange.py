@@ -9,8 +9,8 @@ import pytest
 from google.protobuf.message import Message
 
 from coordinator.core.inputs import Succeeded, Unknown
-from coordinator.dispatcher import exchange
-from participant_sdk import frames
+from coordinator.dispatcher.exchange import STREAMS_MAX
+from participant_sdk import framed_calls, frames
 from saga.v1 import participant_pb2
 from tests.contract.dispatcher.stand import WAIT_S, NewStand, call
 from tests.participants import Gate, PlainParticipant, serving
@@ -121,7 +121,7 @@ async def test_drained_stream_answers_what_it_has_and_gets_nothing_new(new_stand
 
 
 async def test_old_stream_ends_when_its_last_call_has(new_stand: NewStand, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(exchange, "RECYCLE_S", 0.0)
+    monkeypatch.setattr(framed_calls, "RECYCLE_S", 0.0)
     participant = Counting()
     async with serving(participant) as target, new_stand() as stand:
         await stand.register(target)
@@ -136,7 +136,7 @@ async def test_old_stream_ends_when_its_last_call_has(new_stand: NewStand, monke
 
 
 async def test_more_streams_are_opened_for_more_calls_and_no_more_than_that(new_stand: NewStand, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(exchange, "CALLS_PER_STREAM", 2)
+    monkeypatch.setattr(framed_calls, "CALLS_PER_STREAM", 2)
     participant, let_go = Counting(), Gate()
     participant.on_execute["shop.act"] = let_go
     async with serving(participant) as target, new_stand(concurrency=20) as stand:
@@ -144,7 +144,7 @@ async def test_more_streams_are_opened_for_more_calls_and_no_more_than_that(new_
         calls = [call() for _ in range(20)]
         stand.dispatcher.send(calls)
         await arrived(participant, 20)
-        assert participant.streams == exchange.STREAMS_MAX
+        assert participant.streams == STREAMS_MAX
         let_go.open.set()
         assert {type(await stand.replies.outcome_of(each)) for each in calls} == {Succeeded}
 

@@ -246,6 +246,7 @@ async def test_limit_that_passed_before_it_was_handed_over_is_never_sent(new_sta
         assert participant.executions == []
 
 
+@pytest.mark.parametrize("new_stand", ["one by one"], indirect=True)  # a stream has limits of its own
 async def test_limit_that_passes_on_the_way_out_of_the_lane_is_never_sent(new_stand: NewStand) -> None:  # R7, R13
     clock = VirtualClock()
     participant = PlainParticipant()

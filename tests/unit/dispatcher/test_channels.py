@@ -20,7 +20,7 @@ from tests.simulation.chance import Chance
 
 async def test_channel_to_a_target_that_is_gone_is_dropped_once() -> None:
     channels = Channels()
-    with channels.used_for_call("127.0.0.1:1"), channels.used_for_call("127.0.0.1:2"):
+    with channels.use("127.0.0.1:1"), channels.use("127.0.0.1:2"):
         pass
     (dropped,) = channels.drop({"127.0.0.1:2"})
     await dropped.close()
@@ -30,7 +30,7 @@ async def test_channel_to_a_target_that_is_gone_is_dropped_once() -> None:
 
 async def test_channel_with_a_call_under_way_is_kept_until_it_has_ended() -> None:
     channels = Channels()
-    with channels.used_for_call("127.0.0.1:1"):
+    with channels.use("127.0.0.1:1"):
         assert channels.drop(frozenset()) == []
     (dropped,) = channels.drop(frozenset())
     await dropped.close()
@@ -42,11 +42,11 @@ def out_of_time() -> grpc.aio.AioRpcError:
 
 async def test_connection_on_which_nobody_answered_is_given_up_and_closed_when_its_calls_have_ended() -> None:
     channels = Channels()
-    other = channels.used_for_call("127.0.0.1:1")
+    other = channels.use("127.0.0.1:1")
     old = other.__enter__()
-    with pytest.raises(grpc.aio.AioRpcError), channels.used_for_call("127.0.0.1:1"):
+    with pytest.raises(grpc.aio.AioRpcError), channels.use("127.0.0.1:1"):
         raise out_of_time()
-    with channels.used_for_call("127.0.0.1:1") as stub:
+    with channels.use("127.0.0.1:1") as stub:
         assert stub is not old
     assert channels.take_idle() == [], "a call is under way on the old one"
     other.__exit__(None, None, None)
@@ -59,12 +59,12 @@ async def test_connection_on_which_nobody_answered_is_given_up_and_closed_when_i
 async def test_connection_is_kept_if_another_call_was_answered_meanwhile() -> None:
     """The participant is there; that one call took long says nothing about the connection."""
     channels = Channels()
-    slow = channels.used_for_call("127.0.0.1:1")
+    slow = channels.use("127.0.0.1:1")
     stub = slow.__enter__()
-    with channels.used_for_call("127.0.0.1:1"):
+    with channels.use("127.0.0.1:1"):
         pass
     slow.__exit__(grpc.aio.AioRpcError, out_of_time(), None)
-    with channels.used_for_call("127.0.0.1:1") as again:
+    with channels.use("127.0.0.1:1") as again:
         assert again is stub
     await channels.aclose()
 

@@ -7,8 +7,9 @@ from typing import Any, cast
 import grpc
 import pytest
 
-from coordinator.dispatcher.exchange import Exchange, NotExchangedError
+from coordinator.dispatcher.exchange import Exchange, exchange_on
 from participant_sdk import frames
+from participant_sdk.framed_calls import NotCarriedOutError, Unanswered
 from saga.v1 import participant_pb2
 from tests.fakes import one_turn
 
@@ -48,7 +49,13 @@ def call(key: str) -> participant_pb2.ExchangeCall:
 
 
 def asked(stub: Stuck) -> Exchange:
-    return Exchange(cast("Any", stub))
+    return exchange_on(cast("Any", stub))
+
+
+def ask(exchange: Exchange, key: str, timeout_s: float) -> asyncio.Future[participant_pb2.ExchangeReply | Unanswered]:
+    answer: asyncio.Future[participant_pb2.ExchangeReply | Unanswered] = asyncio.get_running_loop().create_future()
+    exchange.send(call(key), timeout_s, answer.set_result)
+    return answer
 
 
 @pytest.fixture
@@ -60,26 +67,25 @@ def one_call_a_frame(monkeypatch: pytest.MonkeyPatch) -> None:
 async def test_call_whose_time_is_over_before_it_left_never_leaves() -> None:  # R12
     stub = Stuck()
     exchange = asked(stub)
-    first = asyncio.ensure_future(exchange.ask(call("first"), 10.0))
+    first = ask(exchange, "first", 10.0)
     await one_turn()
-    with pytest.raises(grpc.aio.AioRpcError) as ended:
-        await exchange.ask(call("second"), 0.01)
-    assert ended.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
-    third = asyncio.ensure_future(exchange.ask(call("third"), 10.0))
+    ended = await ask(exchange, "second", 0.01)
+    assert isinstance(ended, grpc.aio.AioRpcError)
+    assert ended.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+    third = ask(exchange, "third", 10.0)
     stub.takes.set()
     await one_turn()
     assert stub.keys == ["first", "third"]
     assert [list(frame.forsaken) for frame in stub.written] == [[], []]  # nobody there knows of the second
     stub.end(grpc.StatusCode.UNAVAILABLE)
-    assert {type(each) for each in await asyncio.gather(first, third, return_exceptions=True)} == {grpc.aio.AioRpcError}
+    assert {type(each) for each in await asyncio.gather(first, third)} == {grpc.aio.AioRpcError}
 
 
 async def test_call_whose_time_is_over_when_it_has_left_is_forsaken() -> None:
     stub = Stuck()
     stub.takes.set()
     exchange = asked(stub)
-    with pytest.raises(grpc.aio.AioRpcError):
-        await exchange.ask(call("first"), 0.01)
+    assert isinstance(await ask(exchange, "first", 0.01), grpc.aio.AioRpcError)
     await one_turn()
     assert [list(frame.forsaken) for frame in stub.written] == [[], [1]]
 
@@ -88,8 +94,25 @@ async def test_call_whose_time_is_over_when_it_has_left_is_forsaken() -> None:
 async def test_what_had_not_left_when_the_stream_broke_goes_by_itself() -> None:
     stub = Stuck()
     exchange = asked(stub)
-    on_its_way, waiting = [asyncio.ensure_future(exchange.ask(call(key), 10.0)) for key in ("first", "second")]
+    on_its_way, waiting = [ask(exchange, key, 10.0) for key in ("first", "second")]
     await one_turn()
     stub.end(grpc.StatusCode.UNAVAILABLE)
-    ends = await asyncio.gather(on_its_way, waiting, return_exceptions=True)
-    assert [type(each) for each in ends] == [grpc.aio.AioRpcError, NotExchangedError]
+    ends = await asyncio.gather(on_its_way, waiting)
+    assert [type(each) for each in ends] == [grpc.aio.AioRpcError, NotCarriedOutError]
+
+
+async def test_call_whose_time_ran_out_while_the_process_stood_still_never_leaves(monkeypatch: pytest.MonkeyPatch) -> None:  # R12
+    stub = Stuck()
+    stub.takes.set()
+    exchange = asked(stub)
+    late = ask(exchange, "late", 10.0)
+    loop = asyncio.get_running_loop()
+    woken_at_s = loop.time() + 20.0
+    monkeypatch.setattr(loop, "time", lambda: woken_at_s)  # what was to be written comes before the timers in that turn
+    in_time = ask(exchange, "in time", 10.0)
+    await one_turn()
+    assert stub.keys == ["in time"]
+    assert isinstance(await late, grpc.aio.AioRpcError)
+    assert not in_time.done()
+    stub.end(grpc.StatusCode.UNAVAILABLE)
+    await in_time
