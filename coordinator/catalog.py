@@ -38,18 +38,24 @@ class DefinitionCatalog:
 
     async def find(self, name: str, version: int) -> CompiledDefinition | None:
         """A registered definition; version 0 is the highest. None if there is none. Raises ValueError if it cannot be compiled any more."""
-        key = DefinitionKey(name, version or self._highest.get(name, 0))
-        compiled = self._compiled.get(key)
+        compiled = self.find_compiled(name, version)
         if compiled is not None:
-            self._compiled.move_to_end(key)
             return compiled
-        stored = await self._journal.find_definition(key.name, key.version)
+        stored = await self._journal.find_definition(name, version or self._highest.get(name, 0))
         if stored is None:
             return None
         compiled = self._compile_stored(stored.content)
         self._keep(compiled)
         if version == 0:
             self._highest[name] = max(compiled.key.version, self._highest.get(name, 0))
+        return compiled
+
+    def find_compiled(self, name: str, version: int) -> CompiledDefinition | None:
+        """The same at once, if it is kept here; None says nothing."""
+        key = DefinitionKey(name, version or self._highest.get(name, 0))
+        compiled = self._compiled.get(key)
+        if compiled is not None:
+            self._compiled.move_to_end(key)
         return compiled
 
     def look_again(self) -> None:

@@ -71,6 +71,9 @@ class ErrorReason(StrEnum):
     REJECTED = "REJECTED"
 
 
+_CODES: Final = {code.value[0]: code for code in grpc.StatusCode}
+
+
 def status_with(code: grpc.StatusCode | int, message: str, *details: Message) -> status_pb2.Status:
     """Builds a status; `message` is cut to MESSAGE_BYTES_MAX and may hold any text, also what UTF-8 cannot encode."""
     number = code if isinstance(code, int) else code.value[0]
@@ -117,6 +120,13 @@ def from_rpc_error(error: grpc.aio.AioRpcError) -> status_pb2.Status:
     if status is not None:
         return status
     return status_with(error.code(), error.details() or "")
+
+
+def to_rpc_error(status: status_pb2.Status) -> grpc.aio.AioRpcError:
+    """The error with which a call by itself would have ended in that status."""
+    details = grpc.aio.Metadata(("grpc-status-details-bin", status.SerializeToString()))
+    code = _CODES.get(status.code, grpc.StatusCode.UNKNOWN)
+    return grpc.aio.AioRpcError(code, grpc.aio.Metadata(), details, details=status.message)
 
 
 async def abort_with(context: "grpc.aio.ServicerContext[RequestT, ResponseT]", status: status_pb2.Status) -> NoReturn:

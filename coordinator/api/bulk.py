@@ -6,9 +6,10 @@ from typing import Final, NamedTuple
 
 import grpc
 
+from coordinator.api.caller import FORWARDED
 from coordinator.api.checks import find_in_numbers, find_in_person, find_in_saga_id, refuse_if_any
 from coordinator.api.errors import RefusedError, refusal, refusal_of_command, status_of
-from coordinator.api.forwarding import FORWARDED, TIME_LIMIT_S, Forwarding
+from coordinator.api.forwarding import TIME_LIMIT_S, Forwarding
 from coordinator.api.saga_commands import SagaCommands, set_aside
 from coordinator.api.selections import selected_sagas
 from coordinator.api.views import SagaView, SagaViews

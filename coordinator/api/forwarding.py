@@ -7,6 +7,7 @@ from typing import Any, Final, Protocol, TypeVar
 import grpc
 from google.protobuf.message import Message
 
+from coordinator.api.caller import FORWARDED, Caller, caller_of, is_forwarded
 from coordinator.api.errors import CallContext, RefusedError, status_of, unavailable
 from coordinator.codec.completion_tokens import CompletionTokens
 from coordinator.core.values import SagaId
@@ -16,9 +17,6 @@ from participant_sdk.completion_token import TokenInvalidError
 from participant_sdk.ids import parse_saga_id
 from participant_sdk.rpc_errors import ErrorReason, abort_with, from_rpc_error
 
-FORWARDED: Final = "saga-forwarded"
-"""Metadata of a request that another node has passed on."""
-_CARRIED: Final = frozenset({"traceparent", "tracestate"})
 TIME_LIMIT_S: Final = 10.0
 """For the other node, if the caller has set none."""
 
@@ -70,20 +68,26 @@ class Forwarding:
             raise unavailable(ErrorReason.SHUTTING_DOWN, f"no node drives saga {saga_id} now; send the same request again")
         return place.address
 
-    async def address_for_start(self, context: CallContext) -> str | None:
+    @property
+    def may_start_elsewhere(self) -> bool:
+        """Whether sagas have no place here, so that another node has to be looked for."""
+        return self._shards.is_shared and not self._shards.has_place
+
+    async def address_for_start(self) -> str | None:
         """Where a saga is to be started that has no place here; None: here, be it only to be refused."""
-        if not self._shards.is_shared or self._shards.has_place or is_forwarded(context):
+        if not self.may_start_elsewhere:
             return None
         others = [node for node in await self._shards.nodes() if node.is_alive and node.shards and not node.is_here]
         return others[0].address if others else None
 
-    async def pass_on(self, stub: Stub, method: str, address: str, request: Message, context: CallContext) -> Any:
+    async def pass_on(self, stub: Stub, method: str, address: str, request: Message, caller: Caller) -> Any:
         """The answer of another node, in the trace of the caller. Raises RefusedError with what that says."""
-        left_s = context.time_remaining()
-        carried = [(name, value) for name, value in context.invocation_metadata() or () if name in _CARRIED]
+        carried = [(name, value) for name, value in (("traceparent", caller.traceparent), ("tracestate", caller.tracestate)) if value]
         try:
             return await getattr(stub(self.channel_to(address)), method)(
-                request, timeout=TIME_LIMIT_S if left_s is None else left_s, metadata=((FORWARDED, "1"), *carried)
+                request,
+                timeout=TIME_LIMIT_S if caller.time_left_s is None else caller.time_left_s,
+                metadata=((FORWARDED, "1"), *carried),
             )
         except grpc.aio.AioRpcError as error:
             raise RefusedError(from_rpc_error(error)) from error
@@ -111,11 +115,6 @@ class Forwarding:
             return None
 
 
-def is_forwarded(context: CallContext) -> bool:
-    """Whether another node has passed the request on: then it is answered here, whatever comes of it."""
-    return FORWARDED in dict(context.invocation_metadata() or ())
-
-
 def answers_as_owner(method: _Method[_ServiceT, _Request, _Response]) -> _Method[_ServiceT, _Request, _Response]:
     """Wraps a unary method: it is run by the node that drives the saga, and whatever it raises becomes a status."""
 
@@ -125,7 +124,7 @@ def answers_as_owner(method: _Method[_ServiceT, _Request, _Response]) -> _Method
             address = await self.forwarding.address_for(request, context)
             if address is None:
                 return await method(self, request, context)
-            answer: _Response = await self.forwarding.pass_on(self.stub, method.__name__, address, request, context)
+            answer: _Response = await self.forwarding.pass_on(self.stub, method.__name__, address, request, caller_of(context))
         except Exception as error:
             status = status_of(error, method.__name__)
         else:

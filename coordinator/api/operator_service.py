@@ -7,10 +7,11 @@ import grpc
 from coordinator.api import operator_requests as asked
 from coordinator.api import pages
 from coordinator.api.bulk import BulkActions
+from coordinator.api.caller import is_forwarded
 from coordinator.api.checks import saga_id_of
 from coordinator.api.errors import CallContext, answers_errors, not_found, refusal, streams_errors
 from coordinator.api.explaining import Explanations
-from coordinator.api.forwarding import Stub, answers_as_owner, is_forwarded
+from coordinator.api.forwarding import Stub, answers_as_owner
 from coordinator.api.parts import ServiceParts, SharedParts
 from coordinator.api.selections import listed_incidents
 from coordinator.codec.explanations import node_message, standing_message

@@ -5,6 +5,7 @@ import re
 from collections.abc import Iterator
 from typing import Final
 
+from coordinator.api.caller import Caller
 from coordinator.api.checks import (
     check_payload,
     find_in_duration,
@@ -52,15 +53,13 @@ def start_command(
     request: coordinator_pb2.StartSagaRequest,
     compiled: CompiledDefinition,
     *,
+    caller: Caller,
     now: Instant,
-    call_time_left_s: float | None,
     payload_bytes_max: int,
-    traceparent: str,
-    tracestate: str,
     sample_ratio: float,
 ) -> StartCommand:
     """The start that a request asks for. Refuses it with every problem at once."""
-    refuse_if_any(_find_in_start(request, now, call_time_left_s))
+    refuse_if_any(_find_in_start(request, now, caller.time_left_s))
     payload = check_payload(
         request.input,
         "input",
@@ -76,8 +75,8 @@ def start_command(
         labels=tuple(sorted(request.labels.items())),
         idempotency_key=request.idempotency_key,
         start_at=start_at,
-        time_limit_us=_time_limit_us(request, compiled, now=now, start_at=start_at, call_time_left_s=call_time_left_s),
-        trace=start_trace(saga_id, traceparent, tracestate, sample=sample),
+        time_limit_us=_time_limit_us(request, compiled, now=now, start_at=start_at, call_time_left_s=caller.time_left_s),
+        trace=start_trace(saga_id, caller.traceparent, caller.tracestate, sample=sample),
     )
     return StartCommand(
         saga_id=saga_id,

@@ -7,13 +7,16 @@ from typing import Final
 import grpc
 
 from coordinator.api import pages, requests
+from coordinator.api.caller import caller_of, is_forwarded
 from coordinator.api.checks import definition_name_of, saga_id_of
 from coordinator.api.completions import Completions
-from coordinator.api.errors import CallContext, answers_errors, invalid, not_found, refusal, streams_errors, unavailable
+from coordinator.api.errors import CallContext, answers_errors, invalid, refusal, streams_errors
 from coordinator.api.forwarding import Stub, answers_as_owner
 from coordinator.api.parts import ServiceParts, SharedParts
 from coordinator.api.selections import listed_sagas
-from coordinator.api.starts import StartWaits
+from coordinator.api.start_requests import StartRequests
+from coordinator.api.start_stream import StartStream
+from coordinator.api.starts import Starts
 from coordinator.api.watch import Watches
 from coordinator.codec.definitions import CompiledDefinition, DefinitionInvalidError, compile_definition
 from coordinator.codec.participants import find_mismatches
@@ -25,8 +28,6 @@ from participant_sdk.rpc_errors import ErrorReason
 from saga.v1 import coordinator_pb2, coordinator_pb2_grpc, saga_pb2
 
 _LOCAL_PEERS: Final = ("ipv4:127.", "ipv6:[::1]", "ipv6:%5B::1%5D", "unix:")
-STALLED_US_MAX: Final = 2_000_000
-"""How long the journal may have been failing before starts are refused at once, so that they do not pile up."""
 
 
 class SagaService(coordinator_pb2_grpc.SagaServiceServicer):
@@ -38,11 +39,19 @@ class SagaService(coordinator_pb2_grpc.SagaServiceServicer):
         self._journal = parts.journal
         self._catalog = parts.catalog
         self._participants = parts.participants
-        self._payload_bytes_max = parts.payload_bytes_max
-        self._trace_sample_ratio = parts.trace_sample_ratio
         self._views = shared.views
         self._commands = shared.commands
-        self._starts = StartWaits(parts.engine, shared.views, shared.waits, parts.shards)
+        self._waits = shared.waits
+        self._starts = Starts(parts.engine, shared.views, shared.waits, parts.shards)
+        self._start_requests = StartRequests(
+            clock=parts.clock,
+            journal=parts.journal,
+            catalog=parts.catalog,
+            forwarding=shared.forwarding,
+            starts=self._starts,
+            payload_bytes_max=parts.payload_bytes_max,
+            trace_sample_ratio=parts.trace_sample_ratio,
+        )
         self._watches = Watches(parts.engine, parts.journal, shared.waits, hints=parts.hints)
         self._completions = Completions(
             tokens=parts.tokens,
@@ -87,7 +96,7 @@ class SagaService(coordinator_pb2_grpc.SagaServiceServicer):
     async def GetDefinition(
         self, request: coordinator_pb2.GetDefinitionRequest, context: CallContext
     ) -> coordinator_pb2.GetDefinitionResponse:
-        compiled = await self._definition(request.definition)
+        compiled = await self._start_requests.definition(request.definition)
         stored = await self._journal.find_definition(*compiled.key)
         assert stored is not None, "a definition is never deleted"
         return coordinator_pb2.GetDefinitionResponse(
@@ -130,27 +139,13 @@ class SagaService(coordinator_pb2_grpc.SagaServiceServicer):
 
     @answers_errors
     async def StartSaga(self, request: coordinator_pb2.StartSagaRequest, context: CallContext) -> coordinator_pb2.StartSagaResponse:
-        address = await self.forwarding.address_for_start(context)
-        if address is not None:
-            answer: coordinator_pb2.StartSagaResponse = await self.forwarding.pass_on(self.stub, "StartSaga", address, request, context)
-            return answer
-        if self._journal.stalled_for_us > STALLED_US_MAX:
-            raise unavailable(ErrorReason.JOURNAL_UNAVAILABLE, "the database takes nothing now; send the same request again")
-        compiled = await self._definition(request.definition)
-        metadata = dict(context.invocation_metadata() or ())
-        command = requests.start_command(
-            request,
-            compiled,
-            now=self._clock.now(),
-            call_time_left_s=context.time_remaining(),
-            payload_bytes_max=self._payload_bytes_max,
-            traceparent=_text(metadata.get("traceparent", "")),
-            tracestate=_text(metadata.get("tracestate", "")),
-            sample_ratio=self._trace_sample_ratio,
-        )
-        if request.wait:
-            return await self._starts.start_and_wait(command)
-        return await self._starts.start(command)
+        return await self._start_requests.answer(request, caller_of(context), is_forwarded=is_forwarded(context))
+
+    async def StartSagas(
+        self, request_iterator: AsyncIterator[coordinator_pb2.StartSagasRequest], context: CallContext
+    ) -> AsyncIterator[coordinator_pb2.StartSagasResponse]:
+        async for frame in StartStream(self._start_requests, self._starts, self._waits).run(request_iterator):
+            yield frame
 
     @answers_errors
     async def GetSaga(self, request: coordinator_pb2.GetSagaRequest, context: CallContext) -> coordinator_pb2.GetSagaResponse:
@@ -207,22 +202,9 @@ class SagaService(coordinator_pb2_grpc.SagaServiceServicer):
     ) -> coordinator_pb2.HeartbeatStepResponse:
         return await self._completions.heartbeat(request)
 
-    async def _definition(self, reference: saga_pb2.DefinitionReference) -> CompiledDefinition:
-        name = definition_name_of(reference.name, "definition.name")
-        compiled = await self._catalog.find(name, reference.version)
-        if compiled is None:
-            which = f"{reference.name!r} version {reference.version}" if reference.version else f"{reference.name!r}"
-            message = f"definition {which} is not registered; register it, or list what there is with ListDefinitions"
-            raise not_found(ErrorReason.DEFINITION_NOT_FOUND, "saga.v1.SagaDefinition", reference.name, message)
-        return compiled
-
     async def _mismatches(self, compiled: CompiledDefinition) -> list[Problem]:
         """Where the definition contradicts what known participants say (R9). One that is not here cannot be asked, and refuses nothing."""
         hooks = [hook for hook in (compiled.plan.on_success, compiled.plan.on_failure) if hook is not None]
         names = sorted({step.participant for step in (*compiled.plan.steps, *hooks)})
         described = await asyncio.gather(*(self._participants.describe(name) for name in names))
         return list(find_mismatches(compiled.message, dict(zip(names, described, strict=True))))
-
-
-def _text(value: str | bytes) -> str:
-    return value if isinstance(value, str) else value.decode("ascii", "replace")

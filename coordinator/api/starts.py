@@ -1,13 +1,17 @@
-"""Starting a saga, with or without waiting for its end."""
+"""Starting sagas: from the engine's words to an answer, at the commit of the start or at the end of the saga.
+
+All happens in callbacks, without a task for a start. Only what is rare has one: reading a saga that was there before, or that is no longer
+held here when it ends.
+"""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from functools import partial
-from typing import TypeVar
+from typing import Final
 
 import grpc
 
-from coordinator.api.errors import RefusedError, overloaded, refusal, unavailable
+from coordinator.api.errors import RefusedError, overloaded, refusal, status_of, unavailable
 from coordinator.api.saga_commands import COMMIT_WAIT_S, not_held
 from coordinator.api.views import SagaViews
 from coordinator.api.waits import OpenWaits
@@ -21,68 +25,72 @@ from coordinator.engine.shards import Shards
 from participant_sdk.rpc_errors import ErrorReason, status_with
 from saga.v1 import coordinator_pb2, saga_pb2
 
-AnswerT = TypeVar("AnswerT")
 _Answer = coordinator_pb2.StartSagaResponse
-_End = saga_pb2.Saga | None
+Told = Callable[[coordinator_pb2.StartSagaResponse | RefusedError], None]
+"""Told once what is answered to a start."""
+_SUMMARY_LEAVES_OUT: Final = ("input", "output", "steps", "incidents", "hook")
 
 
-class StartWaits:
-    """Turns the engine's callbacks into answers."""
+class Starts:
+    """Begins sagas for whoever asks."""
 
     def __init__(self, engine: Engine, views: SagaViews, waits: OpenWaits, shards: Shards) -> None:
         self._engine = engine
-        self._shards = shards
         self._views = views
         self._waits = waits
+        self._shards = shards
+        self._loop = asyncio.get_running_loop()
+        self._uncommitted: dict[StartWait, float] = {}
+        """With the instant until which each waits, in this order: all wait equally long."""
+        self._timer: asyncio.TimerHandle | None = None
 
-    async def start(self, command: StartCommand) -> _Answer:
-        """Starts a saga and answers when that is committed."""
-        answered: asyncio.Future[saga_pb2.Saga | Existing] = self._future()
+    async def start(self, command: StartCommand, *, to_end: bool) -> _Answer:
+        """The answer to a start by itself. Raises RefusedError. If the caller goes away first, the saga goes on."""
+        answered: asyncio.Future[_Answer] = self._waits.add(self._loop.create_future())
+        wait = self.begin(command, partial(_settle, answered), to_end=to_end)
+        try:
+            return await answered
+        finally:
+            wait.forsake()
 
-        def answer(given: StartAnswer) -> None:
-            _settle(answered, given, lambda started: saga_summary(started.plan, started.state))
+    def begin(self, command: StartCommand, told: Told, *, to_end: bool) -> "StartWait":
+        """Starts a saga; `told` when that is committed, or `to_end`, when the saga has ended or failed."""
+        wait = StartWait(self, self._engine, command, told, to_end=to_end)
+        self._uncommitted[wait] = self._loop.time() + COMMIT_WAIT_S
+        if self._timer is None:
+            self._timer = self._loop.call_later(COMMIT_WAIT_S, self._give_up)
+        self._engine.start(command, wait.settled)
+        return wait
 
-        self._engine.start(command, answer)
-        settled = await self._committed(answered)
-        if isinstance(settled, Existing):
-            stored = await self._views.get(self._same(settled, command))
-            for field in ("input", "output", "steps", "incidents", "hook"):
-                stored.ClearField(field)
-            return _Answer(saga=stored, created=False)
-        return _Answer(saga=settled, created=True)
+    def note_settled(self, wait: "StartWait") -> None:
+        """Its commit is not waited for any more."""
+        self._uncommitted.pop(wait, None)
 
-    async def start_and_wait(self, command: StartCommand) -> _Answer:
-        """Starts a saga and answers when it has ended or failed. If the caller goes away first, the saga goes on."""
-        answered: asyncio.Future[asyncio.Future[_End] | Existing] = self._future()
+    def _give_up(self) -> None:
+        self._timer = None
+        now_s = self._loop.time()
+        late = [wait for wait, until_s in self._uncommitted.items() if until_s <= now_s]
+        for wait in late:
+            words = "the database did not take the start in time; it may still do: send the same request with the same saga_id again"
+            wait.tell(unavailable(ErrorReason.JOURNAL_UNAVAILABLE, words))
+        if self._uncommitted:
+            self._timer = self._loop.call_at(next(iter(self._uncommitted.values())), self._give_up)
 
-        def answer(given: StartAnswer) -> None:
-            # The end is listened for in the same turn, so that it cannot be missed.
-            _settle(answered, given, lambda started: self._end_of(started.state.saga_id))
+    async def answer_existing(self, existing: Existing, command: StartCommand, *, to_end: bool) -> _Answer:
+        """What is answered when a saga of that id or key was there before. Refuses if it asks for something else (H1)."""
+        if not existing.same:
+            raise _taken(existing, command)
+        if to_end:
+            return _Answer(saga=await self.end_of(existing.winner), created=False)
+        stored = await self._views.get(existing.winner)
+        for field in _SUMMARY_LEAVES_OUT:
+            stored.ClearField(field)
+        return _Answer(saga=stored, created=False)
 
-        self._engine.start(command, answer)
-        settled = await self._committed(answered)
-        if not isinstance(settled, Existing):
-            return _Answer(saga=await self._awaited(settled, command.saga_id), created=True)
-        winner = self._same(settled, command)
-        return _Answer(saga=await self._awaited(self._end_of(winner), winner), created=False)
-
-    def _end_of(self, saga_id: SagaId) -> "asyncio.Future[_End]":
-        """The saga at its end; None at once if the engine does not hold it: then the journal has what there is."""
-        ended: asyncio.Future[_End] = self._future()
-
-        def listener(end: tuple[SagaPlan, SagaState] | None) -> None:
-            if not ended.done():
-                ended.set_result(None if end is None else saga_message(*end))
-
-        if self._engine.on_end(saga_id, listener):
-            ended.add_done_callback(lambda _: self._engine.off_end(saga_id, listener))
-        elif not ended.done():
-            ended.set_result(None)
-        return ended
-
-    async def _awaited(self, ended: "asyncio.Future[_End]", saga_id: SagaId) -> saga_pb2.Saga:
-        while (saga := await ended) is None:
-            moved: asyncio.Future[None] = self._future()
+    async def end_of(self, saga_id: SagaId) -> saga_pb2.Saga:
+        """A saga when it has ended or failed, wherever its end is found."""
+        while (saga := await self._live_end_of(saga_id)) is None:
+            moved: asyncio.Future[None] = self._waits.add(self._loop.create_future())
             unsubscribe = self._engine.subscribe(saga_id, partial(_settle_once, moved))
             try:
                 stored = await self._views.require(saga_id)
@@ -93,48 +101,114 @@ class StartWaits:
                 await moved  # it sleeps: whoever moves it holds it
             finally:
                 unsubscribe()
-            ended = self._end_of(saga_id)
         return saga
 
-    async def _committed(self, answered: "asyncio.Future[AnswerT]") -> "AnswerT":
+    async def _live_end_of(self, saga_id: SagaId) -> saga_pb2.Saga | None:
+        """None if the engine does not hold it, or no longer: then the journal has what there is."""
+        ended: asyncio.Future[saga_pb2.Saga | None] = self._waits.add(self._loop.create_future())
+
+        def listener(end: tuple[SagaPlan, SagaState] | None) -> None:
+            if not ended.done():
+                ended.set_result(None if end is None else saga_message(*end))
+
+        if not self._engine.on_end(saga_id, listener):
+            ended.cancel()
+            return None
         try:
-            async with asyncio.timeout(COMMIT_WAIT_S):
-                return await answered
-        except TimeoutError as error:
-            raise unavailable(
-                ErrorReason.JOURNAL_UNAVAILABLE,
-                "the database did not take the start in time; it may still do: send the same request with the same saga_id again",
-            ) from error
+            return await ended
+        finally:
+            self._engine.off_end(saga_id, listener)
 
-    def _same(self, existing: Existing, command: StartCommand) -> SagaId:
-        """The id of the saga that was there first; refuses if it asks for something else (H1)."""
-        if existing.same:
-            return existing.winner
-        raise _taken(existing, command)
 
-    def _future(self) -> "asyncio.Future[AnswerT]":
-        return self._waits.add(asyncio.get_running_loop().create_future())
+class StartWait:
+    """One start, from its request to its answer."""
+
+    __slots__ = ("_command", "_engine", "_is_listening", "_starts", "_task", "_to_end", "_told")
+
+    def __init__(self, starts: Starts, engine: Engine, command: StartCommand, told: Told, *, to_end: bool) -> None:
+        self._starts = starts
+        self._engine = engine
+        self._command = command
+        self._told: Told | None = told
+        self._to_end = to_end
+        self._is_listening = False
+        self._task: asyncio.Task[None] | None = None
+
+    def tell(self, answer: _Answer | RefusedError) -> None:
+        """Answers, once."""
+        told = self._told
+        if told is not None:
+            self.forsake()
+            told(answer)
+
+    def forsake(self) -> None:
+        """Nobody waits any more; the saga goes on. Harmless after the answer."""
+        self._told = None
+        self._starts.note_settled(self)
+        if self._is_listening:
+            self._is_listening = False
+            self._engine.off_end(self._command.saga_id, self._ended)
+        if self._task is not None and self._task is not asyncio.current_task():
+            self._task.cancel()
+
+    def settled(self, given: StartAnswer) -> None:
+        """The engine has committed the start, or will not."""
+        self._starts.note_settled(self)
+        if self._told is None:
+            return
+        match given:
+            case Started() if self._to_end:
+                # The end is listened for in the same turn, so that it cannot be missed.
+                self._is_listening = self._engine.on_end(self._command.saga_id, self._ended)
+                if not self._is_listening:
+                    self._ended(None)
+            case Started():
+                self.tell(_Answer(saga=saga_summary(given.plan, given.state), created=True))
+            case Existing():
+                self._begin(self._starts.answer_existing(given, self._command, to_end=self._to_end))
+            case Declined(failure=failure) if failure.code == Code.RESOURCE_EXHAUSTED:
+                self.tell(overloaded(failure.message))
+            case Declined(failure=failure) if failure.code == Code.UNAVAILABLE:
+                self.tell(unavailable(ErrorReason.JOURNAL_UNAVAILABLE, failure.message))
+            case Declined(failure=failure):
+                self.tell(RefusedError(status_with(grpc.StatusCode.INTERNAL, failure.message)))
+
+    def _ended(self, end: tuple[SagaPlan, SagaState] | None) -> None:
+        self._is_listening = False
+        if end is None:
+            self._begin(self._answer_end())
+        else:
+            self.tell(_Answer(saga=saga_message(*end), created=True))
+
+    def _begin(self, work: Coroutine[object, object, _Answer]) -> None:
+        self._task = asyncio.get_running_loop().create_task(self._tell_of(work))
+
+    async def _tell_of(self, work: Coroutine[object, object, _Answer]) -> None:
+        try:
+            answer = await work
+        except RefusedError as error:
+            self.tell(error)
+        except Exception as error:
+            self.tell(RefusedError(status_of(error, "StartSaga")))
+        else:
+            self.tell(answer)
+
+    async def _answer_end(self) -> _Answer:
+        return _Answer(saga=await self._starts.end_of(self._command.saga_id), created=True)
+
+
+def _settle(answered: "asyncio.Future[_Answer]", answer: _Answer | RefusedError) -> None:
+    if answered.done():
+        return  # the caller went away; the saga goes on
+    if isinstance(answer, RefusedError):
+        answered.set_exception(answer)
+    else:
+        answered.set_result(answer)
 
 
 def _settle_once(moved: "asyncio.Future[None]") -> None:
     if not moved.done():
         moved.set_result(None)
-
-
-def _settle(answered: "asyncio.Future[AnswerT | Existing]", given: StartAnswer, made: Callable[[Started], AnswerT]) -> None:
-    if answered.done():
-        return  # the caller went away; the saga goes on
-    match given:
-        case Started():
-            answered.set_result(made(given))
-        case Existing():
-            answered.set_result(given)
-        case Declined(failure=failure) if failure.code == Code.RESOURCE_EXHAUSTED:
-            answered.set_exception(overloaded(failure.message))
-        case Declined(failure=failure) if failure.code == Code.UNAVAILABLE:
-            answered.set_exception(unavailable(ErrorReason.JOURNAL_UNAVAILABLE, failure.message))
-        case Declined(failure=failure):
-            answered.set_exception(RefusedError(status_with(grpc.StatusCode.INTERNAL, failure.message)))
 
 
 def _taken(existing: Existing, command: StartCommand) -> RefusedError:

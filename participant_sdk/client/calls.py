@@ -4,7 +4,8 @@ Only calls that are safe to repeat go through here: reads, registrations, starts
 do to sagas: the state of the saga decides whether it still applies, so that a repetition is at worst refused.
 """
 
-from typing import Final, TypeVar
+from collections.abc import Awaitable
+from typing import Final, Protocol, TypeVar
 
 import grpc
 from google.protobuf.message import Message
@@ -22,10 +23,19 @@ PAUSE_MAX_S: Final = 10.0
 
 RequestT = TypeVar("RequestT", bound=Message)
 ResponseT = TypeVar("ResponseT", bound=Message)
+_RequestT_contra = TypeVar("_RequestT_contra", bound=Message, contravariant=True)
+_ResponseT_co = TypeVar("_ResponseT_co", bound=Message, covariant=True)
+
+
+class Method(Protocol[_RequestT_contra, _ResponseT_co]):
+    """A method of a stub, or what is called like one. Raises AioRpcError."""
+
+    def __call__(self, request: _RequestT_contra, /, *, timeout: float, metadata: Metadata) -> Awaitable[_ResponseT_co]:
+        """Calls it once."""
 
 
 async def call(
-    method: "grpc.aio.UnaryUnaryMultiCallable[RequestT, ResponseT]",
+    method: Method[RequestT, ResponseT],
     request: RequestT,
     *,
     retries: Retries,

@@ -21,6 +21,7 @@ from participant_sdk.client.errors import SagaNotCompleted
 from participant_sdk.client.operator_client import OperatorClient
 from participant_sdk.client.retries import Retries
 from participant_sdk.client.saga_handle import SagaHandle
+from participant_sdk.client.start_calls import StartCalls
 from participant_sdk.client.starting import StartOptions, start_request
 from participant_sdk.client.telemetry import start_span, trace_metadata
 from participant_sdk.client.values import checked_id, to_timestamp
@@ -49,11 +50,21 @@ class SagaClient:
     """
 
     def __init__(
-        self, address: str = DEFAULT_ADDRESS, *, timeout: timedelta = DEFAULT_TIMEOUT, channel: grpc.aio.Channel | None = None
+        self,
+        address: str = DEFAULT_ADDRESS,
+        *,
+        timeout: timedelta = DEFAULT_TIMEOUT,
+        channel: grpc.aio.Channel | None = None,
+        start_in_frames: bool | None = None,
     ) -> None:
-        """`channel`: one with credentials, for example; it becomes the client's own, and `address` is then not dialled."""
+        """`channel`: one with credentials, for example; it becomes the client's own, and `address` is then not dialled.
+
+        `start_in_frames`: whether starts share gRPC messages on one stream, which costs a tenth; None: when many are under way. A
+        coordinator, or something in between, that knows no such stream gets them one by one in any case.
+        """
         self.address: Final = address
         self._connection: Final = Connection(address, timeout=timeout, channel=channel)
+        self._start_saga: Final = StartCalls(self._connection, in_frames=start_in_frames)
         self.operator: Final = OperatorClient(self._connection)
         """What looks after sagas: explains them, and moves those that are stuck."""
 
@@ -132,7 +143,7 @@ class SagaClient:
         request = start_request(saga, message, options, timeout=timeout)
         with start_span(request.definition.name, request.saga_id):
             response = await call(
-                self._connection.saga_service.StartSaga,
+                self._start_saga,
                 request,
                 retries=self._connection.retries(timeout),
                 doing=f"start {request.definition.name}",
@@ -176,7 +187,7 @@ class SagaClient:
         while True:
             try:
                 timeout_s = retries.begin_attempt(attempt_s)
-                response = await self._connection.saga_service.StartSaga(request, timeout=timeout_s, metadata=metadata)
+                response = await self._start_saga(request, timeout=timeout_s, metadata=metadata)
             except grpc.aio.AioRpcError as error:
                 if error.code() is not grpc.StatusCode.DEADLINE_EXCEEDED:
                     doing = f"start {request.definition.name}"

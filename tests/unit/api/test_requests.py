@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from coordinator.api import requests
+from coordinator.api.caller import Caller
 from coordinator.api.errors import RefusedError
 from coordinator.codec.definitions import CompiledDefinition, compile_definition
 from coordinator.codec.values import to_timestamp
@@ -49,11 +50,9 @@ def command(
     return requests.start_command(
         request,
         definition or compiled(),
+        caller=Caller(call_time_left_s, "", ""),
         now=NOW,
-        call_time_left_s=call_time_left_s,
         payload_bytes_max=bytes_max,
-        traceparent="",
-        tracestate="",
         sample_ratio=0.0,
     )
 

@@ -42,6 +42,10 @@ class FakeCoordinator(coordinator_pb2_grpc.SagaServiceServicer):
     watch_ends_after: deque[int] = field(default_factory=deque)
     """Per watch: events after which its stream ends well, as that of a coordinator that shuts down."""
     page_size: int = 1000
+    knows_frames: bool = False
+    """Whether it knows StartSagas; it answers nothing there."""
+    streams: int = 0
+    """Frames of starts that came."""
     requests: list[Message] = field(default_factory=list)
     metadata: list[dict[str, str | bytes]] = field(default_factory=list)
     seconds_left: list[float | None] = field(default_factory=list)
@@ -117,6 +121,15 @@ class FakeCoordinator(coordinator_pb2_grpc.SagaServiceServicer):
         if request.wait:
             await self._wait_until_at_rest(request.saga_id)
         return coordinator_pb2.StartSagaResponse(saga=self.sagas[request.saga_id], created=created)
+
+    async def StartSagas(
+        self, request_iterator: AsyncIterator[coordinator_pb2.StartSagasRequest], context: Context
+    ) -> AsyncIterator[coordinator_pb2.StartSagasResponse]:
+        async for _ in request_iterator:
+            self.streams += 1
+            if not self.knows_frames:
+                await abort_with(context, status_with(grpc.StatusCode.UNIMPLEMENTED, "of an older release"))
+            yield coordinator_pb2.StartSagasResponse()
 
     async def GetSaga(self, request: coordinator_pb2.GetSagaRequest, context: Context) -> coordinator_pb2.GetSagaResponse:
         await self._begin("GetSaga", request, context)

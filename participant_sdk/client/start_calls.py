@@ -1,0 +1,95 @@
+"""Starts on their way to the coordinator: by themselves, or many in frames on one stream when many are under way."""
+
+import asyncio
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import Final
+
+import grpc
+
+from participant_sdk.client.connection import Connection
+from participant_sdk.client.telemetry import Metadata
+from participant_sdk.framed_calls import FramedCalls, NotCarriedOutError, Unanswered
+from participant_sdk.rpc_errors import status_with, to_rpc_error
+from saga.v1 import coordinator_pb2
+
+IN_FRAMES_FROM: Final = 4
+"""Starts under way from which on the next ones go in frames: a gRPC message costs more than a start, and carries many."""
+
+
+class StartCalls:
+    """Makes them. Called as the stub's method is: raises AioRpcError for what the coordinator refuses, and when nobody answers."""
+
+    def __init__(self, connection: Connection, *, in_frames: bool | None) -> None:
+        """`in_frames`: whether starts go in frames; None: when many are under way."""
+        self._connection = connection
+        self._in_frames = in_frames
+        self._under_way = 0
+        self._frames: FramedCalls[coordinator_pb2.StartReply] | None = None
+
+    async def __call__(
+        self,
+        request: coordinator_pb2.StartSagaRequest,
+        *,
+        timeout: float,  # noqa: ASYNC109 - as the stub's method has it
+        metadata: Metadata,
+    ) -> coordinator_pb2.StartSagaResponse:
+        """Starts a saga."""
+        self._under_way += 1
+        try:
+            frames = self._wanted_frames()
+            if frames is not None:
+                reply = await _answer_of(frames, _start_call(request, timeout, metadata), timeout)
+                if isinstance(reply, coordinator_pb2.StartReply):
+                    return _read(reply)
+                if not isinstance(reply, NotCarriedOutError):
+                    raise reply
+            return await self._connection.saga_service.StartSaga(request, timeout=timeout, metadata=metadata)
+        finally:
+            self._under_way -= 1
+
+    def _wanted_frames(self) -> FramedCalls[coordinator_pb2.StartReply] | None:
+        is_wanted = self._under_way >= IN_FRAMES_FROM if self._in_frames is None else self._in_frames
+        if not is_wanted:
+            return None
+        stub = self._connection.saga_service  # also sees that the client is open
+        if self._frames is None:
+            self._frames = FramedCalls(stub.StartSagas, _frame, streams_max=1)
+        return None if self._frames.is_refused else self._frames
+
+
+async def _answer_of(
+    frames: FramedCalls[coordinator_pb2.StartReply], call: coordinator_pb2.StartCall, timeout_s: float
+) -> coordinator_pb2.StartReply | Unanswered:
+    answered: asyncio.Future[coordinator_pb2.StartReply | Unanswered] = asyncio.get_running_loop().create_future()
+
+    def settle(answer: coordinator_pb2.StartReply | Unanswered) -> None:
+        if not answered.done():
+            answered.set_result(answer)
+
+    sent = frames.send(call, timeout_s, settle)
+    try:
+        return await answered
+    except asyncio.CancelledError:
+        sent.forsake()
+        raise
+
+
+def _start_call(request: coordinator_pb2.StartSagaRequest, timeout_s: float, metadata: Metadata) -> coordinator_pb2.StartCall:
+    trace = dict(metadata)
+    call = coordinator_pb2.StartCall(start=request, traceparent=trace.get("traceparent", ""), tracestate=trace.get("tracestate", ""))
+    if request.inherit_deadline:
+        call.time_left.FromTimedelta(timedelta(seconds=timeout_s))
+    return call
+
+
+def _read(reply: coordinator_pb2.StartReply) -> coordinator_pb2.StartSagaResponse:
+    if reply.HasField("started"):
+        return reply.started
+    raise to_rpc_error(
+        reply.status if reply.HasField("status") else status_with(grpc.StatusCode.UNKNOWN, "the answer to the start is empty")
+    )
+
+
+def _frame(calls: Sequence[coordinator_pb2.StartCall], forsaken: Sequence[int]) -> coordinator_pb2.StartSagasRequest:
+    return coordinator_pb2.StartSagasRequest(calls=calls, forsaken=forsaken)
