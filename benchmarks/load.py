@@ -15,10 +15,10 @@ from participant_sdk import SagaClient
 from saga.v1 import saga_pb2
 
 
-async def main(coordinator: str, sagas: int, concurrency: int, *, mapped: bool, rate: float) -> None:
+async def main(coordinator: str, sagas: int, concurrency: int, *, mapped: bool, rate: float, frames: bool | None = None) -> None:
     latencies: list[float] = []
     remaining = iter(range(sagas))
-    async with SagaClient(coordinator) as client:
+    async with SagaClient(coordinator, start_in_frames=frames) as client:
         saga_definition = bench_saga(mapped=mapped)
         await client.register(saga_definition)
 

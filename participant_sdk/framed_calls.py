@@ -6,15 +6,14 @@ calls that had left on it; those that had not, and those on a stream that was ne
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from heapq import heapify, heappop, heappush
 from itertools import islice
 from typing import Any, Final, Generic, Protocol, TypeAlias, TypeVar
 
 import grpc
-from google.protobuf.message import Message
 
-from participant_sdk.frames import fitting
+from participant_sdk import frames
 
 CALLS_PER_STREAM: Final = 32
 """Open on every stream before one more is opened."""
@@ -33,6 +32,7 @@ class _Reply(Protocol):
     def id(self) -> int: ...
 
 
+CallT = TypeVar("CallT")
 ReplyT = TypeVar("ReplyT", bound=_Reply)
 _ReplyT_co = TypeVar("_ReplyT_co", bound=_Reply, covariant=True)
 
@@ -55,19 +55,21 @@ Unanswered: TypeAlias = grpc.aio.AioRpcError | NotCarriedOutError
 Answered = Callable[[ReplyT | Unanswered], None]
 """Told once what became of a call, unless it is forsaken."""
 Open = Callable[[], "grpc.aio.StreamStreamCall[Any, Any]"]
-MakeFrame = Callable[[Sequence[Any], Sequence[int]], Message]
-"""A frame of calls, with the ids of those that nobody waits for any more."""
+NewFrame = Callable[[], Any]
+"""Makes an empty frame: a message with `calls`, and `forsaken`, the ids of those that nobody waits for any more."""
+Write = Callable[[CallT], None]
+"""Fills the message of a call in its frame, but for its id."""
 
 
-class FramedCalls(Generic[ReplyT]):
+class FramedCalls(Generic[CallT, ReplyT]):
     """The streams to one place. They end with its channel."""
 
-    def __init__(self, open_stream: Open, make_frame: MakeFrame, *, streams_max: int) -> None:
+    def __init__(self, open_stream: Open, new_frame: NewFrame, *, streams_max: int) -> None:
         """`streams_max`: several, so that several replicas behind one address all get work."""
         self._open_stream = open_stream
-        self._make_frame = make_frame
+        self._new_frame = new_frame
         self._streams_max = streams_max
-        self._streams: list[_Stream[ReplyT]] = []
+        self._streams: list[_Stream[CallT, ReplyT]] = []
         self._refused_until_s = 0.0
         self._loop = asyncio.get_running_loop()
 
@@ -81,13 +83,15 @@ class FramedCalls(Generic[ReplyT]):
         """Calls that wait for an answer."""
         return sum(map(len, self._streams))
 
-    def send(self, call: Any, timeout_s: float, answered: Answered[ReplyT]) -> "OpenCall[ReplyT]":
-        """Makes a call, whose id it sets. After `timeout_s` it is answered DEADLINE_EXCEEDED, and what has not left by then never does."""
-        return self._stream().send(call, timeout_s, answered)
+    def send(self, write: Write[CallT], size: int, timeout_s: float, answered: Answered[ReplyT]) -> "OpenCall[CallT, ReplyT]":
+        """Makes a call: `write` fills it when it leaves, with `size` bytes at most. After `timeout_s` it is answered DEADLINE_EXCEEDED, and
+        what has not left by then never does.
+        """
+        return self._stream().send(write, size, timeout_s, answered)
 
-    def _stream(self) -> "_Stream[ReplyT]":
+    def _stream(self) -> "_Stream[CallT, ReplyT]":
         now_s = self._loop.time()
-        least: _Stream[ReplyT] | None = None
+        least: _Stream[CallT, ReplyT] | None = None
         taking = 0
         for stream in self._streams:
             if stream.takes_calls(now_s):
@@ -96,7 +100,7 @@ class FramedCalls(Generic[ReplyT]):
                     least = stream
         if least is None or (len(least) >= CALLS_PER_STREAM and taking < self._streams_max):
             self._streams = [stream for stream in self._streams if not stream.has_ended]
-            least = _Stream(self._open_stream, self._make_frame, self._note_refusal, self._loop)
+            least = _Stream(self._open_stream, self._new_frame, self._note_refusal, self._loop)
             self._streams.append(least)
         return least
 
@@ -104,12 +108,12 @@ class FramedCalls(Generic[ReplyT]):
         self._refused_until_s = self._loop.time() + REFUSED_FOR_S
 
 
-class OpenCall(Generic[ReplyT]):
+class OpenCall(Generic[CallT, ReplyT]):
     """A call that was made."""
 
     __slots__ = ("_number", "_stream")
 
-    def __init__(self, stream: "_Stream[ReplyT]", number: int) -> None:
+    def __init__(self, stream: "_Stream[CallT, ReplyT]", number: int) -> None:
         self._stream = stream
         self._number = number
 
@@ -118,17 +122,17 @@ class OpenCall(Generic[ReplyT]):
         self._stream.forsake(self._number)
 
 
-class _Stream(Generic[ReplyT]):
+class _Stream(Generic[CallT, ReplyT]):
     """One stream, from its first call until it has ended."""
 
-    def __init__(self, open_stream: Open, make_frame: MakeFrame, refused: Callable[[], None], loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, open_stream: Open, new_frame: NewFrame, refused: Callable[[], None], loop: asyncio.AbstractEventLoop) -> None:
         self._call = open_stream()
-        self._make_frame = make_frame
+        self._new_frame = new_frame
         self._refused = refused
         self._loop = loop
         self._retires_at_s = loop.time() + RECYCLE_S
         self._open: dict[int, Answered[ReplyT]] = {}
-        self._unsent: dict[int, Message] = {}
+        self._unsent: dict[int, tuple[Write[CallT], int]] = {}
         self._forsaken: list[int] = []
         self._limits: list[tuple[float, int]] = []
         self._timer: asyncio.TimerHandle | None = None
@@ -148,12 +152,12 @@ class _Stream(Generic[ReplyT]):
             self._retire()
         return not self._is_retired
 
-    def send(self, call: Any, timeout_s: float, answered: Answered[ReplyT]) -> OpenCall[ReplyT]:
+    def send(self, write: Write[CallT], size: int, timeout_s: float, answered: Answered[ReplyT]) -> OpenCall[CallT, ReplyT]:
         """See `FramedCalls.send`."""
         self._asked += 1
-        number = call.id = self._asked
+        number = self._asked
         self._open[number] = answered
-        self._unsent[number] = call
+        self._unsent[number] = (write, size)
         limit_s = self._loop.time() + timeout_s
         heappush(self._limits, (limit_s, number))
         if self._timer is None or limit_s < self._timer.when():
@@ -210,15 +214,33 @@ class _Stream(Generic[ReplyT]):
         except (grpc.aio.AioRpcError, asyncio.InvalidStateError):
             return  # it has ended, and how is told where it is read
 
-    def _take_frame(self) -> Message | None:
+    def _take_frame(self) -> Any:
         """The next one, made when the one before has left; None: there is nothing to send."""
         if self._limits and self._limits[0][0] <= self._loop.time():
             self._expire()  # its timer may come later in this turn, when the process was stopped for a while
-        forsaken, self._forsaken = self._forsaken, []
-        numbers = list(islice(self._unsent, fitting(self._unsent.values())))
-        if not numbers and not forsaken:
+        if not self._unsent and not self._forsaken:
             return None
-        return self._make_frame([self._unsent.pop(number) for number in numbers], forsaken)
+        frame, size = self._new_frame(), 0
+        for number, (write, bytes_max) in tuple(islice(self._unsent.items(), frames.MESSAGES_MAX)):
+            size += bytes_max
+            if size > frames.BYTES_MAX and frame.calls:
+                break
+            del self._unsent[number]
+            self._write_call(frame, number, write)
+        frame.forsaken.extend(self._forsaken)
+        self._forsaken = []
+        return frame
+
+    def _write_call(self, frame: Any, number: int, write: Write[CallT]) -> None:
+        call = frame.calls.add()
+        try:
+            write(call)
+        except Exception:
+            _logger.exception("a call could not be written")
+            del frame.calls[-1]
+            self._tell(self._open.pop(number), NotCarriedOutError())
+        else:
+            call.id = number
 
     async def _read(self) -> None:
         try:

@@ -7,7 +7,7 @@ from coordinator.api.caller import Caller
 from coordinator.api.checks import definition_name_of
 from coordinator.api.errors import not_found, unavailable
 from coordinator.api.forwarding import Forwarding
-from coordinator.api.starts import Starts
+from coordinator.api.starts import Awaited, Starts
 from coordinator.catalog import DefinitionCatalog
 from coordinator.codec.definitions import CompiledDefinition
 from coordinator.engine.commands import StartCommand
@@ -54,7 +54,7 @@ class StartRequests:
             passed: coordinator_pb2.StartSagaResponse = answer
             return passed
         compiled = await self.definition(request.definition)
-        return await self._starts.start(self._command_of(request, compiled, caller), to_end=request.wait)
+        return await self._starts.start(self._command_of(request, compiled, caller), awaited=Awaited.by(request))
 
     def read_now(self, request: coordinator_pb2.StartSagaRequest, caller: Caller) -> StartCommand | None:
         """The start that a request asks for; None: that cannot be told without waiting. Raises RefusedError."""

@@ -7,7 +7,7 @@ from typing import Final, Protocol
 
 from coordinator.api.caller import Caller
 from coordinator.api.errors import RefusedError, status_of
-from coordinator.api.starts import Starts, StartWait, Told
+from coordinator.api.starts import Awaited, Starts, StartWait, Told
 from coordinator.api.waits import OpenWaits, closing
 from coordinator.core.values import MICROS_PER_SECOND
 from coordinator.engine.commands import StartCommand
@@ -62,7 +62,7 @@ class StartStream(FramedReplies[coordinator_pb2.StartCall, coordinator_pb2.Start
                 self._open[number] = answering.cancel
                 return
             self._open[number] = _nothing_yet
-            wait = self._starts.begin(command, told, to_end=request.wait)
+            wait = self._starts.begin(command, told, awaited=Awaited.by(request))
         except Exception as error:
             self._open[number] = _nothing_yet
             told(error if isinstance(error, RefusedError) else RefusedError(status_of(error, "StartSagas")))

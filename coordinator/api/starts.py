@@ -6,6 +6,7 @@ held here when it ends.
 
 import asyncio
 from collections.abc import Callable, Coroutine
+from enum import Enum, auto
 from functools import partial
 from typing import Final
 
@@ -15,7 +16,7 @@ from coordinator.api.errors import RefusedError, overloaded, refusal, status_of,
 from coordinator.api.saga_commands import COMMIT_WAIT_S, not_held
 from coordinator.api.views import SagaViews
 from coordinator.api.waits import OpenWaits
-from coordinator.codec.sagas import saga_message, saga_summary
+from coordinator.codec.sagas import saga_message, saga_outcome, saga_summary
 from coordinator.core.plan import SagaPlan
 from coordinator.core.state import SagaState
 from coordinator.core.values import UNFINISHED, Code, SagaId
@@ -28,6 +29,27 @@ from saga.v1 import coordinator_pb2, saga_pb2
 _Answer = coordinator_pb2.StartSagaResponse
 Told = Callable[[coordinator_pb2.StartSagaResponse | RefusedError], None]
 """Told once what is answered to a start."""
+
+
+class Awaited(Enum):
+    """When a start is answered, and with how much."""
+
+    COMMIT = auto()
+    """When it is committed, with what is known then but the input."""
+    END = auto()
+    """When the saga has ended or failed, with all of it."""
+    OUTCOME = auto()
+    """The same, without the input and the steps of one that is COMPLETED."""
+
+    @classmethod
+    def by(cls, request: coordinator_pb2.StartSagaRequest) -> "Awaited":
+        """What a request asks for."""
+        if not request.wait:
+            return cls.COMMIT
+        return cls.OUTCOME if request.outcome_only else cls.END
+
+
+_SHOW: Final = {Awaited.COMMIT: saga_summary, Awaited.END: saga_message, Awaited.OUTCOME: saga_outcome}
 _SUMMARY_LEAVES_OUT: Final = ("input", "output", "steps", "incidents", "hook")
 
 
@@ -44,18 +66,18 @@ class Starts:
         """With the instant until which each waits, in this order: all wait equally long."""
         self._timer: asyncio.TimerHandle | None = None
 
-    async def start(self, command: StartCommand, *, to_end: bool) -> _Answer:
+    async def start(self, command: StartCommand, *, awaited: Awaited) -> _Answer:
         """The answer to a start by itself. Raises RefusedError. If the caller goes away first, the saga goes on."""
         answered: asyncio.Future[_Answer] = self._waits.add(self._loop.create_future())
-        wait = self.begin(command, partial(_settle, answered), to_end=to_end)
+        wait = self.begin(command, partial(_settle, answered), awaited=awaited)
         try:
             return await answered
         finally:
             wait.forsake()
 
-    def begin(self, command: StartCommand, told: Told, *, to_end: bool) -> "StartWait":
-        """Starts a saga; `told` when that is committed, or `to_end`, when the saga has ended or failed."""
-        wait = StartWait(self, self._engine, command, told, to_end=to_end)
+    def begin(self, command: StartCommand, told: Told, *, awaited: Awaited) -> "StartWait":
+        """Starts a saga; `told` when what is awaited has come."""
+        wait = StartWait(self, self._engine, command, told, awaited=awaited)
         self._uncommitted[wait] = self._loop.time() + COMMIT_WAIT_S
         if self._timer is None:
             self._timer = self._loop.call_later(COMMIT_WAIT_S, self._give_up)
@@ -76,12 +98,12 @@ class Starts:
         if self._uncommitted:
             self._timer = self._loop.call_at(next(iter(self._uncommitted.values())), self._give_up)
 
-    async def answer_existing(self, existing: Existing, command: StartCommand, *, to_end: bool) -> _Answer:
+    async def answer_existing(self, existing: Existing, command: StartCommand, *, awaited: Awaited) -> _Answer:
         """What is answered when a saga of that id or key was there before. Refuses if it asks for something else (H1)."""
         if not existing.same:
             raise _taken(existing, command)
-        if to_end:
-            return _Answer(saga=await self.end_of(existing.winner), created=False)
+        if awaited is not Awaited.COMMIT:
+            return _Answer(saga=_shown(await self.end_of(existing.winner), awaited), created=False)
         stored = await self._views.get(existing.winner)
         for field in _SUMMARY_LEAVES_OUT:
             stored.ClearField(field)
@@ -123,14 +145,14 @@ class Starts:
 class StartWait:
     """One start, from its request to its answer."""
 
-    __slots__ = ("_command", "_engine", "_is_listening", "_starts", "_task", "_to_end", "_told")
+    __slots__ = ("_awaited", "_command", "_engine", "_is_listening", "_starts", "_task", "_told")
 
-    def __init__(self, starts: Starts, engine: Engine, command: StartCommand, told: Told, *, to_end: bool) -> None:
+    def __init__(self, starts: Starts, engine: Engine, command: StartCommand, told: Told, *, awaited: Awaited) -> None:
         self._starts = starts
         self._engine = engine
         self._command = command
         self._told: Told | None = told
-        self._to_end = to_end
+        self._awaited = awaited
         self._is_listening = False
         self._task: asyncio.Task[None] | None = None
 
@@ -157,7 +179,7 @@ class StartWait:
         if self._told is None:
             return
         match given:
-            case Started() if self._to_end:
+            case Started() if self._awaited is not Awaited.COMMIT:
                 # The end is listened for in the same turn, so that it cannot be missed.
                 self._is_listening = self._engine.on_end(self._command.saga_id, self._ended)
                 if not self._is_listening:
@@ -165,7 +187,7 @@ class StartWait:
             case Started():
                 self.tell(_Answer(saga=saga_summary(given.plan, given.state), created=True))
             case Existing():
-                self._begin(self._starts.answer_existing(given, self._command, to_end=self._to_end))
+                self._begin(self._starts.answer_existing(given, self._command, awaited=self._awaited))
             case Declined(failure=failure) if failure.code == Code.RESOURCE_EXHAUSTED:
                 self.tell(overloaded(failure.message))
             case Declined(failure=failure) if failure.code == Code.UNAVAILABLE:
@@ -178,7 +200,7 @@ class StartWait:
         if end is None:
             self._begin(self._answer_end())
         else:
-            self.tell(_Answer(saga=saga_message(*end), created=True))
+            self.tell(_Answer(saga=_SHOW[self._awaited](*end), created=True))
 
     def _begin(self, work: Coroutine[object, object, _Answer]) -> None:
         self._task = asyncio.get_running_loop().create_task(self._tell_of(work))
@@ -194,7 +216,7 @@ class StartWait:
             self.tell(answer)
 
     async def _answer_end(self) -> _Answer:
-        return _Answer(saga=await self._starts.end_of(self._command.saga_id), created=True)
+        return _Answer(saga=_shown(await self._starts.end_of(self._command.saga_id), self._awaited), created=True)
 
 
 def _settle(answered: "asyncio.Future[_Answer]", answer: _Answer | RefusedError) -> None:
@@ -204,6 +226,14 @@ def _settle(answered: "asyncio.Future[_Answer]", answer: _Answer | RefusedError)
         answered.set_exception(answer)
     else:
         answered.set_result(answer)
+
+
+def _shown(saga: saga_pb2.Saga, awaited: Awaited) -> saga_pb2.Saga:
+    """A saga with as much of it as is asked for."""
+    if awaited is Awaited.OUTCOME and saga.status == saga_pb2.SAGA_STATUS_COMPLETED:
+        saga.ClearField("input")
+        saga.ClearField("steps")
+    return saga
 
 
 def _settle_once(moved: "asyncio.Future[None]") -> None:

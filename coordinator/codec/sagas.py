@@ -8,7 +8,7 @@ from coordinator.codec.values import fill_any, fill_timestamp, to_status, to_tim
 from coordinator.core.events import IncidentOpened
 from coordinator.core.plan import SagaPlan
 from coordinator.core.state import IncidentState, PersonAction, SagaState, StepState
-from coordinator.core.values import Failure, IncidentKind, Instant, Payload, StepStatus
+from coordinator.core.values import Failure, IncidentKind, Instant, Payload, SagaStatus, StepStatus
 from coordinator.engine.ports import StoredIncident, StoredSaga
 from saga.v1 import operator_pb2, saga_pb2
 
@@ -44,6 +44,16 @@ def saga_message(plan: SagaPlan, state: SagaState) -> saga_pb2.Saga:
     payloads = _Payloads(PAYLOAD_BYTES_SHOWN_MAX)
     saga = _whole(plan, state, payloads)
     saga.payloads_omitted = payloads.omitted
+    return saga
+
+
+def saga_outcome(plan: SagaPlan, state: SagaState) -> saga_pb2.Saga:
+    """The same for whoever only wants to know how it ended: of one that is COMPLETED without its input and steps, which is most of it."""
+    if state.status is not SagaStatus.COMPLETED or state.incidents or state.hook is not None:
+        return saga_message(plan, state)
+    saga = saga_summary(plan, state)
+    if state.output is not None:
+        fill_any(saga.output, state.output)
     return saga
 
 

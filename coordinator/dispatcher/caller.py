@@ -5,7 +5,7 @@ from typing import Final
 
 import grpc
 
-from coordinator.codec.calls import compensate_request, exchange_call, execute_request
+from coordinator.codec.calls import call_bytes, fill_call, fill_compensate_request, fill_execute_request
 from coordinator.codec.completion_tokens import CompletionTokens
 from coordinator.codec.outcomes import outcome_of_compensation, outcome_of_execution, outcome_of_status
 from coordinator.core.effects import CallParticipant
@@ -37,10 +37,12 @@ class ParticipantCaller:
         try:
             with self._channels.use(address) as connection:
                 if call.attempt.direction is Direction.EXECUTE:
-                    request = self._execute_request(call, time_left_us)
-                    return self._executed(call, await connection.stub.Execute(request, timeout=timeout, metadata=metadata))
-                compensated = await connection.stub.Compensate(compensate_request(call, time_left_us), timeout=timeout, metadata=metadata)
-                return outcome_of_compensation(compensated)
+                    execution = participant_pb2.ExecuteRequest()
+                    fill_execute_request(execution, call, time_left_us, self._token_for(call))
+                    return self._executed(call, await connection.stub.Execute(execution, timeout=timeout, metadata=metadata))
+                compensation = participant_pb2.CompensateRequest()
+                fill_compensate_request(compensation, call, time_left_us)
+                return outcome_of_compensation(await connection.stub.Compensate(compensation, timeout=timeout, metadata=metadata))
         except grpc.aio.AioRpcError as error:
             return outcome_of_status(from_rpc_error(error))
 
@@ -50,16 +52,16 @@ class ParticipantCaller:
         exchange = use.connection.exchange
         if exchange.is_refused:
             return False
-        is_execution = call.attempt.direction is Direction.EXECUTE
-        request = self._execute_request(call, time_left_us) if is_execution else compensate_request(call, time_left_us)
-        message = exchange_call(call, request)
+
+        def write(message: participant_pb2.ExchangeCall) -> None:
+            fill_call(message, call, time_left_us, self._token_for(call))
 
         def end(answer: participant_pb2.ExchangeReply | Unanswered) -> None:
             use.end(answer if isinstance(answer, Exception) else None)
             answered(answer)
 
         use.begin()
-        exchange.send(message, time_left_us / MICROS_PER_SECOND, end)
+        exchange.send(write, call_bytes(call), time_left_us / MICROS_PER_SECOND, end)
         return True
 
     def outcome_of(self, call: CallParticipant, answer: participant_pb2.ExchangeReply | grpc.aio.AioRpcError) -> Outcome:
@@ -78,8 +80,9 @@ class ParticipantCaller:
                 words = f"expected the reply to what was asked, found {found or 'none'}"
                 return Unknown(failure=Failure(Code.INTERNAL, words))
 
-    def _execute_request(self, call: CallParticipant, time_left_us: int) -> participant_pb2.ExecuteRequest:
-        return execute_request(call, time_left_us, self._tokens.make(call.saga_id, call.attempt))  # R24
+    def _token_for(self, call: CallParticipant) -> str:
+        """R24; to undo is never accepted."""
+        return self._tokens.make(call.saga_id, call.attempt) if call.attempt.direction is Direction.EXECUTE else ""
 
     def _executed(self, call: CallParticipant, executed: participant_pb2.ExecuteResponse) -> Outcome:
         return outcome_of_execution(call, executed, payload_bytes_max=self._payload_bytes_max)

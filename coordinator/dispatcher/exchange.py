@@ -3,7 +3,6 @@
 A call on a stream that breaks is made again with the same key (R6). One that was not carried out goes by itself.
 """
 
-from collections.abc import Sequence
 from typing import Final, TypeAlias
 
 from participant_sdk.framed_calls import FramedCalls
@@ -12,14 +11,10 @@ from saga.v1 import participant_pb2, participant_pb2_grpc
 STREAMS_MAX: Final = 4
 """To one target, so that several replicas behind it all get work."""
 
-Exchange: TypeAlias = FramedCalls[participant_pb2.ExchangeReply]
+Exchange: TypeAlias = FramedCalls[participant_pb2.ExchangeCall, participant_pb2.ExchangeReply]
 """The streams on one connection."""
 
 
 def exchange_on(stub: "participant_pb2_grpc.ParticipantServiceAsyncStub") -> Exchange:
     """Opens its first stream with its first call."""
-    return FramedCalls(stub.Exchange, _frame, streams_max=STREAMS_MAX)
-
-
-def _frame(calls: Sequence[participant_pb2.ExchangeCall], forsaken: Sequence[int]) -> participant_pb2.ExchangeRequest:
-    return participant_pb2.ExchangeRequest(calls=calls, forsaken=forsaken)
+    return FramedCalls(stub.Exchange, participant_pb2.ExchangeRequest, streams_max=STREAMS_MAX)

@@ -128,6 +128,10 @@ class Slot:
             return None
         if state.paused is not None:
             return NEVER
+        if state.status is SagaStatus.RUNNING:
+            for step in state.steps:
+                if step.status is StepStatus.EXECUTING and step.execute is not None and step.execute.retry_at is None:
+                    return None  # the usual case, and on the hot path: a call is owed at once
         owed = pending(self.plan, state)
         instants = (owed.wake_at, *(call.not_before for call in owed.calls))
         wake_at = min((instant for instant in instants if instant is not None), default=None)

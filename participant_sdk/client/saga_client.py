@@ -170,13 +170,14 @@ class SagaClient:
     ) -> saga_pb2.Saga:
         """Starts a saga, waits until it is COMPLETED, and returns it; `output_of` takes out what it returned.
 
+        Its input and steps are left out, because most callers look at neither and they are most of it; `get` has them.
         A coordinator that is restarted meanwhile is asked again with the same id. `timeout`: how long to wait; None: as
         long as the saga takes.
 
         Raises what `start` raises; SagaNotCompleted if it was undone or needs a person; WaitTimedOut after `timeout`.
         """
         request = start_request(saga, message, options, timeout=timeout)
-        request.wait = True
+        request.wait = request.outcome_only = True
         with start_span(request.definition.name, request.saga_id):
             finished = await self._start_and_wait(request, self._connection.waiting(timeout))
         return self.ensure_completed(finished)

@@ -1,9 +1,8 @@
 """Starts on their way to the coordinator: by themselves, or many in frames on one stream when many are under way."""
 
 import asyncio
-from collections.abc import Sequence
 from datetime import timedelta
-from typing import Final
+from typing import Final, TypeAlias
 
 import grpc
 
@@ -13,6 +12,9 @@ from participant_sdk.framed_calls import FramedCalls, NotCarriedOutError, Unansw
 from participant_sdk.rpc_errors import status_with, to_rpc_error
 from saga.v1 import coordinator_pb2
 
+_CALL_BYTES: Final = 1_024
+"""Of a start without its request, at most: a trace state, and small things."""
+_Frames: TypeAlias = FramedCalls[coordinator_pb2.StartCall, coordinator_pb2.StartReply]
 IN_FRAMES_FROM: Final = 4
 """Starts under way from which on the next ones go in frames: a gRPC message costs more than a start, and carries many."""
 
@@ -25,7 +27,7 @@ class StartCalls:
         self._connection = connection
         self._in_frames = in_frames
         self._under_way = 0
-        self._frames: FramedCalls[coordinator_pb2.StartReply] | None = None
+        self._frames: _Frames | None = None
 
     async def __call__(
         self,
@@ -39,7 +41,7 @@ class StartCalls:
         try:
             frames = self._wanted_frames()
             if frames is not None:
-                reply = await _answer_of(frames, _start_call(request, timeout, metadata), timeout)
+                reply = await _answer_of(frames, request, timeout, metadata)
                 if isinstance(reply, coordinator_pb2.StartReply):
                     return _read(reply)
                 if not isinstance(reply, NotCarriedOutError):
@@ -48,18 +50,18 @@ class StartCalls:
         finally:
             self._under_way -= 1
 
-    def _wanted_frames(self) -> FramedCalls[coordinator_pb2.StartReply] | None:
+    def _wanted_frames(self) -> _Frames | None:
         is_wanted = self._under_way >= IN_FRAMES_FROM if self._in_frames is None else self._in_frames
         if not is_wanted:
             return None
         stub = self._connection.saga_service  # also sees that the client is open
         if self._frames is None:
-            self._frames = FramedCalls(stub.StartSagas, _frame, streams_max=1)
+            self._frames = FramedCalls(stub.StartSagas, coordinator_pb2.StartSagasRequest, streams_max=1)
         return None if self._frames.is_refused else self._frames
 
 
 async def _answer_of(
-    frames: FramedCalls[coordinator_pb2.StartReply], call: coordinator_pb2.StartCall, timeout_s: float
+    frames: _Frames, request: coordinator_pb2.StartSagaRequest, timeout_s: float, metadata: Metadata
 ) -> coordinator_pb2.StartReply | Unanswered:
     answered: asyncio.Future[coordinator_pb2.StartReply | Unanswered] = asyncio.get_running_loop().create_future()
 
@@ -67,7 +69,8 @@ async def _answer_of(
         if not answered.done():
             answered.set_result(answer)
 
-    sent = frames.send(call, timeout_s, settle)
+    size = _CALL_BYTES + request.ByteSize()
+    sent = frames.send(lambda call: _fill(call, request, timeout_s, metadata), size, timeout_s, settle)
     try:
         return await answered
     except asyncio.CancelledError:
@@ -75,12 +78,13 @@ async def _answer_of(
         raise
 
 
-def _start_call(request: coordinator_pb2.StartSagaRequest, timeout_s: float, metadata: Metadata) -> coordinator_pb2.StartCall:
-    trace = dict(metadata)
-    call = coordinator_pb2.StartCall(start=request, traceparent=trace.get("traceparent", ""), tracestate=trace.get("tracestate", ""))
+def _fill(call: coordinator_pb2.StartCall, request: coordinator_pb2.StartSagaRequest, timeout_s: float, metadata: Metadata) -> None:
+    call.start.CopyFrom(request)
+    if metadata:
+        trace = dict(metadata)
+        call.traceparent, call.tracestate = trace.get("traceparent", ""), trace.get("tracestate", "")
     if request.inherit_deadline:
         call.time_left.FromTimedelta(timedelta(seconds=timeout_s))
-    return call
 
 
 def _read(reply: coordinator_pb2.StartReply) -> coordinator_pb2.StartSagaResponse:
@@ -89,7 +93,3 @@ def _read(reply: coordinator_pb2.StartReply) -> coordinator_pb2.StartSagaRespons
     raise to_rpc_error(
         reply.status if reply.HasField("status") else status_with(grpc.StatusCode.UNKNOWN, "the answer to the start is empty")
     )
-
-
-def _frame(calls: Sequence[coordinator_pb2.StartCall], forsaken: Sequence[int]) -> coordinator_pb2.StartSagasRequest:
-    return coordinator_pb2.StartSagasRequest(calls=calls, forsaken=forsaken)

@@ -299,6 +299,7 @@ class StartSagaRequest(_message.Message):
     TIME_LIMIT_FIELD_NUMBER: _builtins.int
     WAIT_FIELD_NUMBER: _builtins.int
     INHERIT_DEADLINE_FIELD_NUMBER: _builtins.int
+    OUTCOME_ONLY_FIELD_NUMBER: _builtins.int
     saga_id: _builtins.str
     """UUID made by the client, so that the request can be repeated safely. Empty: the coordinator makes one."""
     idempotency_key: _builtins.str
@@ -310,6 +311,10 @@ class StartSagaRequest(_message.Message):
     inherit_deadline: _builtins.bool
     """Whether the deadline of this call bounds the forward way too: the saga turns back at the earlier one of it and `time_limit`. gRPC
     rounds deadlines up by at most a hundredth.
+    """
+    outcome_only: _builtins.bool
+    """With `wait`: leave the input and the steps of a saga that is COMPLETED out of the answer. What it returned is there, and GetSaga has
+    the rest.
     """
     @_builtins.property
     def definition(self) -> _saga_pb2.DefinitionReference:
@@ -348,10 +353,11 @@ class StartSagaRequest(_message.Message):
         time_limit: _duration_pb2.Duration | None = ...,
         wait: _builtins.bool = ...,
         inherit_deadline: _builtins.bool = ...,
+        outcome_only: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["definition", b"definition", "idempotency_key_ttl", b"idempotency_key_ttl", "input", b"input", "start_at", b"start_at", "time_limit", b"time_limit"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["definition", b"definition", "idempotency_key", b"idempotency_key", "idempotency_key_ttl", b"idempotency_key_ttl", "inherit_deadline", b"inherit_deadline", "input", b"input", "labels", b"labels", "saga_id", b"saga_id", "start_at", b"start_at", "time_limit", b"time_limit", "wait", b"wait"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["definition", b"definition", "idempotency_key", b"idempotency_key", "idempotency_key_ttl", b"idempotency_key_ttl", "inherit_deadline", b"inherit_deadline", "input", b"input", "labels", b"labels", "outcome_only", b"outcome_only", "saga_id", b"saga_id", "start_at", b"start_at", "time_limit", b"time_limit", "wait", b"wait"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -44,17 +44,17 @@ class Stuck:
         return [call.execute.key for frame in self.written for call in frame.calls]
 
 
-def call(key: str) -> participant_pb2.ExchangeCall:
-    return participant_pb2.ExchangeCall(execute=participant_pb2.ExecuteRequest(key=key))
-
-
 def asked(stub: Stuck) -> Exchange:
     return exchange_on(cast("Any", stub))
 
 
 def ask(exchange: Exchange, key: str, timeout_s: float) -> asyncio.Future[participant_pb2.ExchangeReply | Unanswered]:
     answer: asyncio.Future[participant_pb2.ExchangeReply | Unanswered] = asyncio.get_running_loop().create_future()
-    exchange.send(call(key), timeout_s, answer.set_result)
+
+    def write(call: participant_pb2.ExchangeCall) -> None:
+        call.execute.key = key
+
+    exchange.send(write, 100, timeout_s, answer.set_result)
     return answer
 
 
