@@ -15,8 +15,6 @@ import grpc
 
 from participant_sdk import frames
 
-CALLS_PER_STREAM: Final = 32
-"""Open on every stream before one more is opened."""
 RECYCLE_S: Final = 300.0
 """How long a stream gets new calls: a replica that came later gets some too, then."""
 REFUSED_FOR_S: Final = 60.0
@@ -34,6 +32,8 @@ class _Reply(Protocol):
 
 CallT = TypeVar("CallT")
 ReplyT = TypeVar("ReplyT", bound=_Reply)
+_CallT_contra = TypeVar("_CallT_contra", contravariant=True)
+_ReplyT_contra = TypeVar("_ReplyT_contra", bound=_Reply, contravariant=True)
 _ReplyT_co = TypeVar("_ReplyT_co", bound=_Reply, covariant=True)
 
 
@@ -52,13 +52,22 @@ class NotCarriedOutError(Exception):
 
 Unanswered: TypeAlias = grpc.aio.AioRpcError | NotCarriedOutError
 """Why there is no reply; AioRpcError as a call by itself would have failed."""
-Answered = Callable[[ReplyT | Unanswered], None]
-"""Told once what became of a call, unless it is forsaken."""
+
+OpenCall: TypeAlias = "tuple[_Stream[Any, Any], int]"
+"""What names a call that was made."""
 Open = Callable[[], "grpc.aio.StreamStreamCall[Any, Any]"]
 NewFrame = Callable[[], Any]
 """Makes an empty frame: a message with `calls`, and `forsaken`, the ids of those that nobody waits for any more."""
-Write = Callable[[CallT], None]
-"""Fills the message of a call in its frame, but for its id."""
+
+
+class Sender(Protocol[_CallT_contra, _ReplyT_contra]):
+    """Who makes a call."""
+
+    def write(self, message: _CallT_contra, /) -> None:
+        """Fills the message of the call in its frame, but for its id, when it leaves."""
+
+    def end(self, answer: _ReplyT_contra | Unanswered, /) -> None:
+        """Is told once what became of the call, unless it is forsaken."""
 
 
 class FramedCalls(Generic[CallT, ReplyT]):
@@ -78,48 +87,32 @@ class FramedCalls(Generic[CallT, ReplyT]):
         """Whether the other side has said lately that it knows no such stream."""
         return self._loop.time() < self._refused_until_s
 
-    @property
-    def open_calls(self) -> int:
-        """Calls that wait for an answer."""
-        return sum(map(len, self._streams))
-
-    def send(self, write: Write[CallT], size: int, timeout_s: float, answered: Answered[ReplyT]) -> "OpenCall[CallT, ReplyT]":
-        """Makes a call: `write` fills it when it leaves, with `size` bytes at most. After `timeout_s` it is answered DEADLINE_EXCEEDED, and
-        what has not left by then never does.
-        """
-        return self._stream().send(write, size, timeout_s, answered)
+    def send(self, sender: Sender[CallT, ReplyT], size: int, timeout_s: float) -> "OpenCall":
+        """Makes a call of `size` bytes at most. After `timeout_s` it ends DEADLINE_EXCEEDED, and what has not left by then never does."""
+        stream = self._stream()
+        return stream, stream.send(sender, size, timeout_s)
 
     def _stream(self) -> "_Stream[CallT, ReplyT]":
+        """The one whose next frame is being filled; for a new frame, the next one in turn: so every replica gets its share."""
         now_s = self._loop.time()
-        least: _Stream[CallT, ReplyT] | None = None
-        taking = 0
-        for stream in self._streams:
-            if stream.takes_calls(now_s):
-                taking += 1
-                if least is None or len(stream) < len(least):
-                    least = stream
-        if least is None or (len(least) >= CALLS_PER_STREAM and taking < self._streams_max):
-            self._streams = [stream for stream in self._streams if not stream.has_ended]
-            least = _Stream(self._open_stream, self._new_frame, self._note_refusal, self._loop)
-            self._streams.append(least)
-        return least
+        if self._streams and self._streams[-1].gathers(now_s):
+            return self._streams[-1]
+        taking = [stream for stream in self._streams if stream.takes_calls(now_s)]
+        if len(taking) < self._streams_max:
+            taking.append(_Stream(self._open_stream, self._new_frame, self._note_refusal, self._loop))
+        else:
+            taking.append(taking.pop(0))
+        self._streams = taking
+        return taking[-1]
+
+    @staticmethod
+    def forsake(call: OpenCall) -> None:
+        """Nobody waits for a call any more. Harmless if it has ended."""
+        stream, number = call
+        stream.forsake(number)
 
     def _note_refusal(self) -> None:
         self._refused_until_s = self._loop.time() + REFUSED_FOR_S
-
-
-class OpenCall(Generic[CallT, ReplyT]):
-    """A call that was made."""
-
-    __slots__ = ("_number", "_stream")
-
-    def __init__(self, stream: "_Stream[CallT, ReplyT]", number: int) -> None:
-        self._stream = stream
-        self._number = number
-
-    def forsake(self) -> None:
-        """Nobody waits for it any more. Harmless if it was answered."""
-        self._stream.forsake(self._number)
 
 
 class _Stream(Generic[CallT, ReplyT]):
@@ -131,8 +124,8 @@ class _Stream(Generic[CallT, ReplyT]):
         self._refused = refused
         self._loop = loop
         self._retires_at_s = loop.time() + RECYCLE_S
-        self._open: dict[int, Answered[ReplyT]] = {}
-        self._unsent: dict[int, tuple[Write[CallT], int]] = {}
+        self._open: dict[int, Sender[CallT, ReplyT]] = {}
+        self._unsent: dict[int, int] = {}
         self._forsaken: list[int] = []
         self._limits: list[tuple[float, int]] = []
         self._timer: asyncio.TimerHandle | None = None
@@ -143,8 +136,9 @@ class _Stream(Generic[CallT, ReplyT]):
         self.has_ended = False
         self._tasks = (loop.create_task(self._write()), loop.create_task(self._read()))
 
-    def __len__(self) -> int:
-        return len(self._open)
+    def gathers(self, now_s: float) -> bool:
+        """Whether its next frame has calls already, and room for more."""
+        return 0 < len(self._unsent) < frames.MESSAGES_MAX and self.takes_calls(now_s)
 
     def takes_calls(self, now_s: float) -> bool:
         """Whether new calls may go on it. One that is too old ends when its last call has."""
@@ -152,12 +146,12 @@ class _Stream(Generic[CallT, ReplyT]):
             self._retire()
         return not self._is_retired
 
-    def send(self, write: Write[CallT], size: int, timeout_s: float, answered: Answered[ReplyT]) -> OpenCall[CallT, ReplyT]:
-        """See `FramedCalls.send`."""
+    def send(self, sender: Sender[CallT, ReplyT], size: int, timeout_s: float) -> int:
+        """See `FramedCalls.send`; returns the id of the call."""
         self._asked += 1
         number = self._asked
-        self._open[number] = answered
-        self._unsent[number] = (write, size)
+        self._open[number] = sender
+        self._unsent[number] = size
         limit_s = self._loop.time() + timeout_s
         heappush(self._limits, (limit_s, number))
         if self._timer is None or limit_s < self._timer.when():
@@ -166,10 +160,10 @@ class _Stream(Generic[CallT, ReplyT]):
             self._limits = [limit for limit in self._limits if limit[1] in self._open]
             heapify(self._limits)
         self._work.set()
-        return OpenCall(self, number)
+        return number
 
     def forsake(self, number: int) -> None:
-        """See `OpenCall.forsake`. What has not left by now must not leave any more: nobody reckons with it."""
+        """See `FramedCalls.forsake`. What has not left by now must not leave any more: nobody reckons with it."""
         if self._open.pop(number, None) is not None:
             if self._unsent.pop(number, None) is None:
                 self._forsaken.append(number)
@@ -188,10 +182,10 @@ class _Stream(Generic[CallT, ReplyT]):
         now_s = self._loop.time()
         while self._limits and (self._limits[0][0] <= now_s or self._limits[0][1] not in self._open):
             _, number = heappop(self._limits)
-            answered = self._open.get(number)
-            if answered is not None:
+            sender = self._open.get(number)
+            if sender is not None:
                 self.forsake(number)
-                self._tell(answered, _error(grpc.StatusCode.DEADLINE_EXCEEDED, "Deadline Exceeded"))
+                self._tell(sender, _error(grpc.StatusCode.DEADLINE_EXCEEDED, "Deadline Exceeded"))
         if self._limits:
             self._arm(self._limits[0][0])
 
@@ -221,20 +215,20 @@ class _Stream(Generic[CallT, ReplyT]):
         if not self._unsent and not self._forsaken:
             return None
         frame, size = self._new_frame(), 0
-        for number, (write, bytes_max) in tuple(islice(self._unsent.items(), frames.MESSAGES_MAX)):
+        for number, bytes_max in tuple(islice(self._unsent.items(), frames.MESSAGES_MAX)):
             size += bytes_max
             if size > frames.BYTES_MAX and frame.calls:
                 break
             del self._unsent[number]
-            self._write_call(frame, number, write)
+            self._write_call(frame, number)
         frame.forsaken.extend(self._forsaken)
         self._forsaken = []
         return frame
 
-    def _write_call(self, frame: Any, number: int, write: Write[CallT]) -> None:
+    def _write_call(self, frame: Any, number: int) -> None:
         call = frame.calls.add()
         try:
-            write(call)
+            self._open[number].write(call)
         except Exception:
             _logger.exception("a call could not be written")
             del frame.calls[-1]
@@ -258,9 +252,9 @@ class _Stream(Generic[CallT, ReplyT]):
         if frame.draining:
             self._retire()
         for reply in frame.replies:
-            answered = self._open.pop(reply.id, None)
-            if answered is not None:
-                self._tell(answered, reply)
+            sender = self._open.pop(reply.id, None)
+            if sender is not None:
+                self._tell(sender, reply)
         if self._is_retired:
             self._work.set()  # it may have been the last one
 
@@ -273,13 +267,13 @@ class _Stream(Generic[CallT, ReplyT]):
         if is_refused:
             self._refused()
         waiting, self._open = self._open, {}
-        for number, answered in waiting.items():
-            self._tell(answered, NotCarriedOutError() if is_refused or number in self._unsent else error)
+        for number, sender in waiting.items():
+            self._tell(sender, NotCarriedOutError() if is_refused or number in self._unsent else error)
 
     @staticmethod
-    def _tell(answered: Answered[ReplyT], answer: ReplyT | Unanswered) -> None:
+    def _tell(sender: Sender[CallT, ReplyT], answer: ReplyT | Unanswered) -> None:
         try:
-            answered(answer)
+            sender.end(answer)
         except Exception:  # one that cannot take its answer must not leave the others without theirs
             _logger.exception("the answer to a call could not be taken")
 

@@ -1,8 +1,8 @@
 """Everything that the shell can owe the world, in one file. EVENTS ARE COMMITTED BEFORE ANY EFFECT THEY JUSTIFY IS RELEASED."""
 
-from dataclasses import dataclass
 from typing import NamedTuple
 
+from coordinator.core.frozen import dataclass
 from coordinator.core.plan import OutputCheck
 from coordinator.core.values import AttemptKey, DefinitionKey, Instant, Payload, SagaId, TraceContext
 

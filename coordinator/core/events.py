@@ -1,8 +1,8 @@
 """Everything that can be a fact in the journal, in one file. Mirrors `saga.v1.Event`; the codec maps one onto the other."""
 
-from dataclasses import dataclass
 from typing import NamedTuple
 
+from coordinator.core.frozen import dataclass
 from coordinator.core.inputs import PolicyChange, Rejected, Resolution, Succeeded
 from coordinator.core.values import (
     AttemptKey,

@@ -1,7 +1,6 @@
 """Everything that can happen to a saga from outside, in one file."""
 
-from dataclasses import dataclass
-
+from coordinator.core.frozen import dataclass
 from coordinator.core.plan import RetryPolicy
 from coordinator.core.values import AttemptKey, Failure, Instant, Payload, StepId, TraceContext
 

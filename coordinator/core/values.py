@@ -3,9 +3,10 @@
 The numbers of the enums are those of `saga.v1`, so that no mapping between the two can drift (a test compares them by name).
 """
 
-from dataclasses import dataclass
 from enum import IntEnum
 from typing import Final, NamedTuple, NewType
+
+from coordinator.core.frozen import dataclass
 
 SagaId = NewType("SagaId", str)
 StepId = NewType("StepId", str)

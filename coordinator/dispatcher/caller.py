@@ -12,7 +12,7 @@ from coordinator.core.effects import CallParticipant
 from coordinator.core.inputs import Outcome, Unknown
 from coordinator.core.trace import attempt_traceparent
 from coordinator.core.values import MICROS_PER_SECOND, Code, Direction, Failure
-from coordinator.dispatcher.channels import Channels
+from coordinator.dispatcher.channels import Channels, Use
 from participant_sdk.framed_calls import Unanswered
 from participant_sdk.rpc_errors import from_rpc_error
 from saga.v1 import participant_pb2
@@ -38,7 +38,7 @@ class ParticipantCaller:
             with self._channels.use(address) as connection:
                 if call.attempt.direction is Direction.EXECUTE:
                     execution = participant_pb2.ExecuteRequest()
-                    fill_execute_request(execution, call, time_left_us, self._token_for(call))
+                    fill_execute_request(execution, call, time_left_us, _token_for(call, self._tokens))
                     return self._executed(call, await connection.stub.Execute(execution, timeout=timeout, metadata=metadata))
                 compensation = participant_pb2.CompensateRequest()
                 fill_compensate_request(compensation, call, time_left_us)
@@ -52,16 +52,8 @@ class ParticipantCaller:
         exchange = use.connection.exchange
         if exchange.is_refused:
             return False
-
-        def write(message: participant_pb2.ExchangeCall) -> None:
-            fill_call(message, call, time_left_us, self._token_for(call))
-
-        def end(answer: participant_pb2.ExchangeReply | Unanswered) -> None:
-            use.end(answer if isinstance(answer, Exception) else None)
-            answered(answer)
-
         use.begin()
-        exchange.send(write, call_bytes(call), time_left_us / MICROS_PER_SECOND, end)
+        exchange.send(_Writing(call, time_left_us, self._tokens, use, answered), call_bytes(call), time_left_us / MICROS_PER_SECOND)
         return True
 
     def outcome_of(self, call: CallParticipant, answer: participant_pb2.ExchangeReply | grpc.aio.AioRpcError) -> Outcome:
@@ -80,12 +72,35 @@ class ParticipantCaller:
                 words = f"expected the reply to what was asked, found {found or 'none'}"
                 return Unknown(failure=Failure(Code.INTERNAL, words))
 
-    def _token_for(self, call: CallParticipant) -> str:
-        """R24; to undo is never accepted."""
-        return self._tokens.make(call.saga_id, call.attempt) if call.attempt.direction is Direction.EXECUTE else ""
-
     def _executed(self, call: CallParticipant, executed: participant_pb2.ExecuteResponse) -> Outcome:
         return outcome_of_execution(call, executed, payload_bytes_max=self._payload_bytes_max)
+
+
+class _Writing:
+    """A call among others, for the stream that carries it: writes it when it leaves, and hears what became of it."""
+
+    __slots__ = ("_answered", "_call", "_time_left_us", "_tokens", "_use")
+
+    def __init__(self, call: CallParticipant, time_left_us: int, tokens: CompletionTokens, use: Use, answered: Answered) -> None:
+        self._call = call
+        self._time_left_us = time_left_us
+        self._tokens = tokens
+        self._use = use
+        self._answered = answered
+
+    def write(self, message: participant_pb2.ExchangeCall) -> None:
+        """Fills its message."""
+        fill_call(message, self._call, self._time_left_us, _token_for(self._call, self._tokens))
+
+    def end(self, answer: participant_pb2.ExchangeReply | Unanswered) -> None:
+        """It has ended."""
+        self._use.end(answer if isinstance(answer, Exception) else None)
+        self._answered(answer)
+
+
+def _token_for(call: CallParticipant, tokens: CompletionTokens) -> str:
+    """R24; to undo is never accepted."""
+    return tokens.make(call.saga_id, call.attempt) if call.attempt.direction is Direction.EXECUTE else ""
 
 
 def _metadata(call: CallParticipant) -> tuple[tuple[str, str], ...]:

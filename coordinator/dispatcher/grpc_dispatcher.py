@@ -3,8 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Callable, Coroutine, Sequence
-from functools import partial
-from typing import Final, NamedTuple
+from typing import Final
 
 from coordinator.codec.completion_tokens import CompletionTokens
 from coordinator.core.effects import CallParticipant
@@ -18,7 +17,7 @@ from coordinator.dispatcher.health import failure_in, health_of
 from coordinator.dispatcher.lane import CallId, Lane
 from coordinator.dispatcher.places import Place, Places
 from coordinator.dispatcher.registry import ParticipantRegistry
-from coordinator.dispatcher.targets import Differing, NotServed, Served, Target
+from coordinator.dispatcher.targets import Differing, LiveTargets, NotServed, Served, Target
 from coordinator.engine.ports import CallPlace, Circuit, Clock, ParticipantStanding, ReplyListener
 from coordinator.limits import ParticipantLimits
 from participant_sdk.framed_calls import NotCarriedOutError, Unanswered
@@ -47,17 +46,6 @@ class _Line:
         """Whether calls are being sent this very moment: what ends at once does not begin that anew."""
         self.lane = Lane(name, limits)
         self.places = Places(name, limits)
-
-
-class _Flight(NamedTuple):
-    """A call on its way."""
-
-    line: _Line
-    call: CallParticipant
-    place: Place
-    sent_at: Instant
-    time_left_us: int
-    """When it was sent."""
 
 
 class GrpcDispatcher:
@@ -116,7 +104,7 @@ class GrpcDispatcher:
             if not line.lane.put(call, now):
                 self._reply_not_sent(call, "too many calls wait for this participant already")
         for line in touched.values():
-            self._pump(line)
+            self._pump(line, now)
 
     def withdraw(self, saga_id: SagaId, attempts: Sequence[AttemptKey], /) -> None:
         """Calls that need not be sent any more: those still waiting end NotSent at once, those of which it is being asked
@@ -208,42 +196,39 @@ class GrpcDispatcher:
         """It registered or described itself: calls that wait may go, and if it is left alone, that need not last any longer."""
         line = self._lines.get(participant)
         if line is not None:
-            line.lane.circuit.hasten(self._clock.now())
-            self._pump(line)
+            now = self._clock.now()
+            line.lane.circuit.hasten(now)
+            self._pump(line, now)
 
-    def _pump(self, line: _Line) -> None:
+    def _pump(self, line: _Line, now: Instant) -> None:
         """Sends what may go."""
-        if self._closed or self._is_draining or line.is_moving or not len(line.lane) or not self._may_send():
+        lane = line.lane
+        if self._closed or self._is_draining or line.is_moving or not len(lane) or not self._may_send():
             return
-        now = self._clock.now()
-        if self._registry.is_known(line.name):
+        live = self._registry.live(line.name)
+        if live.targets:
+            lane.heed(live.wishes, now)
+            if lane.circuit.state(now) is Circuit.HALF_OPEN and all(map(self._channels.is_cut_off, live.addresses)):
+                lane.circuit.postpone(Instant(now + LOOK_AGAIN_US))  # a probe would fail, and leave its saga in doubt for nothing (R5)
+            if live.configured is not None:
+                self._descriptions.refresh(line.name, live.configured)
             line.is_moving = True
             try:
-                self._send_waiting(line, now)
+                while (call := lane.take_next(now)) is not None:
+                    self._begin(line, live, call, now)
             finally:
                 line.is_moving = False
-        self._arm(line.lane, now)
+        self._arm(lane, now)
 
-    def _send_waiting(self, line: _Line, now: Instant) -> None:
-        lane, live = line.lane, self._registry.live(line.name)
-        lane.heed(live.wishes, now)
-        if lane.circuit.state(now) is Circuit.HALF_OPEN and all(map(self._channels.is_cut_off, live.addresses)):
-            lane.circuit.postpone(Instant(now + LOOK_AGAIN_US))  # a probe would fail, and leave its saga in doubt for nothing (R5)
-        while (call := lane.take_next(now)) is not None:
-            self._begin(line, call)
-
-    def _begin(self, line: _Line, call: CallParticipant) -> None:
-        live = self._registry.live(line.name)
-        if live.configured is not None:
-            self._descriptions.refresh(line.name, live.configured)
+    def _begin(self, line: _Line, live: LiveTargets, call: CallParticipant, now: Instant) -> None:
         match live.service_for(call):
             case Served(addresses=addresses):
-                self._call(line, call, addresses)
+                self._call(line, live, call, addresses, now)
             case Differing() as differing:
                 self._spawn(self._doubt(line, call, differing))
             case NotServed():
-                line.lane.ended(call, Health.UNTOLD, self._clock.now())
-                self._reply_not_sent(call, f"no live target of participant {line.name!r} serves {call.action.partition('.')[2]!r}")
+                words = f"no live target of participant {line.name!r} serves {call.action.partition('.')[2]!r}"
+                self._refuse(line, call, NotSent(failure=Failure(Code.UNAVAILABLE, words)))
 
     def _arm(self, lane: Lane, now: Instant) -> None:
         """One timer for all: when the next call may go, or has waited too long. It is never moved back: coming early costs less."""
@@ -261,7 +246,7 @@ class GrpcDispatcher:
         for line in self._lines.values():
             for call in line.lane.take_expired(now):
                 self._reply_not_sent(call, self._why_not_sent(line, call, now))
-            self._pump(line)
+            self._pump(line, now)
 
     def _why_not_sent(self, line: _Line, call: CallParticipant, now: Instant) -> str:
         reason = self._reason_to_wait(line, now)
@@ -305,12 +290,12 @@ class GrpcDispatcher:
             self._refuse(line, call, NotSent(failure=Failure(Code.UNAVAILABLE, WITHDRAWN)))
             return
         self._doubted.remove(call_id)
-        service = self._registry.live(line.name).service_for(call) if old else differing
-        match service:
+        live, now = self._registry.live(line.name), self._clock.now()
+        match live.service_for(call) if old else differing:
             case Served(addresses=addresses):
-                self._call(line, call, addresses)
+                self._call(line, live, call, addresses, now)
             case Differing(targets=targets) if unsure := [target.address for target in targets if target in old]:
-                self._call(line, call, tuple(unsure))  # it did not answer: what it said long ago refuses nothing
+                self._call(line, live, call, tuple(unsure), now)  # it did not answer: what it said long ago refuses nothing
             case Differing(problem=problem):
                 self._refuse(line, call, Mismatched(failure=Failure(Code.FAILED_PRECONDITION, problem)))
             case NotServed():
@@ -318,34 +303,32 @@ class GrpcDispatcher:
 
     def _refuse(self, line: _Line, call: CallParticipant, outcome: Outcome) -> None:
         """A call had its turn but is not sent after all."""
-        line.lane.ended(call, Health.UNTOLD, self._clock.now())
+        now = self._clock.now()
+        line.lane.ended(call, Health.UNTOLD, now)
         self._reply(call, Replied(attempt=call.attempt, outcome=outcome))
-        self._pump(line)
+        self._pump(line, now)
 
-    def _call(self, line: _Line, call: CallParticipant, addresses: Sequence[str]) -> None:
-        sent_at = self._clock.now()
-        if _is_too_late(call, sent_at):
+    def _call(self, line: _Line, live: LiveTargets, call: CallParticipant, addresses: Sequence[str], now: Instant) -> None:
+        if _is_too_late(call, now):
             self._refuse(line, call, _TOO_LATE)
             return
-        place = line.places.choose(addresses, sent_at, self._channels.is_cut_off)
-        time_left_us = call.timeout_us if call.send_before is None else min(call.timeout_us, call.send_before - sent_at)
-        flight = _Flight(line, call, place, sent_at, time_left_us)
+        place = line.places.choose(addresses, now, self._channels.is_cut_off)
+        time_left_us = call.timeout_us if call.send_before is None else min(call.timeout_us, call.send_before - now)
+        flight = _Flight(self, line, call, place, now, time_left_us)
         try:
-            if self._registry.live(line.name).exchanges(place.address):
-                answered = partial(self._answered, flight, self._loop.time() + time_left_us / MICROS_PER_SECOND)
-                if self._caller.call_among_others(place.address, call, time_left_us, answered):
-                    return
+            if live.exchanges(place.address) and self._caller.call_among_others(place.address, call, time_left_us, flight.answered):
+                return
             self._spawn(self._call_by_itself(flight, time_left_us))
         except Exception as error:
             self._ended_in_error(flight, error)
 
-    def _answered(self, flight: _Flight, ends_at_s: float, answer: participant_pb2.ExchangeReply | Unanswered) -> None:
+    def answered(self, flight: "_Flight", answer: participant_pb2.ExchangeReply | Unanswered) -> None:
         """A call among others has ended."""
         if self._closed:
             return
         if isinstance(answer, NotCarriedOutError):
             # It goes by itself, in what is left of its time: nobody reckons with a longer attempt (R12).
-            left_us = round((ends_at_s - self._loop.time()) * MICROS_PER_SECOND)
+            left_us = flight.time_left_us - (self._clock.now() - flight.sent_at)
             self._spawn(self._call_by_itself(flight, max(left_us, 1)))
             return
         try:
@@ -355,7 +338,7 @@ class GrpcDispatcher:
         else:
             self._ended(flight, outcome, health_of(outcome, flight.call, flight.time_left_us))
 
-    async def _call_by_itself(self, flight: _Flight, time_left_us: int) -> None:
+    async def _call_by_itself(self, flight: "_Flight", time_left_us: int) -> None:
         if _is_too_late(flight.call, self._clock.now()):
             self._ended(flight, _TOO_LATE, Health.UNTOLD)
             return
@@ -373,30 +356,24 @@ class GrpcDispatcher:
         else:
             self._ended(flight, outcome, health)
 
-    def _ended_in_error(self, flight: _Flight, error: Exception) -> None:
+    def _ended_in_error(self, flight: "_Flight", error: Exception) -> None:
         call = flight.call
         said = {"saga.id": call.saga_id, "saga.step": call.attempt.step_id}
         _logger.error("call failed in an unforeseen way", exc_info=error, extra=said)
         self._ended(flight, Unknown(failure=Failure(Code.INTERNAL, f"{type(error).__name__}: {error}")), Health.UNTOLD)
 
-    def _ended(self, flight: _Flight, outcome: Outcome, health: Health) -> None:
-        self._learn(flight.line, flight.call, flight.place, health, failure_in(outcome))
-        sent_at = None if isinstance(outcome, NotSent) else flight.sent_at
-        self._reply(flight.call, Replied(attempt=flight.call.attempt, outcome=outcome, sent_at=sent_at))
-        self._pump(flight.line)
-
-    def _learn(self, line: _Line, call: CallParticipant, place: Place, health: Health, failure: Failure | None) -> None:
-        now = self._clock.now()
+    def _ended(self, flight: "_Flight", outcome: Outcome, health: Health) -> None:
+        line, call, now = flight.line, flight.call, self._clock.now()
         for channel in self._channels.take_idle():
             self._spawn(channel.close())
-        line.places.ended(place, call, health, now, failure)
-        match line.lane.ended(call, health, now, failure):
-            case Circuit.OPEN:
-                for_s = (line.lane.circuit.next_at(now) - now) / MICROS_PER_SECOND
-                said = {"participant": line.name, "error": failure.message if failure else "", "for_s": for_s}
-                _logger.warning("participant is not well and is left alone for a while", extra=said)
-            case Circuit.CLOSED:
-                _logger.info("participant is well again", extra={"participant": line.name})
+        failure = failure_in(outcome)
+        line.places.ended(flight.place, call, health, now, failure)
+        changed = line.lane.ended(call, health, now, failure)
+        if changed is not None:
+            _log_circuit(line, changed, failure, now)
+        sent_at = None if isinstance(outcome, NotSent) else flight.sent_at
+        self._reply(call, Replied(attempt=call.attempt, outcome=outcome, sent_at=sent_at))
+        self._pump(line, now)
 
     def _reply_not_sent(self, call: CallParticipant, why: str) -> None:
         self._reply(call, Replied(attempt=call.attempt, outcome=NotSent(failure=Failure(Code.UNAVAILABLE, why))))
@@ -412,6 +389,36 @@ class GrpcDispatcher:
         replies, self._replies = self._replies, []
         if self._listener is not None and replies:
             self._listener.replied(replies)
+
+
+class _Flight:
+    """A call on its way."""
+
+    __slots__ = ("_dispatcher", "call", "line", "place", "sent_at", "time_left_us")
+
+    def __init__(
+        self, dispatcher: GrpcDispatcher, line: _Line, call: CallParticipant, place: Place, sent_at: Instant, time_left_us: int
+    ) -> None:
+        self._dispatcher = dispatcher
+        self.line = line
+        self.call = call
+        self.place = place
+        self.sent_at = sent_at
+        self.time_left_us = time_left_us
+        """When it was sent."""
+
+    def answered(self, answer: participant_pb2.ExchangeReply | Unanswered) -> None:
+        """It has ended, if it went among others."""
+        self._dispatcher.answered(self, answer)
+
+
+def _log_circuit(line: _Line, changed: Circuit, failure: Failure | None, now: Instant) -> None:
+    if changed is Circuit.OPEN:
+        for_s = (line.lane.circuit.next_at(now) - now) / MICROS_PER_SECOND
+        said = {"participant": line.name, "error": failure.message if failure else "", "for_s": for_s}
+        _logger.warning("participant is not well and is left alone for a while", extra=said)
+    elif changed is Circuit.CLOSED:
+        _logger.info("participant is well again", extra={"participant": line.name})
 
 
 def _is_too_late(call: CallParticipant, now: Instant) -> bool:

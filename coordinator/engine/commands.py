@@ -1,9 +1,8 @@
 """What callers ask of the engine, and what it answers. Answers are values; nothing is answered before it is committed (R25)."""
 
-from dataclasses import dataclass
-
 from coordinator.core.errors import Refusal
 from coordinator.core.events import Event
+from coordinator.core.frozen import dataclass
 from coordinator.core.inputs import Start
 from coordinator.core.plan import SagaPlan
 from coordinator.core.state import SagaState

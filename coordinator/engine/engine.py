@@ -331,7 +331,8 @@ class Engine:
             return None
         if not events:
             return None
-        if slot.restraints.is_tighter_than(before):
+        after = slot.restraints
+        if after != before and after.is_tighter_than(before):
             self._withdraw(slot)
         return self._append_of(slot, events, None)
 

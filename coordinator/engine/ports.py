@@ -1,12 +1,12 @@
 """What the engine needs from the world. Every port is batch-shaped and none of them blocks the loop."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from enum import Enum, auto
 from typing import NamedTuple, Protocol
 
 from coordinator.core.effects import CallParticipant
 from coordinator.core.events import Event
+from coordinator.core.frozen import dataclass
 from coordinator.core.inputs import Replied
 from coordinator.core.plan import SagaPlan
 from coordinator.core.state import SagaState

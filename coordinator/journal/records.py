@@ -1,9 +1,9 @@
 """An append in the form in which it is written."""
 
-from dataclasses import dataclass
 from typing import NamedTuple
 
 from coordinator.codec.events import encode_event
+from coordinator.core.frozen import dataclass
 from coordinator.core.values import Instant, SagaStatus
 from coordinator.engine.ports import Append
 

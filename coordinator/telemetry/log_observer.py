@@ -94,15 +94,11 @@ class LogObserver:
     def committed(self, append: Append, plan: SagaPlan, state: SagaState, /) -> None:
         """Writes the lines of these facts."""
         for event in append.events:
-            level = _level_of(event.fact)
+            level = _LEVELS.get(type(event.fact), logging.DEBUG)
             if _logger.isEnabledFor(level):
                 _write(level, *_line_of(event.fact, plan, state), plan, state)
             if event.reached:
                 _write_reached(event, plan, state)
-
-
-def _level_of(said: Fact | Reached) -> int:
-    return _LEVELS.get(type(said), logging.DEBUG)
 
 
 def _write(level: int, message: str, fields: Fields, plan: SagaPlan, state: SagaState) -> None:
@@ -111,8 +107,10 @@ def _write(level: int, message: str, fields: Fields, plan: SagaPlan, state: Saga
 
 def _write_reached(event: Event, plan: SagaPlan, state: SagaState) -> None:
     for reached in event.reached:
-        level = _level_of(reached)
-        if not isinstance(reached, StepDue) and _logger.isEnabledFor(level):
+        if isinstance(reached, StepDue):
+            continue  # every step has one, and its attempts tell the rest
+        level = _LEVELS.get(type(reached), logging.DEBUG)
+        if _logger.isEnabledFor(level):
             _write(level, *describe(reached), plan, state)
 
 

@@ -63,28 +63,39 @@ class StartCalls:
 async def _answer_of(
     frames: _Frames, request: coordinator_pb2.StartSagaRequest, timeout_s: float, metadata: Metadata
 ) -> coordinator_pb2.StartReply | Unanswered:
-    answered: asyncio.Future[coordinator_pb2.StartReply | Unanswered] = asyncio.get_running_loop().create_future()
-
-    def settle(answer: coordinator_pb2.StartReply | Unanswered) -> None:
-        if not answered.done():
-            answered.set_result(answer)
-
-    size = _CALL_BYTES + request.ByteSize()
-    sent = frames.send(lambda call: _fill(call, request, timeout_s, metadata), size, timeout_s, settle)
+    start = _Start(request, timeout_s, metadata)
+    sent = frames.send(start, _CALL_BYTES + request.ByteSize(), timeout_s)
     try:
-        return await answered
+        return await start.answer
     except asyncio.CancelledError:
-        sent.forsake()
+        frames.forsake(sent)
         raise
 
 
-def _fill(call: coordinator_pb2.StartCall, request: coordinator_pb2.StartSagaRequest, timeout_s: float, metadata: Metadata) -> None:
-    call.start.CopyFrom(request)
-    if metadata:
-        trace = dict(metadata)
-        call.traceparent, call.tracestate = trace.get("traceparent", ""), trace.get("tracestate", "")
-    if request.inherit_deadline:
-        call.time_left.FromTimedelta(timedelta(seconds=timeout_s))
+class _Start:
+    """A start among others, for the stream that carries it."""
+
+    __slots__ = ("_metadata", "_request", "_timeout_s", "answer")
+
+    def __init__(self, request: coordinator_pb2.StartSagaRequest, timeout_s: float, metadata: Metadata) -> None:
+        self._request = request
+        self._timeout_s = timeout_s
+        self._metadata = metadata
+        self.answer: asyncio.Future[coordinator_pb2.StartReply | Unanswered] = asyncio.get_running_loop().create_future()
+
+    def write(self, message: coordinator_pb2.StartCall) -> None:
+        """Fills its message."""
+        message.start.CopyFrom(self._request)
+        if self._metadata:
+            trace = dict(self._metadata)
+            message.traceparent, message.tracestate = trace.get("traceparent", ""), trace.get("tracestate", "")
+        if self._request.inherit_deadline:
+            message.time_left.FromTimedelta(timedelta(seconds=self._timeout_s))
+
+    def end(self, answer: coordinator_pb2.StartReply | Unanswered) -> None:
+        """It is answered, or will not be."""
+        if not self.answer.done():
+            self.answer.set_result(answer)
 
 
 def _read(reply: coordinator_pb2.StartReply) -> coordinator_pb2.StartSagaResponse:

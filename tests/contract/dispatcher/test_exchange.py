@@ -135,18 +135,19 @@ async def test_old_stream_ends_when_its_last_call_has(new_stand: NewStand, monke
                 await asyncio.sleep(0.005)
 
 
-async def test_more_streams_are_opened_for_more_calls_and_no_more_than_that(new_stand: NewStand, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(framed_calls, "CALLS_PER_STREAM", 2)
+async def test_what_goes_at_once_shares_a_stream_and_the_next_goes_on_another(new_stand: NewStand) -> None:
     participant, let_go = Counting(), Gate()
     participant.on_execute["shop.act"] = let_go
-    async with serving(participant) as target, new_stand(concurrency=20) as stand:
+    async with serving(participant) as target, new_stand() as stand:
         await stand.register(target)
-        calls = [call() for _ in range(20)]
-        stand.dispatcher.send(calls)
-        await arrived(participant, 20)
-        assert participant.streams == STREAMS_MAX
+        calls = [[call(), call()] for _ in range(STREAMS_MAX + 2)]
+        for number, together in enumerate(calls, 1):
+            stand.dispatcher.send(together)
+            await arrived(participant, 2 * number)
+            assert participant.streams == min(number, STREAMS_MAX)
         let_go.open.set()
-        assert {type(await stand.replies.outcome_of(each)) for each in calls} == {Succeeded}
+        outcomes = [await stand.replies.outcome_of(each) for together in calls for each in together]
+        assert {type(outcome) for outcome in outcomes} == {Succeeded}
 
 
 async def test_frames_are_bounded_by_their_size(new_stand: NewStand, monkeypatch: pytest.MonkeyPatch) -> None:

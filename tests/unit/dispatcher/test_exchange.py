@@ -7,9 +7,9 @@ from typing import Any, cast
 import grpc
 import pytest
 
-from coordinator.dispatcher.exchange import Exchange, exchange_on
+from coordinator.dispatcher.exchange import Exchange
 from participant_sdk import frames
-from participant_sdk.framed_calls import NotCarriedOutError, Unanswered
+from participant_sdk.framed_calls import FramedCalls, NotCarriedOutError, Unanswered
 from saga.v1 import participant_pb2
 from tests.fakes import one_turn
 
@@ -45,17 +45,27 @@ class Stuck:
 
 
 def asked(stub: Stuck) -> Exchange:
-    return exchange_on(cast("Any", stub))
+    return FramedCalls(cast("Any", stub).Exchange, participant_pb2.ExchangeRequest, streams_max=1)
+
+
+class Asked:
+    """A call by its key, and what becomes of it."""
+
+    def __init__(self, key: str) -> None:
+        self._key = key
+        self.answer: asyncio.Future[participant_pb2.ExchangeReply | Unanswered] = asyncio.get_running_loop().create_future()
+
+    def write(self, message: participant_pb2.ExchangeCall) -> None:
+        message.execute.key = self._key
+
+    def end(self, answer: participant_pb2.ExchangeReply | Unanswered) -> None:
+        self.answer.set_result(answer)
 
 
 def ask(exchange: Exchange, key: str, timeout_s: float) -> asyncio.Future[participant_pb2.ExchangeReply | Unanswered]:
-    answer: asyncio.Future[participant_pb2.ExchangeReply | Unanswered] = asyncio.get_running_loop().create_future()
-
-    def write(call: participant_pb2.ExchangeCall) -> None:
-        call.execute.key = key
-
-    exchange.send(write, 100, timeout_s, answer.set_result)
-    return answer
+    call = Asked(key)
+    exchange.send(call, 100, timeout_s)
+    return call.answer
 
 
 @pytest.fixture
