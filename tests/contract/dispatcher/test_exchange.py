@@ -138,7 +138,7 @@ async def test_old_stream_ends_when_its_last_call_has(new_stand: NewStand, monke
 async def test_what_goes_at_once_shares_a_stream_and_the_next_goes_on_another(new_stand: NewStand) -> None:
     participant, let_go = Counting(), Gate()
     participant.on_execute["shop.act"] = let_go
-    async with serving(participant) as target, new_stand() as stand:
+    async with serving(participant) as target, new_stand(concurrency=20) as stand:
         await stand.register(target)
         calls = [[call(), call()] for _ in range(STREAMS_MAX + 2)]
         for number, together in enumerate(calls, 1):

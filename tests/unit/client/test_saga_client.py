@@ -23,6 +23,7 @@ from participant_sdk.client import (
     WaitTimedOut,
     output_of,
 )
+from participant_sdk.client.start_calls import IN_FRAMES_FROM
 from participant_sdk.ids import new_saga_id
 from participant_sdk.rpc_errors import ErrorReason, error_details, status_with
 from saga.v1 import coordinator_pb2, saga_pb2
@@ -366,3 +367,13 @@ async def test_closed_client_refuses_calls_and_closes_twice(address: str) -> Non
     await client.close()
     with pytest.raises(RuntimeError, match="closed"):
         await client.get(new_saga_id())
+
+
+async def test_many_starts_go_in_frames_and_one_by_one_where_nobody_knows_frames(client: SagaClient, coordinator: FakeCoordinator) -> None:
+    await client.start("place-order", ORDER)
+    assert coordinator.streams == 0  # one at a time needs no company
+    await asyncio.gather(*(client.start("place-order", ORDER) for _ in range(2 * IN_FRAMES_FROM)))
+    assert coordinator.streams == 1
+    assert len(coordinator.received(coordinator_pb2.StartSagaRequest)) == 1 + 2 * IN_FRAMES_FROM
+    await asyncio.gather(*(client.start("place-order", ORDER) for _ in range(2 * IN_FRAMES_FROM)))
+    assert coordinator.streams == 1  # not asked again so soon
