@@ -154,7 +154,7 @@ class Engine:
 
     def _advance_by_command(self, slot: Slot, command: Command) -> tuple[Append | None, CommandAnswer]:
         try:
-            append = self._advance(slot, command)
+            append = self._advance(slot, command, self._clock.now())
         except CommandRefusedError as refused:
             return None, CommandRefused(status=refused.status, refusal=refused.refusal, message=str(refused))
         now = slot.time_at(self._clock.now())
@@ -207,7 +207,7 @@ class Engine:
         slot = Slot(plan, state, stored.fingerprint, stored.shard, stored.asleep_until)
         self.held.add(slot)
         slot.go_on_from(self._clock.now())
-        append = self._advance(slot, Recover()) if stored.in_doubt else None
+        append = self._advance(slot, Recover(), self._clock.now()) if stored.in_doubt else None
         if append is not None:
             self._journal.append((append,))
         else:
@@ -299,6 +299,7 @@ class Engine:
     def _take_turn(self) -> None:
         self._turn_is_due = False
         batch: list[Append] = []
+        now = self._clock.now()
         while self._inbox:
             saga_id, happened = self._inbox.popleft()
             slot = self.held.find(saga_id)
@@ -306,7 +307,7 @@ class Engine:
                 continue
             if isinstance(happened, Replied):
                 slot.released.discard(happened.attempt)
-            append = self._advance(slot, happened)
+            append = self._advance(slot, happened, now)
             if append is not None:
                 batch.append(append)
             elif slot.uncommitted == 0:
@@ -316,14 +317,14 @@ class Engine:
         self._send_due()
         self._notice_rest()
 
-    def _advance(self, slot: Slot, happened: Input) -> Append | None:
+    def _advance(self, slot: Slot, happened: Input, now: Instant) -> Append | None:
         """What has to be journalled; None: nothing, or the saga could not be advanced and is no longer held.
 
         Raises CommandRefusedError for a command that the status forbids.
         """
         before = slot.restraints
         try:
-            events = advance(slot.plan, slot.state, happened, slot.time_at(self._clock.now()))
+            events = advance(slot.plan, slot.state, happened, slot.time_at(now))
         except CommandRefusedError:
             raise
         except Exception as error:

@@ -63,6 +63,8 @@ class Held:
 
     def note_rest(self, slot: Slot) -> None:
         """It may have come to rest: then the one that has rested longest is let go of, if they are too many."""
+        if slot.asleep_until is None:
+            return  # the usual case, and on the hot path
         saga_id = slot.state.saga_id
         if saga_id in self._resting or not slot.may_leave(self._clock.now()):
             return
