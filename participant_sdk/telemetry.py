@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 
 import grpc
 from google.rpc import status_pb2
+from opentelemetry import context as context_api
 from opentelemetry import trace
 from opentelemetry.context import Context
-from opentelemetry.trace import Span, SpanKind, Status, StatusCode, TracerProvider
+from opentelemetry.trace import NoOpTracerProvider, ProxyTracerProvider, Span, SpanKind, Status, StatusCode, TracerProvider
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from saga.v1 import participant_pb2
@@ -32,6 +33,8 @@ TRACE_ID: Final = "trace_id"
 SERVICE_NAME: Final = participant_pb2.DESCRIPTOR.services_by_name["ParticipantService"].full_name
 
 _PROPAGATOR: Final = TraceContextTextMapPropagator()
+_NOT_TRACING: Final = (ProxyTracerProvider, NoOpTracerProvider)
+"""What stands for a provider while none is set up."""
 _TRACE_HEADERS: Final = frozenset({"traceparent", "tracestate"})
 
 logger = logging.getLogger("participant_sdk")
@@ -73,11 +76,20 @@ class ServerSpans:
 
     def __init__(self, provider: TracerProvider | None = None) -> None:
         """`provider`: None for the global one, also if it is set up later."""
+        self._provider = provider
         self._tracer = trace.get_tracer("participant_sdk", tracer_provider=provider)
 
     @contextmanager
     def of(self, direction: str, request: CallRequest, metadata: Iterable[tuple[str, str | bytes]]) -> Iterator[CallSpan]:
         """The span of a call, below the caller's: `execute inventory.reserve`. Current while the call is answered."""
+        if isinstance(self._provider or trace.get_tracer_provider(), _NOT_TRACING):
+            # Nobody records anything: the caller's context is carried on, for logs and further calls, and a span would cost as much again.
+            token = context_api.attach(_parent(metadata))
+            try:
+                yield CallSpan(trace.INVALID_SPAN)
+            finally:
+                context_api.detach(token)
+            return
         with self._tracer.start_as_current_span(
             f"{direction} {request.action}",
             context=_parent(metadata),
