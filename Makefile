@@ -119,6 +119,10 @@ bench: $(VENV)/.installed ## Measure sagas per second and processor time per sag
 bench-memory: $(VENV)/.installed ## Measure memory over 100,000 finished sagas
 	$(BIN)/python -m benchmarks.memory $(BENCH)
 
+.PHONY: bench-peers
+bench-peers: ## Install the peers that the benchmarks compare with, each into an environment of its own: PEERS="restate dbos"
+	$(PYTHON) -m benchmarks.peers.install $(PEERS)
+
 .PHONY: cluster
 cluster: $(VENV)/.installed-dev ## Run three nodes on PostgreSQL with the shop, kill them one after the other, and check the books
 	$(BIN)/python -m benchmarks.cluster $(CLUSTER)
