@@ -5,10 +5,10 @@ The server runs as it comes: one node, 24 partitions, and a log whose every writ
 served by Hypercorn over HTTP/2 without TLS, with the limits that the templates of the SDK set; the client keeps its connections to the
 ingress open. Starts carry no idempotency key, which spares the server a look-up.
 
-`--form run`, the default, is how Restate's guide to sagas writes one: a handler with a `ctx.run` for each step. It is also the form that costs
-least, the more so as the action is a function of that very process, where the guide has a call to somebody. With `--form calls` the handler
-calls a handler of another Restate service for each step, so that the call itself is durable, which costs three times as much. Compensations
-are collected in a list and run backwards when a step has refused, as that guide shows.
+`--form run`, the default, is how Restate's guide to sagas writes one: a handler with a `ctx.run` for each step. It is also the form that
+costs least, the more so as the action is a function of that very process, where the guide has a call to somebody. With `--form calls` the
+handler calls a handler of another Restate service for each step, so that the call itself is durable, which costs three times as much.
+Compensations are collected in a list and run backwards when a step has refused, as that guide shows.
 """
 
 import argparse
