@@ -1,7 +1,7 @@
 """What a team writes by itself in a week: asyncio, SQLAlchemy's async engine, unary gRPC calls, a commit before and after each.
 
 Two processes: the coordinator, in the process that wants the sagas, and the three participants. Five commits for a completed saga, seven
-for a compensated one, one statement each. SQLite: aiosqlite on one connection, write-ahead log, synchronous=FULL. PostgreSQL: asyncpg with a
+for a compensated one, one statement each. SQLite: aiosqlite on one connection, write-ahead log, synchronous=FULL. PostgreSQL: asyncpg, a
 pool of 20 connections, the server as it comes (`fsync`, `synchronous_commit`): commits of many connections share a write to the disk.
 
 It cannot recover: a saga that was under way when the process died stays as it is.
