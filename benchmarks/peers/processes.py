@@ -83,12 +83,12 @@ class Child:
 
 @contextmanager
 def child(command: Sequence[str], log: Path, environment: Mapping[str, str] | None = None, pass_fds: Sequence[int] = ()) -> Iterator[Child]:
-    """A process that is stopped at the end of the context."""
+    """A process that is stopped at the end of the context. If that ends with an error, what the process has said is told with it."""
     with log.open("ab") as output:
         process = subprocess.Popen(
             command,
             cwd=log.parent,
-            env={**os.environ, **(environment or {})},
+            env={**os.environ, "PYTHONPATH": str(ROOT), **(environment or {})},
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,
@@ -97,6 +97,9 @@ def child(command: Sequence[str], log: Path, environment: Mapping[str, str] | No
     started = Child(process=process, log=log)
     try:
         yield started
+    except BaseException:
+        print(f"-- {log.name}:\n{started.tail()}", file=sys.stderr)
+        raise
     finally:
         started.stop()
 
