@@ -122,7 +122,7 @@ def log_fields(step: "StepContext") -> Mapping[str, object]:
     return fields
 
 
-def _parent(metadata: Iterable[tuple[str, str | bytes]]) -> Context | None:
+def _parent(metadata: Iterable[tuple[str, str | bytes]]) -> Context:
     carrier = {key: value for key, value in metadata if key in _TRACE_HEADERS and isinstance(value, str)}
     # Always a context of its own: what happens to be current in the server's task is nobody's parent.
     return _PROPAGATOR.extract(carrier, Context()) if carrier else Context()
