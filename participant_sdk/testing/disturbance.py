@@ -6,13 +6,15 @@ from typing import Final
 
 from coordinator.engine.ports import Append
 from participant_sdk.testing.faults import FATES, USUAL, CallFault, CommitFault, Fault, Mishap, Moment, Refusal
+from participant_sdk.testing.framed_calls import CallRequest, FramedFates
 from participant_sdk.testing.ledger import Call
 from participant_sdk.testing.simulated_journal import PROMPT, CommitFate
-from participant_sdk.testing.weather import SMOOTH, CallOnItsWay, Fate
+from participant_sdk.testing.weather import SMOOTH, CallOnItsWay, Fate, MessageOnItsWay
 from saga.v1 import participant_pb2
 
 _EXECUTE: Final = "/saga.v1.ParticipantService/Execute"
 _COMPENSATE: Final = "/saga.v1.ParticipantService/Compensate"
+_EXCHANGE: Final = "/saga.v1.ParticipantService/Exchange"
 _COMMIT_S: Final = 0.0001
 """How long the commit takes that a coordinator does not live to see."""
 
@@ -33,6 +35,7 @@ class Disturbance:
         self.commits = 0
         """Commits of events so far."""
         self._heard: list[Callable[[], None]] = []
+        self._framed = FramedFates(lambda _, request: self._fate_of_attempt(request))
         for fault in faults:
             self.add(fault)
 
@@ -60,9 +63,14 @@ class Disturbance:
     def fate_of(self, call: CallOnItsWay, /) -> Fate:
         if call.method not in (_EXECUTE, _COMPENSATE):
             return SMOOTH
-        is_undo = call.method == _COMPENSATE
-        kind = participant_pb2.CompensateRequest if is_undo else participant_pb2.ExecuteRequest
-        request = kind.FromString(call.request)
+        kind = participant_pb2.CompensateRequest if call.method == _COMPENSATE else participant_pb2.ExecuteRequest
+        return self._fate_of_attempt(kind.FromString(call.request))
+
+    def fate_of_message(self, message: MessageOnItsWay, /) -> Fate:
+        return self._framed.fate_of(message) if message.call.method == _EXCHANGE else SMOOTH
+
+    def _fate_of_attempt(self, request: CallRequest) -> Fate:
+        is_undo = isinstance(request, participant_pb2.CompensateRequest)
         self.left[CallFault(request.step_id, is_undo, request.attempt, Mishap.DELAYED)] = None
         fate = USUAL
         for fault in [each for each in self._pending if _is_about(each, request.step_id, request.attempt, is_undo=is_undo)]:

@@ -5,22 +5,16 @@ doubled or cut as its `Fate` says; a server that crashes cuts the calls that it 
 """
 
 import asyncio
-import inspect
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from types import TracebackType
-from typing import Any, Final, NoReturn, Self, TypeAlias, cast
+from typing import Any, NoReturn, Self, cast
 
 import grpc
 
+from participant_sdk.testing.in_process_server import InProcessServer, Metadata, ServedCall
+from participant_sdk.testing.in_process_streams import TwoWayCall, rpc_error
 from participant_sdk.testing.suspension import Suspension
 from participant_sdk.testing.weather import CallOnItsWay, FairWeather, Fate, Weather
-
-Handler: TypeAlias = Any
-"""What generated code registers: functions to run, to read and to write with, which gRPC types as optional."""
-Metadata: TypeAlias = tuple[tuple[str, str | bytes], ...]
-_PEER: Final = "unix:in-process"
-_STREAM_MESSAGES_MAX: Final = 16
-"""Messages of a stream that may be on their way at the same time; further ones wait at the server."""
 
 
 class Network:
@@ -33,7 +27,7 @@ class Network:
         self._balanced: dict[str, tuple[str, ...]] = {}
         self._calls = 0
 
-    def server(self, suspension: Suspension | None = None) -> "InProcessServer":
+    def server(self, suspension: Suspension | None = None) -> InProcessServer:
         """A server that can listen here; calls to it wait while its process is stopped."""
         return InProcessServer(self, Suspension() if suspension is None else suspension)
 
@@ -56,17 +50,17 @@ class Network:
         # The generated stubs ask for no more than is here.
         return cast("grpc.aio.Channel", InProcessChannel(self, source, target))
 
-    def listen(self, address: str, server: "InProcessServer") -> None:
+    def listen(self, address: str, server: InProcessServer) -> None:
         """From now on calls to that address go there."""
         if address in self._servers:
             raise RuntimeError(f"somebody listens at {address} already")
         self._servers[address] = server
 
-    def leave(self, server: "InProcessServer") -> None:
+    def leave(self, server: InProcessServer) -> None:
         """Nobody listens there any more."""
         self._servers = {address: each for address, each in self._servers.items() if each is not server}
 
-    def find_server(self, call: CallOnItsWay) -> "InProcessServer | None":
+    def find_server(self, call: CallOnItsWay) -> InProcessServer | None:
         """Who gets the call; None: it cannot be reached now."""
         return None if self.weather.is_parted(call.source, call.target) else self._servers.get(call.target)
 
@@ -89,147 +83,6 @@ class Network:
         return listening[number % len(listening)]
 
 
-# ── Servers ──────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-class InProcessServer:
-    """Stands in for `grpc.aio.Server`. Every call is a task of its own, which ends with the server."""
-
-    def __init__(self, network: Network, suspension: Suspension) -> None:
-        self._network = network
-        self._suspension = suspension
-        self._handlers: dict[str, Handler] = {}
-        self._addresses: list[str] = []
-        self._tasks: dict[asyncio.Task[None], None] = {}
-
-    def add_registered_method_handlers(self, service: str, handlers: Mapping[str, Handler]) -> None:
-        """What generated code calls."""
-        self._handlers.update({f"/{service}/{method}": handler for method, handler in handlers.items()})
-
-    def add_generic_rpc_handlers(self, handlers: Iterable[object]) -> None:
-        """What generated code calls too; the registered handlers are the same."""
-
-    def add_insecure_port(self, address: str) -> int:
-        """Listens there when it is started."""
-        self._addresses.append(address)
-        port = address.rpartition(":")[2]
-        return int(port) if port.isdigit() else 1
-
-    async def start(self) -> None:
-        """Begins to listen. Raises RuntimeError if somebody does already."""
-        for address in self._addresses:
-            self._network.listen(address, self)
-
-    async def stop(self, grace: float | None) -> None:
-        """Takes no more calls, and cuts those that are not done after `grace` seconds."""
-        self._network.leave(self)
-        if self._tasks and grace:
-            await asyncio.wait(self._tasks, timeout=grace)
-        self.crash()
-        if self._tasks:
-            await asyncio.wait(self._tasks)
-
-    def crash(self) -> None:
-        """Is gone at once, with every call that it has."""
-        self._network.leave(self)
-        for task in self._tasks:
-            task.cancel()
-
-    def begin(self, call: CallOnItsWay, metadata: Metadata, time_left_s: float | None) -> "ServedCall":
-        """Serves a call that has arrived."""
-        served = ServedCall(metadata, time_left_s, self._suspension)
-        handler = self._handlers.get(call.method)
-        if handler is None:
-            served.end(grpc.StatusCode.UNIMPLEMENTED, f"nobody serves {call.method} at {call.target}")
-            return served
-        served.task = task = asyncio.get_running_loop().create_task(served.run(handler, call.request))
-        self._tasks[task] = None
-        task.add_done_callback(lambda done: self._tasks.pop(done, None))
-        return served
-
-
-class ServedCall:
-    """One call at its server, which is also the context that its handler is given."""
-
-    def __init__(self, metadata: Metadata, time_left_s: float | None, suspension: Suspension) -> None:
-        self._metadata = metadata
-        self._suspension = suspension
-        self._ends_at = None if time_left_s is None else asyncio.get_running_loop().time() + time_left_s
-        self._is_aborted = False
-        self.task: asyncio.Task[None] | None = None
-        self._messages: asyncio.Queue[bytes | None] = asyncio.Queue()
-        self._room = asyncio.Semaphore(_STREAM_MESSAGES_MAX)
-        self.code: grpc.StatusCode | None = None
-        """None: it has not ended."""
-        self.details = ""
-        self.trailing_metadata: Metadata = ()
-
-    async def run(self, handler: Handler, request: bytes) -> None:
-        """Runs the handler to its end, and never longer than the call may take."""
-        try:
-            async with asyncio.timeout_at(self._ends_at):
-                await self._suspension.passed()
-                await self._run(handler, handler.request_deserializer(request))
-        except TimeoutError:
-            self.end(grpc.StatusCode.DEADLINE_EXCEEDED, "Deadline Exceeded")
-        except asyncio.CancelledError:
-            self.end(grpc.StatusCode.UNAVAILABLE, "the connection was cut")
-            raise
-        except Exception as error:
-            if not self._is_aborted:
-                self.end(grpc.StatusCode.UNKNOWN, f"Unexpected {type(error)}: {error}")
-        else:
-            self.end(grpc.StatusCode.OK, "")
-
-    async def _run(self, handler: Handler, request: Any) -> None:
-        if handler.unary_unary is not None:
-            answer = handler.unary_unary(request, self)
-            self._messages.put_nowait(handler.response_serializer(await answer if inspect.isawaitable(answer) else answer))
-            return
-        async for message in handler.unary_stream(request, self):
-            await self._room.acquire()
-            self._messages.put_nowait(handler.response_serializer(message))
-
-    async def next_message(self) -> bytes | None:
-        """What the handler answers next; None: that was all."""
-        message = await self._messages.get()
-        await self._suspension.passed()
-        self._room.release()
-        return message
-
-    def end(self, code: grpc.StatusCode, details: str, trailing_metadata: Metadata = ()) -> None:
-        """Says how it ended. The first word counts."""
-        if self.code is None:
-            self.code, self.details, self.trailing_metadata = code, details, trailing_metadata
-            self._messages.put_nowait(None)
-
-    def forsake(self) -> None:
-        """Nobody waits for it any more."""
-        if self.task is not None:
-            self.task.cancel()
-
-    # ── What handlers ask of their context ──────────────────────────────────────────────────────────────────────────────────────
-
-    def peer(self) -> str:
-        return _PEER
-
-    def invocation_metadata(self) -> Metadata:
-        return self._metadata
-
-    def time_remaining(self) -> float | None:
-        return None if self._ends_at is None else max(0.0, self._ends_at - asyncio.get_running_loop().time())
-
-    async def abort(self, code: grpc.StatusCode, details: str = "", trailing_metadata: Metadata = ()) -> NoReturn:
-        self._is_aborted = True
-        self.end(code, details, tuple(trailing_metadata))
-        raise grpc.aio.AbortError(f"{code}: {details}")
-
-    async def abort_with_status(self, status: grpc.Status) -> NoReturn:
-        self._is_aborted = True
-        self.end(status.code, status.details, tuple(status.trailing_metadata or ()))
-        raise grpc.aio.AbortError(f"{status.code}: {status.details}")
-
-
 # ── Channels ─────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -241,7 +94,7 @@ class InProcessChannel:
         self._source = source
         self._target = target
         self._has_failed = False
-        self._calls: dict[asyncio.Task[Any], None] = {}
+        self._calls: dict[asyncio.Task[Any] | TwoWayCall, None] = {}
 
     async def __aenter__(self) -> Self:
         return self
@@ -287,9 +140,27 @@ class InProcessChannel:
     def stream_unary(self, method: str, *_: object, **__: object) -> Callable[..., Any]:
         return _unsupported(method)
 
-    def stream_stream(self, method: str, *_: object, **__: object) -> "Callable[..., _RefusedStream]":
-        # Calls go one by one here: so each has a fate of its own, and the coordinator falls back to that by itself.
-        return _RefusedStream
+    def stream_stream(
+        self, method: str, request_serializer: Callable[[Any], bytes], response_deserializer: Callable[[bytes], Any], **_: object
+    ) -> Callable[..., TwoWayCall]:
+        def call(*, timeout: float | None = None, metadata: Sequence[tuple[str, str | bytes]] | None = None) -> TwoWayCall:
+            two_way = TwoWayCall(
+                self._network,
+                self._network.describe_call(self._source, self._target, method, b""),
+                serialize=request_serializer,
+                deserialize=response_deserializer,
+                metadata=tuple(metadata or ()),
+                timeout_s=timeout,
+                ended=self._two_way_ended,
+            )
+            self._calls[two_way] = None
+            return two_way
+
+        return call
+
+    def _two_way_ended(self, call: TwoWayCall) -> None:
+        self._calls.pop(call, None)
+        self._has_failed = self._has_failed or call.is_unreachable
 
     # ── One call ────────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -304,7 +175,7 @@ class InProcessChannel:
             finally:
                 await self._network.until_awake(call.source)
         except TimeoutError as error:
-            raise _error(grpc.StatusCode.DEADLINE_EXCEEDED, "Deadline Exceeded") from error
+            raise rpc_error(grpc.StatusCode.DEADLINE_EXCEEDED, "Deadline Exceeded") from error
         finally:
             if task is not None:
                 self._calls.pop(task, None)
@@ -331,7 +202,7 @@ class InProcessChannel:
         loop = asyncio.get_running_loop()
         if self._network.find_server(call) is None:
             self._has_failed = True
-            raise _error(grpc.StatusCode.UNAVAILABLE, f"failed to connect to {self._target}")
+            raise rpc_error(grpc.StatusCode.UNAVAILABLE, f"failed to connect to {self._target}")
         if fate.request_delay_s:
             await asyncio.sleep(fate.request_delay_s)
         left_s = None if ends_at is None else ends_at - loop.time()
@@ -341,7 +212,7 @@ class InProcessChannel:
             await _lose(fate)
         server = self._network.find_server(call)
         if server is None:
-            raise _error(grpc.StatusCode.UNAVAILABLE, f"the connection to {self._target} broke")
+            raise rpc_error(grpc.StatusCode.UNAVAILABLE, f"the connection to {self._target} broke")
         return server.begin(call, metadata, left_s)
 
     def _deliver_again(self, call: CallOnItsWay, metadata: Metadata, time_left_s: float | None) -> None:
@@ -361,10 +232,10 @@ class InProcessChannel:
                 while (message := await served.next_message()) is not None:
                     await self._network.until_awake(call.source)
                     if self._network.weather.is_parted(call.source, call.target):
-                        raise _error(grpc.StatusCode.UNAVAILABLE, "the connection broke")
+                        raise rpc_error(grpc.StatusCode.UNAVAILABLE, "the connection broke")
                     yield message
         except TimeoutError as error:
-            raise _error(grpc.StatusCode.DEADLINE_EXCEEDED, "Deadline Exceeded") from error
+            raise rpc_error(grpc.StatusCode.DEADLINE_EXCEEDED, "Deadline Exceeded") from error
         finally:
             if served is not None:
                 served.forsake()
@@ -374,7 +245,7 @@ class InProcessChannel:
     def _end_of(self, served: ServedCall) -> grpc.aio.AioRpcError:
         code = served.code if served.code not in (None, grpc.StatusCode.OK) else grpc.StatusCode.INTERNAL
         assert code is not None
-        return _error(code, served.details, served.trailing_metadata)
+        return rpc_error(code, served.details, served.trailing_metadata)
 
 
 class _Stream:
@@ -396,40 +267,17 @@ class _Stream:
         return True
 
 
-class _RefusedStream:
-    """What a stub answers where there are no streams in both directions."""
-
-    def __init__(self, *_: object, **__: object) -> None:
-        """Whatever is asked for."""
-
-    async def write(self, message: object) -> None:
-        raise _error(grpc.StatusCode.UNIMPLEMENTED, "there are no streams of requests in process")
-
-    async def done_writing(self) -> None:
-        """Nothing was written."""
-
-    def __aiter__(self) -> Self:
-        return self
-
-    async def __anext__(self) -> NoReturn:
-        raise _error(grpc.StatusCode.UNIMPLEMENTED, "there are no streams of requests in process")
-
-
 async def _lose(fate: Fate) -> NoReturn:
     """Waits until the loss is noticed: by a broken connection, or by the deadline around this."""
     if fate.notices_loss_after_s is None:
         await asyncio.get_running_loop().create_future()
     else:
         await asyncio.sleep(fate.notices_loss_after_s)
-    raise _error(grpc.StatusCode.UNAVAILABLE, "the connection broke")
-
-
-def _error(code: grpc.StatusCode, details: str, trailing_metadata: Metadata = ()) -> grpc.aio.AioRpcError:
-    return grpc.aio.AioRpcError(code, grpc.aio.Metadata(), grpc.aio.Metadata(*trailing_metadata), details=details)
+    raise rpc_error(grpc.StatusCode.UNAVAILABLE, "the connection broke")
 
 
 def _unsupported(method: str) -> Callable[..., Any]:
     def call(*_: object, **__: object) -> NoReturn:
-        raise NotImplementedError(f"{method}: streams of requests are not carried in process")
+        raise NotImplementedError(f"{method}: a stream with a single answer is not carried in process")
 
     return call

@@ -5,7 +5,7 @@ import contextlib
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
-from typing import Final, cast
+from typing import Any, Final, cast
 
 import grpc
 
@@ -19,11 +19,12 @@ from coordinator.settings import ParticipantSettings, Settings
 from coordinator.telemetry.setup import Telemetry
 from participant_sdk.participant import Participant
 from participant_sdk.servicer import ParticipantServicer
-from participant_sdk.testing.in_process import InProcessServer, Network
+from participant_sdk.testing.in_process import Network
+from participant_sdk.testing.in_process_server import InProcessServer
 from participant_sdk.testing.simulated_clock import SimulatedClock
 from participant_sdk.testing.simulated_journal import Disk, PromptDisk, SimulatedDatabase, SimulatedJournal
 from participant_sdk.testing.suspension import Suspension
-from saga.v1 import participant_pb2_grpc
+from saga.v1 import participant_pb2, participant_pb2_grpc
 
 COORDINATOR_ADDRESS: Final = "coordinator:7700"
 _compile_stored: Final = lru_cache(maxsize=64)(compile_content)
@@ -232,16 +233,21 @@ class SimulatedParticipants:
         """Whether it was started and has not ended."""
         return self._server is not None
 
-    async def start(self, clock: ClockFault = RIGHT_CLOCK) -> None:
-        """Serves."""
+    async def start(self, clock: ClockFault = RIGHT_CLOCK, *, serves_exchange: bool = True) -> None:
+        """Serves. `serves_exchange`: if not, it is a release that can only be called one by one, and says so."""
         assert self._server is None, "it is running already"
         own_clock = SimulatedClock(asyncio.get_running_loop(), ahead_s=clock.ahead_s, rate=clock.rate)
         self.participants = self._make(own_clock)
-        self._servicer = ParticipantServicer(*self.participants, clock=own_clock)
+        self._servicer = (ParticipantServicer if serves_exchange else _OneByOneServicer)(*self.participants, clock=own_clock)
         self._server = self._network.server()
         participant_pb2_grpc.add_ParticipantServiceServicer_to_server(self._servicer, cast("grpc.aio.Server", self._server))
         self._server.add_insecure_port(self.address)
         await self._server.start()
+
+    def drain(self) -> None:
+        """It asks for no more calls on the streams that it has now, as before a stop. Harmless if it is not running."""
+        if self._servicer is not None:
+            self._servicer.drain()
 
     def crash(self) -> None:
         """It dies at this instant, with every call that it has. Whoever made its barriers must crash their stores too."""
@@ -254,5 +260,18 @@ class SimulatedParticipants:
         """Ends as after SIGTERM."""
         server, self._server = self._server, None
         if server is not None and self._servicer is not None:
+            self._servicer.drain()
             await server.stop(10.0)
             self._servicer.close()
+
+
+class _OneByOneServicer(ParticipantServicer):
+    """As of a release that knows no Exchange."""
+
+    async def Describe(self, request: participant_pb2.DescribeRequest, context: Any) -> participant_pb2.DescribeResponse:  # noqa: N802
+        response = await super().Describe(request, context)
+        response.description.exchange = False
+        return response
+
+    async def Exchange(self, request_iterator: object, context: Any) -> None:  # type: ignore[override] # noqa: N802 - ends at once
+        await context.abort(grpc.StatusCode.UNIMPLEMENTED, "calls one by one, please")

@@ -15,9 +15,11 @@ from participant_sdk.clock import Clock
 from participant_sdk.participant import Participant
 from participant_sdk.servicer import ParticipantServicer
 from participant_sdk.testing.errors import KitError
-from participant_sdk.testing.in_process import InProcessServer, Network
+from participant_sdk.testing.in_process import Network
+from participant_sdk.testing.in_process_server import InProcessServer
 from participant_sdk.testing.memory_barrier import MemoryDatabase
-from participant_sdk.testing.observing import ObservedBarrier, ObservedServicer, Observer
+from participant_sdk.testing.observed_calls import Observer
+from participant_sdk.testing.observing import ObservedBarrier, ObservedServicer
 from participant_sdk.testing.stubs import Stub, StubbedParticipant, serve_stubs
 from saga.v1 import participant_pb2_grpc
 

@@ -58,6 +58,10 @@ class Options:
     """Share of commits at which the coordinator dies: before, after, or when what they justify was released."""
     participant_crashes: int = 4
     """At random instants; the memory is lost, the database is kept."""
+    framed: float = 1.0
+    """Share of the lives of participants' processes in which they serve Exchange; in the others they are called one by one."""
+    drains: int = 6
+    """How often a participant asks for no more calls on the streams that it has."""
     outage_s: float = 3.0
     """Longest time for which a process stays away."""
     slow_commits: float = 0.1
@@ -102,7 +106,7 @@ SHARES = (
 FAULTS = (
     "lost_requests", "lost_replies", "repeated_requests", "delayed", "unheard_cancellations", "lost_client_calls", "repeated_starts",
     "partitions", "coordinator_crashes", "suspensions", "cut_offs", "delayed_starts",
-    "commit_crashes", "participant_crashes", "slow_commits", "failing_commits",
+    "commit_crashes", "participant_crashes", "drains", "framed", "slow_commits", "failing_commits",
     "clock_error_s", "clock_drift", "rejections", "transient_failures", "postponements", "slow_handlers", "verbs",
 )  # fmt: skip
 """What may be left out to make a failing world smaller."""
@@ -113,4 +117,5 @@ def drawn(seed: int) -> Options:
     defaults, chance = Options(seed=seed), Chance(seed).stream("options")
     shares = {name: getattr(defaults, name) * chance.choice(INTENSITIES) for name in SHARES}
     nodes = chance.choice((1, 1, 2, 3))
-    return replace(defaults, nodes=nodes, **{name: min(share, SHARE_MAX) for name, share in shares.items()})
+    framed = chance.choice((0.0, 0.0, 0.5, 1.0))
+    return replace(defaults, nodes=nodes, framed=framed, **{name: min(share, SHARE_MAX) for name, share in shares.items()})

@@ -4,16 +4,18 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from coordinator.engine.ports import Append
+from participant_sdk.testing.framed_calls import CallRequest, FramedFates
 from participant_sdk.testing.simulated_journal import PROMPT, CommitFate
-from participant_sdk.testing.weather import SMOOTH, CallOnItsWay, Fate
+from participant_sdk.testing.weather import SMOOTH, CallOnItsWay, Fate, MessageOnItsWay
 from saga.v1 import participant_pb2
 from tests.simulation.chance import Chance
 from tests.simulation.options import Options
 
-_DIRECTIONS: dict[str, type[participant_pb2.ExecuteRequest] | type[participant_pb2.CompensateRequest]] = {
+_KINDS: dict[str, type[CallRequest]] = {
     "/saga.v1.ParticipantService/Execute": participant_pb2.ExecuteRequest,
     "/saga.v1.ParticipantService/Compensate": participant_pb2.CompensateRequest,
 }
+_EXCHANGE = "/saga.v1.ParticipantService/Exchange"
 
 
 @dataclass
@@ -24,24 +26,35 @@ class StormyWeather:
     chance: Chance
     tell: Callable[[str, str], None]
     """Saga and text, for the transcript."""
-    leaves: Callable[["participant_pb2.ExecuteRequest | participant_pb2.CompensateRequest", str], None]
+    leaves: Callable[[CallRequest, str], None]
     """Shown every call to a participant as it leaves, and whose it is: what justifies it must be committed by now."""
     is_calm: bool = True
     parted: set[frozenset[str]] = field(default_factory=set)
     """Pairs of a process and an address between which nothing gets through."""
 
+    def __post_init__(self) -> None:
+        self._framed = FramedFates(self._fate_of_framed)
+
     def is_parted(self, source: str, target: str, /) -> bool:
         return frozenset((source, target)) in self.parted
 
     def fate_of(self, call: CallOnItsWay, /) -> Fate:
-        kind = _DIRECTIONS.get(call.method)
+        kind = _KINDS.get(call.method)
         if kind is None:
             return SMOOTH if self.is_calm else self._fate_of_clients(call)
-        request = kind.FromString(call.request)
-        direction = call.method.rpartition("/")[2].lower()
-        self.leaves(request, call.source)
+        return self._fate_of_call(kind.FromString(call.request), call.source, "leaves")
+
+    def fate_of_message(self, message: MessageOnItsWay, /) -> Fate:
+        return self._framed.fate_of(message) if message.call.method == _EXCHANGE else SMOOTH
+
+    def _fate_of_framed(self, stream: CallOnItsWay, request: CallRequest) -> Fate:
+        return self._fate_of_call(request, stream.source, f"leaves on stream {stream.number}")
+
+    def _fate_of_call(self, request: CallRequest, source: str, how: str) -> Fate:
+        direction = "compensate" if isinstance(request, participant_pb2.CompensateRequest) else "execute"
+        self.leaves(request, source)
         fate = SMOOTH if self.is_calm else self._fate_of_attempts(request.saga_id, (request.step_id, direction, request.attempt))
-        self.tell(request.saga_id, f"{direction} {request.step_id} attempt {request.attempt} leaves{_shown(fate)}")
+        self.tell(request.saga_id, f"{direction} {request.step_id} attempt {request.attempt} {how}{_shown(fate)}")
         return fate
 
     def _fate_of_clients(self, call: CallOnItsWay) -> Fate:

@@ -122,8 +122,8 @@ class World:
         return self.record
 
     async def _begin(self) -> None:
-        for process in self.participants.values():
-            await process.start()
+        for name, process in self.participants.items():
+            await process.start(serves_exchange=self._serves_exchange(name, 0))
         for node in self.nodes:
             await node.start()
         for number in range(self.options.definitions):
@@ -145,6 +145,8 @@ class World:
             self._at(("cut off", number), partial(self._cut_off, self._node("cut off", number), number))
         for number in range(self.options.participant_crashes):
             self._at(("participant crash", number), partial(self._participant_dies, number))
+        for number in range(self.options.drains):
+            self._at(("drain", number), partial(self._drain, number))
         for number in range(self.options.partitions):
             self._at(("partition", number), partial(self._part, number))
         await asyncio.sleep(self.options.storm_s)
@@ -327,10 +329,19 @@ class World:
         if process.is_running:
             return
         self.tell("", f"{name} starts again")
-        await process.start(self._clock_fault(name, sum(node.lives for node in self.nodes)))
+        life = sum(node.lives for node in self.nodes)
+        await process.start(self._clock_fault(name, life), serves_exchange=self._serves_exchange(name, life))
         for participant in process.participants:
             if isinstance(participant, Gamma):
                 participant.resume()
+
+    def _serves_exchange(self, name: str, life: int) -> bool:
+        return self.chance.share("serves exchange", name, life) < self.options.framed
+
+    def _drain(self, number: int) -> None:
+        name = self.chance.stream("drain of", number).choice(PARTICIPANTS)
+        if not self.weather.is_calm:
+            self.participants[name].drain()
 
     async def _come_back(self, away_s: float, start: Callable[[], Coroutine[Any, Any, None]]) -> None:
         await asyncio.sleep(away_s)

@@ -9,9 +9,10 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from participant_sdk.testing.in_process import InProcessServer, Network
+from participant_sdk.testing.in_process import Network
+from participant_sdk.testing.in_process_server import InProcessServer
 from participant_sdk.testing.virtual_time import run_in_virtual_time
-from participant_sdk.testing.weather import CallOnItsWay, Fate
+from participant_sdk.testing.weather import CallOnItsWay, Fate, MessageOnItsWay
 
 ADDRESS = "health:1"
 SERVING = health_pb2.HealthCheckResponse.SERVING
@@ -25,6 +26,9 @@ class Decided:
     parted: bool = False
 
     def fate_of(self, call: CallOnItsWay, /) -> Fate:
+        return self.fate
+
+    def fate_of_message(self, message: MessageOnItsWay, /) -> Fate:
         return self.fate
 
     def is_parted(self, source: str, target: str, /) -> bool:

@@ -22,7 +22,7 @@ from participant_sdk.testing import (
     stub,
     stubs_of,
 )
-from participant_sdk.testing.in_process import ServedCall
+from participant_sdk.testing.in_process_server import ServedCall
 from participant_sdk.testing.ledger import CallOutcome
 from saga.v1 import participant_pb2, participant_pb2_grpc, saga_pb2
 from shop.v1.shop_pb2 import CourierBooked, PaymentCharged, PlaceOrder
