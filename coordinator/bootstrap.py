@@ -146,7 +146,7 @@ class _Wiring:
             tokens=tokens,
             limits_of=settings.limits_of,
             payload_bytes_max=settings.payload_bytes_max,
-            channels=Channels(surroundings.open_channel),
+            channels=Channels(surroundings.open_channel, shards.is_current),
             may_send=shards.is_current,
         )
         self.engine = engine = Engine(

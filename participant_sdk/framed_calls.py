@@ -9,7 +9,7 @@ import logging
 from collections.abc import Callable, Iterable
 from heapq import heapify, heappop, heappush
 from itertools import islice
-from typing import Any, Final, Generic, Protocol, TypeAlias, TypeVar
+from typing import Any, Final, Generic, NamedTuple, Protocol, TypeAlias, TypeVar
 
 import grpc
 
@@ -50,11 +50,21 @@ class NotCarriedOutError(Exception):
     """The call was not carried out: nobody there knows such a stream, or takes more calls on it."""
 
 
-Unanswered: TypeAlias = grpc.aio.AioRpcError | NotCarriedOutError
+class WithdrawnError(Exception):
+    """The call had not left when it was withdrawn, and never will."""
+
+
+Unanswered: TypeAlias = grpc.aio.AioRpcError | NotCarriedOutError | WithdrawnError
 """Why there is no reply; AioRpcError as a call by itself would have failed."""
 
-OpenCall: TypeAlias = "tuple[_Stream[Any, Any], int]"
-"""What names a call that was made."""
+
+class OpenCall(NamedTuple):
+    """Names a call that was made."""
+
+    stream: "_Stream[Any, Any]"
+    number: int
+
+
 Open = Callable[[], "grpc.aio.StreamStreamCall[Any, Any]"]
 NewFrame = Callable[[], Any]
 """Makes an empty frame: a message with `calls`, and `forsaken`, the ids of those that nobody waits for any more."""
@@ -73,8 +83,11 @@ class Sender(Protocol[_CallT_contra, _ReplyT_contra]):
 class FramedCalls(Generic[CallT, ReplyT]):
     """The streams to one place. They end with its channel."""
 
-    def __init__(self, open_stream: Open, new_frame: NewFrame, *, streams_max: int) -> None:
-        """`streams_max`: several, so that several replicas behind one address all get work."""
+    def __init__(self, open_stream: Open, new_frame: NewFrame, *, streams_max: int, may_leave: Callable[[], bool] = lambda: True) -> None:
+        """`streams_max`: several, so that several replicas behind one address all get work. `may_leave`: whether calls may still be made
+        when there is room for them on their stream; if not, they are not carried out.
+        """
+        self._may_leave = may_leave
         self._open_stream = open_stream
         self._new_frame = new_frame
         self._streams_max = streams_max
@@ -87,10 +100,10 @@ class FramedCalls(Generic[CallT, ReplyT]):
         """Whether the other side has said lately that it knows no such stream."""
         return self._loop.time() < self._refused_until_s
 
-    def send(self, sender: Sender[CallT, ReplyT], size: int, timeout_s: float) -> "OpenCall":
+    def send(self, sender: Sender[CallT, ReplyT], size: int, timeout_s: float) -> OpenCall:
         """Makes a call of `size` bytes at most. After `timeout_s` it ends DEADLINE_EXCEEDED, and what has not left by then never does."""
         stream = self._stream()
-        return stream, stream.send(sender, size, timeout_s)
+        return OpenCall(stream, stream.send(sender, size, timeout_s))
 
     def _stream(self) -> "_Stream[CallT, ReplyT]":
         """The one whose next frame is being filled; for a new frame, the next one in turn: so every replica gets its share."""
@@ -99,7 +112,7 @@ class FramedCalls(Generic[CallT, ReplyT]):
             return self._streams[-1]
         taking = [stream for stream in self._streams if stream.takes_calls(now_s)]
         if len(taking) < self._streams_max:
-            taking.append(_Stream(self._open_stream, self._new_frame, self._note_refusal, self._loop))
+            taking.append(_Stream(self._open_stream, self._new_frame, self._may_leave, self._note_refusal, self._loop))
         else:
             taking.append(taking.pop(0))
         self._streams = taking
@@ -108,8 +121,12 @@ class FramedCalls(Generic[CallT, ReplyT]):
     @staticmethod
     def forsake(call: OpenCall) -> None:
         """Nobody waits for a call any more. Harmless if it has ended."""
-        stream, number = call
-        stream.forsake(number)
+        call.stream.forsake(call.number)
+
+    @staticmethod
+    def withdraw(call: OpenCall) -> None:
+        """If the call has not left by now, it never will, and ends WithdrawnError; otherwise it goes on."""
+        call.stream.withdraw(call.number)
 
     def _note_refusal(self) -> None:
         self._refused_until_s = self._loop.time() + REFUSED_FOR_S
@@ -118,9 +135,17 @@ class FramedCalls(Generic[CallT, ReplyT]):
 class _Stream(Generic[CallT, ReplyT]):
     """One stream, from its first call until it has ended."""
 
-    def __init__(self, open_stream: Open, new_frame: NewFrame, refused: Callable[[], None], loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(
+        self,
+        open_stream: Open,
+        new_frame: NewFrame,
+        may_leave: Callable[[], bool],
+        refused: Callable[[], None],
+        loop: asyncio.AbstractEventLoop,
+    ) -> None:
         self._call = open_stream()
         self._new_frame = new_frame
+        self._may_leave = may_leave
         self._refused = refused
         self._loop = loop
         self._retires_at_s = loop.time() + RECYCLE_S
@@ -169,6 +194,11 @@ class _Stream(Generic[CallT, ReplyT]):
                 self._forsaken.append(number)
             self._work.set()
 
+    def withdraw(self, number: int) -> None:
+        """See `FramedCalls.withdraw`."""
+        if number in self._unsent:
+            self._give_back(number, WithdrawnError())
+
     # ── Time ────────────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def _arm(self, at_s: float) -> None:
@@ -212,6 +242,9 @@ class _Stream(Generic[CallT, ReplyT]):
         """The next one, made when the one before has left; None: there is nothing to send."""
         if self._limits and self._limits[0][0] <= self._loop.time():
             self._expire()  # its timer may come later in this turn, when the process was stopped for a while
+        if self._unsent and not self._may_leave():
+            for number in tuple(self._unsent):
+                self._give_back(number, NotCarriedOutError())
         if not self._unsent and not self._forsaken:
             return None
         frame, size = self._new_frame(), 0
@@ -235,6 +268,12 @@ class _Stream(Generic[CallT, ReplyT]):
             self._tell(self._open.pop(number), NotCarriedOutError())
         else:
             call.id = number
+
+    def _give_back(self, number: int, why: Unanswered) -> None:
+        """A call has not left, and is not to any more."""
+        del self._unsent[number]
+        self._work.set()
+        self._tell(self._open.pop(number), why)
 
     async def _read(self) -> None:
         try:

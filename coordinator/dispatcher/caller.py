@@ -1,5 +1,6 @@
 """One call on the wire, and what its end means."""
 
+import asyncio
 from collections.abc import Callable
 from typing import Final
 
@@ -13,7 +14,7 @@ from coordinator.core.inputs import Outcome, Unknown
 from coordinator.core.trace import attempt_traceparent
 from coordinator.core.values import MICROS_PER_SECOND, Code, Direction, Failure
 from coordinator.dispatcher.channels import Channels, Use
-from participant_sdk.framed_calls import Unanswered
+from participant_sdk.framed_calls import OpenCall, Unanswered
 from participant_sdk.rpc_errors import from_rpc_error
 from saga.v1 import participant_pb2
 
@@ -28,6 +29,7 @@ class ParticipantCaller:
 
     def __init__(self, *, channels: Channels, tokens: CompletionTokens, payload_bytes_max: int) -> None:
         self._channels = channels
+        self._loop = asyncio.get_running_loop()
         self._tokens = tokens
         self._payload_bytes_max = payload_bytes_max
 
@@ -38,7 +40,7 @@ class ParticipantCaller:
             with self._channels.use(address) as connection:
                 if call.attempt.direction is Direction.EXECUTE:
                     execution = participant_pb2.ExecuteRequest()
-                    fill_execute_request(execution, call, time_left_us, _token_for(call, self._tokens))
+                    fill_execute_request(execution, call, time_left_us, self._token_for(call))
                     return self._executed(call, await connection.stub.Execute(execution, timeout=timeout, metadata=metadata))
                 compensation = participant_pb2.CompensateRequest()
                 fill_compensate_request(compensation, call, time_left_us)
@@ -46,15 +48,20 @@ class ParticipantCaller:
         except grpc.aio.AioRpcError as error:
             return outcome_of_status(from_rpc_error(error))
 
-    def call_among_others(self, address: str, call: CallParticipant, time_left_us: int, answered: Answered) -> bool:
-        """Sends a call on a stream. False: nobody there takes any now; nothing was done."""
+    def call_among_others(self, address: str, call: CallParticipant, time_left_us: int, answered: Answered) -> OpenCall | None:
+        """Sends a call on a stream. None: nobody there takes any now; nothing was done."""
         use = self._channels.use(address)
         exchange = use.connection.exchange
         if exchange.is_refused:
-            return False
+            return None
         use.begin()
-        exchange.send(_Writing(call, time_left_us, self._tokens, use, answered), call_bytes(call), time_left_us / MICROS_PER_SECOND)
-        return True
+        sender = _Sender(call, self._loop.time() + time_left_us / MICROS_PER_SECOND, self, use, answered)
+        return exchange.send(sender, call_bytes(call), time_left_us / MICROS_PER_SECOND)
+
+    def fill(self, message: participant_pb2.ExchangeCall, call: CallParticipant, ends_at_s: float) -> None:
+        """Writes a call among others as it leaves. It may have waited for room: nobody reckons with more than is left of its time (R12)."""
+        left_us = round((ends_at_s - self._loop.time()) * MICROS_PER_SECOND)
+        fill_call(message, call, max(left_us, 1), self._token_for(call))
 
     def outcome_of(self, call: CallParticipant, answer: participant_pb2.ExchangeReply | grpc.aio.AioRpcError) -> Outcome:
         """How a call among others went (R6)."""
@@ -72,35 +79,34 @@ class ParticipantCaller:
                 words = f"expected the reply to what was asked, found {found or 'none'}"
                 return Unknown(failure=Failure(Code.INTERNAL, words))
 
+    def _token_for(self, call: CallParticipant) -> str:
+        """R24; to undo is never accepted."""
+        return self._tokens.make(call.saga_id, call.attempt) if call.attempt.direction is Direction.EXECUTE else ""
+
     def _executed(self, call: CallParticipant, executed: participant_pb2.ExecuteResponse) -> Outcome:
         return outcome_of_execution(call, executed, payload_bytes_max=self._payload_bytes_max)
 
 
-class _Writing:
+class _Sender:
     """A call among others, for the stream that carries it: writes it when it leaves, and hears what became of it."""
 
-    __slots__ = ("_answered", "_call", "_time_left_us", "_tokens", "_use")
+    __slots__ = ("_answered", "_call", "_caller", "_ends_at_s", "_use")
 
-    def __init__(self, call: CallParticipant, time_left_us: int, tokens: CompletionTokens, use: Use, answered: Answered) -> None:
+    def __init__(self, call: CallParticipant, ends_at_s: float, caller: ParticipantCaller, use: Use, answered: Answered) -> None:
         self._call = call
-        self._time_left_us = time_left_us
-        self._tokens = tokens
+        self._ends_at_s = ends_at_s
+        self._caller = caller
         self._use = use
         self._answered = answered
 
     def write(self, message: participant_pb2.ExchangeCall) -> None:
         """Fills its message."""
-        fill_call(message, self._call, self._time_left_us, _token_for(self._call, self._tokens))
+        self._caller.fill(message, self._call, self._ends_at_s)
 
     def end(self, answer: participant_pb2.ExchangeReply | Unanswered) -> None:
         """It has ended."""
         self._use.end(answer if isinstance(answer, Exception) else None)
         self._answered(answer)
-
-
-def _token_for(call: CallParticipant, tokens: CompletionTokens) -> str:
-    """R24; to undo is never accepted."""
-    return tokens.make(call.saga_id, call.attempt) if call.attempt.direction is Direction.EXECUTE else ""
 
 
 def _metadata(call: CallParticipant) -> tuple[tuple[str, str], ...]:

@@ -8,6 +8,7 @@ from typing import Final, TypeAlias
 import grpc
 
 from coordinator.dispatcher.exchange import exchange_on
+from participant_sdk.framed_calls import WithdrawnError
 from saga.v1 import participant_pb2_grpc
 
 MESSAGE_BYTES_MAX: Final = 4 * 1024 * 1024 + 64 * 1024
@@ -44,11 +45,11 @@ class Connection:
 
     __slots__ = ("answers", "channel", "exchange", "stub", "target", "under_way")
 
-    def __init__(self, target: str, channel: grpc.aio.Channel) -> None:
+    def __init__(self, target: str, channel: grpc.aio.Channel, may_send: Callable[[], bool]) -> None:
         self.target = target
         self.channel = channel
         self.stub: participant_pb2_grpc.ParticipantServiceAsyncStub = participant_pb2_grpc.ParticipantServiceStub(self.channel)
-        self.exchange = exchange_on(self.stub)
+        self.exchange = exchange_on(self.stub, may_send)
         self.under_way = 0
         self.answers = 0
 
@@ -74,7 +75,7 @@ class Use:
         if isinstance(error, grpc.aio.AioRpcError) and error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
             if connection.answers == self._answers:
                 self._give_up(connection)
-        elif not isinstance(error, asyncio.CancelledError):
+        elif not isinstance(error, (asyncio.CancelledError, WithdrawnError)):
             connection.answers += 1
 
     def __enter__(self) -> Connection:
@@ -93,8 +94,10 @@ class Channels:
     take bytes for ever of which nobody hears, and gRPC itself would not notice for minutes (above).
     """
 
-    def __init__(self, opened_by: OpenChannel = open_channel) -> None:
+    def __init__(self, opened_by: OpenChannel = open_channel, may_send: Callable[[], bool] = lambda: True) -> None:
+        """`may_send`: whether calls may leave at this very moment (R31)."""
         self._open_channel = opened_by
+        self._may_send = may_send
         self._connections: dict[str, Connection] = {}
         self._given_up: list[Connection] = []
 
@@ -102,7 +105,7 @@ class Channels:
         """The connection to a target, for one call. Connects when the first call is made."""
         connection = self._connections.get(target)
         if connection is None:
-            connection = self._connections[target] = Connection(target, self._open_channel(target))
+            connection = self._connections[target] = Connection(target, self._open_channel(target), self._may_send)
         return Use(connection, self._give_up)
 
     def is_cut_off(self, target: str) -> bool:

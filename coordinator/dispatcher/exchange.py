@@ -3,6 +3,7 @@
 A call on a stream that breaks is made again with the same key (R6). One that was not carried out goes by itself.
 """
 
+from collections.abc import Callable
 from typing import Final, TypeAlias
 
 from participant_sdk.framed_calls import FramedCalls
@@ -15,6 +16,7 @@ Exchange: TypeAlias = FramedCalls[participant_pb2.ExchangeCall, participant_pb2.
 """The streams on one connection."""
 
 
-def exchange_on(stub: "participant_pb2_grpc.ParticipantServiceAsyncStub") -> Exchange:
-    """Opens its first stream with its first call."""
-    return FramedCalls(stub.Exchange, participant_pb2.ExchangeRequest, streams_max=STREAMS_MAX)
+def exchange_on(stub: "participant_pb2_grpc.ParticipantServiceAsyncStub", may_send: Callable[[], bool] = lambda: True) -> Exchange:
+    """Opens its first stream with its first call. `may_send`: asked when calls leave, which is later than they were made where a stream
+    takes no more for a while."""
+    return FramedCalls(stub.Exchange, participant_pb2.ExchangeRequest, streams_max=STREAMS_MAX, may_leave=may_send)

@@ -20,7 +20,7 @@ from coordinator.dispatcher.registry import ParticipantRegistry
 from coordinator.dispatcher.targets import Differing, LiveTargets, NotServed, Served, Target
 from coordinator.engine.ports import CallPlace, Circuit, Clock, ParticipantStanding, ReplyListener
 from coordinator.limits import ParticipantLimits
-from participant_sdk.framed_calls import NotCarriedOutError, Unanswered
+from participant_sdk.framed_calls import FramedCalls, NotCarriedOutError, OpenCall, Unanswered, WithdrawnError
 from saga.v1 import participant_pb2
 
 LOOK_AGAIN_US: Final = MICROS_PER_SECOND
@@ -30,6 +30,7 @@ BELIEVED_US: Final = 2 * MICROS_PER_SECOND
 
 LIMIT_REACHED: Final = "the time limit of its step or saga was reached before it could be sent"
 _TOO_LATE: Final = NotSent(failure=Failure(Code.UNAVAILABLE, LIMIT_REACHED))
+NOT_OURS: Final = "not sent: the node did not own the saga any more when there was room for the call"
 WITHDRAWN: Final = "not sent: the saga turned back first"
 
 _logger = logging.getLogger(__name__)
@@ -80,6 +81,8 @@ class GrpcDispatcher:
         self._lines: dict[str, _Line] = {}
         self._doubted: set[CallId] = set()
         """Calls that had their turn and wait for an answer to Describe. One that is withdrawn meanwhile is not sent (R12)."""
+        self._on_streams: dict[CallId, OpenCall] = {}
+        """Calls among others: a stream that takes no more for a while has them leave later than they had their turn."""
         self._spawned: dict[asyncio.Task[None], None] = {}  # in the order in which they began: a set has none
         self._replies: list[tuple[SagaId, Replied]] = []
         self._listener: ReplyListener | None = None
@@ -107,13 +110,16 @@ class GrpcDispatcher:
             self._pump(line, now)
 
     def withdraw(self, saga_id: SagaId, attempts: Sequence[AttemptKey], /) -> None:
-        """Calls that need not be sent any more: those still waiting end NotSent at once, those of which it is being asked
-        whether they can be sent when that is known. Those under way go on.
+        """Calls that need not be sent any more: those still waiting, also for room on a stream, end NotSent at once, those of which it is
+        being asked whether they can be sent when that is known. Those under way go on.
         """
         for line in self._lines.values():
             for call in line.lane.withdraw(saga_id, attempts):
                 self._reply_not_sent(call, WITHDRAWN)
         self._doubted.difference_update((saga_id, attempt) for attempt in attempts)
+        for attempt in attempts:
+            if (on_stream := self._on_streams.get((saga_id, attempt))) is not None:
+                FramedCalls.withdraw(on_stream)
 
     def abandon_waiting(self) -> int:
         """Sends nothing any more. Calls that still wait are dropped without a reply; returns how many. They stay owed for recovery."""
@@ -316,15 +322,22 @@ class GrpcDispatcher:
         time_left_us = call.timeout_us if call.send_before is None else min(call.timeout_us, call.send_before - now)
         flight = _Flight(self, line, call, place, now, time_left_us)
         try:
-            if live.exchanges(place.address) and self._caller.call_among_others(place.address, call, time_left_us, flight.answered):
-                return
+            if live.exchanges(place.address):
+                on_stream = self._caller.call_among_others(place.address, call, time_left_us, flight.answered)
+                if on_stream is not None:
+                    self._on_streams[call.saga_id, call.attempt] = on_stream
+                    return
             self._spawn(self._call_by_itself(flight, time_left_us))
         except Exception as error:
             self._ended_in_error(flight, error)
 
     def answered(self, flight: "_Flight", answer: participant_pb2.ExchangeReply | Unanswered) -> None:
         """A call among others has ended."""
+        self._on_streams.pop((flight.call.saga_id, flight.call.attempt), None)
         if self._closed:
+            return
+        if isinstance(answer, WithdrawnError):
+            self._ended(flight, NotSent(failure=Failure(Code.UNAVAILABLE, WITHDRAWN)), Health.UNTOLD)
             return
         if isinstance(answer, NotCarriedOutError):
             # It goes by itself, in what is left of its time: nobody reckons with a longer attempt (R12).
@@ -341,6 +354,9 @@ class GrpcDispatcher:
     async def _call_by_itself(self, flight: "_Flight", time_left_us: int) -> None:
         if _is_too_late(flight.call, self._clock.now()):
             self._ended(flight, _TOO_LATE, Health.UNTOLD)
+            return
+        if not self._may_send():
+            self._ended(flight, NotSent(failure=Failure(Code.UNAVAILABLE, NOT_OURS)), Health.UNTOLD)
             return
         try:
             outcome = await self._caller.call_by_itself(flight.place.address, flight.call, time_left_us)

@@ -3,8 +3,9 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from coordinator.engine.ports import Append
 from participant_sdk.testing.framed_calls import CallRequest, FramedFates
+
+from coordinator.engine.ports import Append
 from participant_sdk.testing.simulated_journal import PROMPT, CommitFate
 from participant_sdk.testing.weather import SMOOTH, CallOnItsWay, Fate, MessageOnItsWay
 from saga.v1 import participant_pb2

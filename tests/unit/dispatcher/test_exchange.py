@@ -1,7 +1,7 @@
 """A stream whose participant does not take what is written: what waits must not leave when its time is over (R12)."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any, cast
 
 import grpc
@@ -9,7 +9,7 @@ import pytest
 
 from coordinator.dispatcher.exchange import Exchange
 from participant_sdk import frames
-from participant_sdk.framed_calls import FramedCalls, NotCarriedOutError, Unanswered
+from participant_sdk.framed_calls import FramedCalls, NotCarriedOutError, Unanswered, WithdrawnError
 from saga.v1 import participant_pb2
 from tests.fakes import one_turn
 
@@ -44,8 +44,8 @@ class Stuck:
         return [call.execute.key for frame in self.written for call in frame.calls]
 
 
-def asked(stub: Stuck) -> Exchange:
-    return FramedCalls(cast("Any", stub).Exchange, participant_pb2.ExchangeRequest, streams_max=1)
+def asked(stub: Stuck, may_leave: Callable[[], bool] = lambda: True) -> Exchange:
+    return FramedCalls(cast("Any", stub).Exchange, participant_pb2.ExchangeRequest, streams_max=1, may_leave=may_leave)
 
 
 class Asked:
@@ -126,3 +126,35 @@ async def test_call_whose_time_ran_out_while_the_process_stood_still_never_leave
     assert not in_time.done()
     stub.end(grpc.StatusCode.UNAVAILABLE)
     await in_time
+
+
+@pytest.mark.usefixtures("one_call_a_frame")
+async def test_withdrawn_call_never_leaves_unless_it_has() -> None:  # R12
+    stub = Stuck()
+    exchange = asked(stub)
+    calls = [Asked("first"), Asked("second")]
+    first, second = [exchange.send(call, 100, 10.0) for call in calls]
+    await one_turn()
+    for _ in range(2):
+        exchange.withdraw(first)
+        exchange.withdraw(second)
+    ask(exchange, "third", 10.0)
+    stub.takes.set()
+    await one_turn()
+    assert stub.keys == ["first", "third"]
+    assert not calls[0].answer.done()
+    assert isinstance(await calls[1].answer, WithdrawnError)
+    stub.end(grpc.StatusCode.UNAVAILABLE)
+
+
+@pytest.mark.usefixtures("one_call_a_frame")
+async def test_call_that_waits_for_room_does_not_leave_from_a_node_that_has_lost_its_saga() -> None:  # R31
+    stub, ours = Stuck(), [True]
+    exchange = asked(stub, lambda: ours[0])
+    first, second = ask(exchange, "first", 10.0), ask(exchange, "second", 10.0)
+    await one_turn()
+    ours[0] = False
+    stub.takes.set()
+    assert isinstance(await second, NotCarriedOutError)
+    assert (stub.keys, first.done()) == (["first"], False)
+    stub.end(grpc.StatusCode.UNAVAILABLE)
