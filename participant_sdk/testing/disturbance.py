@@ -6,7 +6,7 @@ from typing import Final
 
 from coordinator.engine.ports import Append
 from participant_sdk.testing.faults import FATES, USUAL, CallFault, CommitFault, Fault, Mishap, Moment, Refusal
-from participant_sdk.testing.framed_calls import CallRequest, FramedFates
+from participant_sdk.testing.framed_fates import CallRequest, FramedFates
 from participant_sdk.testing.ledger import Call
 from participant_sdk.testing.simulated_journal import PROMPT, CommitFate
 from participant_sdk.testing.weather import SMOOTH, CallOnItsWay, Fate, MessageOnItsWay

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from participant_sdk.testing.in_process import Network
 
 _REQUESTS_MAX: Final = 2
-"""Messages of a client that may be on their way at the same time; further ones wait where they are written."""
+"""Messages of a client that may be on their way; whoever writes one more waits until the first has arrived."""
 
 
 class TwoWayCall:
@@ -61,15 +61,16 @@ class TwoWayCall:
     # ── What clients ask of it ──────────────────────────────────────────────────────────────────────────────────────────────────
 
     async def write(self, message: Any) -> None:
-        """Sends a message when there is room. Raises AioRpcError or InvalidStateError if the call is over."""
-        await self._room.acquire()
-        await self._network.until_awake(self._call.source)
+        """Sends a message, and returns when there is room for another. Raises AioRpcError or InvalidStateError if the call is over."""
+        if self._end is None:
+            content = self._serialize(message)
+            fate = self._fate_of(content, self._there, is_reply=False)
+            self._there.send(content, fate, fate.request_delay_s)
+            await self._room.acquire()
+            await self._network.until_awake(self._call.source)
         if self._end is not None:
             self._room.release()  # so that others who wait are told too
             raise self._why_over()
-        content = self._serialize(message)
-        fate = self._fate_of(content, is_reply=False)
-        self._there.send(content, fate, fate.request_delay_s)
 
     async def done_writing(self) -> None:
         """Sends no more."""
@@ -120,7 +121,7 @@ class TwoWayCall:
 
     async def _send_responses(self, served: ServedCall) -> None:
         while (content := await served.next_message()) is not None:
-            fate = self._fate_of(content, is_reply=True)
+            fate = self._fate_of(content, self._back, is_reply=True)
             self._back.send(content, fate, fate.reply_delay_s)
         self._back.send(None, SMOOTH, 0.0)
 
@@ -184,8 +185,9 @@ class TwoWayCall:
             return asyncio.CancelledError()
         return asyncio.InvalidStateError("the call has ended") if self._end.code() is grpc.StatusCode.OK else self._end
 
-    def _fate_of(self, content: bytes, *, is_reply: bool) -> Fate:
-        return self._network.weather.fate_of_message(MessageOnItsWay(call=self._call, is_reply=is_reply, content=content))
+    def _fate_of(self, content: bytes, way: "_Way", *, is_reply: bool) -> Fate:
+        message = MessageOnItsWay(call=self._call, is_reply=is_reply, number=way.sent, content=content)
+        return self._network.weather.fate_of_message(message)
 
     def _is_parted(self) -> bool:
         return self._network.weather.is_parted(self._call.source, self._call.target)
@@ -198,10 +200,13 @@ class _Way:
         self._arrives = arrives
         self._under_way: deque[tuple[bytes | None, Fate]] = deque()
         self._last_at_s = 0.0
+        self.sent = 0
+        """Messages so far."""
 
     def send(self, content: bytes | None, fate: Fate, delay_s: float) -> None:
         """Arrives so much later, and after everything that was sent before."""
         loop = asyncio.get_running_loop()
+        self.sent += 1
         self._under_way.append((content, fate))
         self._last_at_s = max(self._last_at_s, loop.time() + delay_s)
         loop.call_at(self._last_at_s, self._next_arrives)

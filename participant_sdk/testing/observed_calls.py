@@ -8,7 +8,7 @@ import grpc
 from google.rpc import status_pb2
 
 from participant_sdk.errors import Rejected
-from participant_sdk.testing.framed_calls import CallRequest
+from participant_sdk.testing.framed_fates import CallRequest
 from participant_sdk.testing.ledger import Call, CallOutcome
 from saga.v1 import participant_pb2
 

@@ -5,7 +5,7 @@ import inspect
 from collections.abc import AsyncIterator, Callable
 from typing import TypeAlias
 
-from participant_sdk.testing.framed_calls import requests_in
+from participant_sdk.testing.framed_fates import requests_in
 from participant_sdk.testing.ledger import Call, CallOutcome
 from participant_sdk.testing.observed_calls import (
     REFUSED,

@@ -51,6 +51,8 @@ class MessageOnItsWay:
     """Its request is empty."""
     is_reply: bool
     """Whether the server sends it."""
+    number: int
+    """Of this call and direction, from 0."""
     content: bytes
 
 

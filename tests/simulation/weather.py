@@ -3,9 +3,8 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from participant_sdk.testing.framed_calls import CallRequest, FramedFates
-
 from coordinator.engine.ports import Append
+from participant_sdk.testing.framed_fates import CallRequest, FramedFates
 from participant_sdk.testing.simulated_journal import PROMPT, CommitFate
 from participant_sdk.testing.weather import SMOOTH, CallOnItsWay, Fate, MessageOnItsWay
 from saga.v1 import participant_pb2
@@ -42,11 +41,13 @@ class StormyWeather:
     def fate_of(self, call: CallOnItsWay, /) -> Fate:
         kind = _KINDS.get(call.method)
         if kind is None:
-            return SMOOTH if self.is_calm else self._fate_of_clients(call)
+            return self._fate_of_clients("client call", call.number)
         return self._fate_of_call(kind.FromString(call.request), call.source, "leaves")
 
     def fate_of_message(self, message: MessageOnItsWay, /) -> Fate:
-        return self._framed.fate_of(message) if message.call.method == _EXCHANGE else SMOOTH
+        if message.call.method == _EXCHANGE:
+            return self._framed.fate_of(message)
+        return self._fate_of_clients("client message", message.call.number, message.is_reply, message.number)
 
     def _fate_of_framed(self, stream: CallOnItsWay, request: CallRequest) -> Fate:
         return self._fate_of_call(request, stream.source, f"leaves on stream {stream.number}")
@@ -58,9 +59,9 @@ class StormyWeather:
         self.tell(request.saga_id, f"{direction} {request.step_id} attempt {request.attempt} {how}{_shown(fate)}")
         return fate
 
-    def _fate_of_clients(self, call: CallOnItsWay) -> Fate:
-        share = self.chance.share("client call", call.number)
-        if share >= self.options.lost_client_calls:
+    def _fate_of_clients(self, *what: object) -> Fate:
+        share = self.chance.share(*what)
+        if self.is_calm or share >= self.options.lost_client_calls:
             return SMOOTH
         return Fate(is_request_lost=share < self.options.lost_client_calls / 2, is_reply_lost=True, notices_loss_after_s=0.5)
 
