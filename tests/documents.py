@@ -84,8 +84,8 @@ def mutants_table() -> str:
 
 def conformance_table() -> str:
     """Markdown: the rules of `saga verify`."""
-    rows = [f"| `{rule.name}` | {rule.title} | {', '.join(rule.cites)} |" for rule in CONFORMANCE_RULES]
-    return "\n".join(["| Rule | What is seen if it is kept | [Stands for](rules.md) |", "|---|---|---|", *rows])
+    rows = [f"| `{rule.name}` | {rule.title} | {', '.join(rule.ways)} | {', '.join(rule.cites)} |" for rule in CONFORMANCE_RULES]
+    return "\n".join(["| Rule | What is seen if it is kept | Called | [Stands for](rules.md) |", "|---|---|---|---|", *rows])
 
 
 def citations(letter: str) -> dict[int, list[str]]:

@@ -78,8 +78,9 @@ def verify(
 ) -> None:  # fmt: skip
     """Calls the participant at HOST:PORT as coordinators do after crashes, lost replies and delays, and says which rules it keeps.
 
-    It may be written in any language, with this SDK or without. THIS HAS REAL EFFECTS: some ten executions of each action, each undone
-    again if the action can be. Use a test environment, and an --input that is accepted that often.
+    It may be written in any language, with this SDK or without. If it says that it serves Exchange, the rules are tried out in frames too.
+    THIS HAS REAL EFFECTS: up to twenty executions of each action at once, each undone again if the action can be. Use a test environment,
+    and an --input that is accepted that often.
 
     \b
       saga verify 127.0.0.1:7711 --action inventory.reserve \\
@@ -157,11 +158,16 @@ def _show(report: ConformanceReport, output: Output) -> None:
         output.line(report.to_json())
         return
     table = AdaptiveTable(
-        Column(title="rule", is_whole=True), Column(title="verdict", is_whole=True), Column(title="what was seen"), Column(title="cites")
+        Column(title="rule", is_whole=True),
+        Column(title="calls", is_whole=True),
+        Column(title="verdict", is_whole=True),
+        Column(title="what was seen"),
+        Column(title="cites"),
     )
     for finding in report.findings:
         table.add_row(
             Text(finding.rule),
+            Text(finding.way),
             Text(finding.verdict.upper() if finding.verdict is Verdict.BROKEN else finding.verdict, style=_STYLES[finding.verdict]),
             Text(printable(finding.seen)),
             Text(" ".join(finding.cites), style="dim"),

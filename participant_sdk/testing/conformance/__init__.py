@@ -8,8 +8,10 @@ from participant_sdk.testing.conformance.report import (
     ParticipantUnreachableError,
     Verdict,
 )
-from participant_sdk.testing.conformance.rules import RULES, Rule
+from participant_sdk.testing.conformance.rules import RULES
+from participant_sdk.testing.conformance.trial import Rule
 from participant_sdk.testing.conformance.verifying import VerifyOptions, describe_participant, find_action, verify_participant
+from participant_sdk.testing.conformance.ways import Way
 
 __all__ = [
     "RULES",
@@ -21,6 +23,7 @@ __all__ = [
     "Rule",
     "Verdict",
     "VerifyOptions",
+    "Way",
     "describe_participant",
     "find_action",
     "verify_participant",

@@ -7,13 +7,13 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Final
 
-import grpc
 from google.protobuf.any_pb2 import Any as PackedAny
 
 from participant_sdk.completion_token import SIGNATURE_BYTES, CompletionIdentity, write_token
 from participant_sdk.ids import new_saga_id
-from participant_sdk.testing.conformance.replies import Kind, Reply, read_compensate, read_error, read_execute
-from saga.v1 import participant_pb2, participant_pb2_grpc, saga_pb2
+from participant_sdk.testing.conformance.replies import Kind, Reply
+from participant_sdk.testing.conformance.ways import Caller
+from saga.v1 import participant_pb2, saga_pb2
 
 STEP_ID: Final = "step"
 _DEFINITION: Final = saga_pb2.DefinitionReference(name="conformance", version=1)
@@ -25,7 +25,7 @@ _PAUSE_S_MAX: Final = 1.0
 class Line:
     """The way to one action."""
 
-    stub: "participant_pb2_grpc.ParticipantServiceAsyncStub"
+    caller: Caller
     action: str
     input: PackedAny
     timeout_s: float
@@ -54,25 +54,35 @@ class Step:
 
     async def execute(self, *, time_left_s: float | None = None, action: str = "") -> Reply:
         """One call."""
-        self._attempts += 1
         left_s = self.line.timeout_s if time_left_s is None else time_left_s
+        return self.note_execution(await self.line.caller.execute(self.execute_request(left_s, action), left_s))
+
+    async def compensate(self) -> Reply:
+        """One call, with what is known of the execution from its replies."""
+        reply = await self.line.caller.compensate(self.compensate_request(), self.line.timeout_s)
+        self.was_executed = self.was_executed and reply.kind is not Kind.COMPENSATED
+        return reply
+
+    def execute_request(self, time_left_s: float, action: str = "") -> participant_pb2.ExecuteRequest:
+        """What the next call of it asks for."""
+        self._attempts += 1
         token = write_token(CompletionIdentity(self.saga_id, STEP_ID, 1), os.urandom(SIGNATURE_BYTES))
         request = participant_pb2.ExecuteRequest(
             saga_id=self.saga_id, definition=_DEFINITION, step_id=STEP_ID, action=action or self.line.action, key=self.key,
             attempt=self._attempts, input=self.input, completion_token=token,
         )  # fmt: skip
         request.first_attempt_at.FromNanoseconds(self.first_attempt_at_ns)
-        request.time_left.FromNanoseconds(round(left_s * 1e9))
-        try:
-            reply = read_execute(await self.line.stub.Execute(request, timeout=left_s))
-        except grpc.aio.AioRpcError as error:
-            reply = read_error(error)
+        request.time_left.FromNanoseconds(round(time_left_s * 1e9))
+        return request
+
+    def note_execution(self, reply: Reply) -> Reply:
+        """What was answered to a call of it."""
         self.replies.append(reply)
         self.was_executed = self.was_executed or reply.took_effect or reply.kind is Kind.UNKNOWN
         return reply
 
-    async def compensate(self) -> Reply:
-        """One call, with what is known of the execution from its replies."""
+    def compensate_request(self) -> participant_pb2.CompensateRequest:
+        """What the next undo of it asks for."""
         self._attempts += 1
         request = participant_pb2.CompensateRequest(
             saga_id=self.saga_id, definition=_DEFINITION, step_id=STEP_ID, action=self.line.action,
@@ -84,12 +94,7 @@ class Step:
             request.succeeded.CopyFrom(known)
         else:
             request.unknown.SetInParent()
-        try:
-            reply = read_compensate(await self.line.stub.Compensate(request, timeout=self.line.timeout_s))
-        except grpc.aio.AioRpcError as error:
-            reply = read_error(error)
-        self.was_executed = self.was_executed and reply.kind is not Kind.COMPENSATED
-        return reply
+        return request
 
     async def execute_to_the_end(self) -> Reply:
         """Calls until the answer is definite, as a coordinator would, or patience is over; returns the last answer."""

@@ -110,9 +110,31 @@ def read_compensate(response: participant_pb2.CompensateResponse) -> Reply:
             return Reply(Kind.UNKNOWN, status_pb2.Status(message="the answer has no outcome"), response)
 
 
+def read_reply(reply: participant_pb2.ExchangeReply) -> Reply:
+    """What the answer to a call in a frame means."""
+    match reply.WhichOneof("reply"):
+        case "executed":
+            return read_execute(reply.executed)
+        case "compensated":
+            return read_compensate(reply.compensated)
+        case "status":
+            return read_status(reply.status)
+        case _:
+            return Reply(Kind.UNKNOWN, no_answer("the reply is empty"))
+
+
+def no_answer(why: str, code: grpc.StatusCode = grpc.StatusCode.UNAVAILABLE) -> status_pb2.Status:
+    """The status of a call that was not answered."""
+    return status_pb2.Status(code=code.value[0], message=why)
+
+
 def read_error(error: grpc.aio.AioRpcError) -> Reply:
+    """What the status means that a call failed with."""
+    return read_status(from_rpc_error(error))
+
+
+def read_status(status: status_pb2.Status) -> Reply:
     """What a plain gRPC status means."""
-    status = from_rpc_error(error)
     retry = find_detail(status, error_details_pb2.RetryInfo)
     if retry is not None:
         return Reply(Kind.RETRY_LATER, status, delay_s=retry.retry_delay.ToTimedelta().total_seconds())

@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
+from participant_sdk.testing.conformance.ways import Way
+
 
 class ConformanceError(Exception):
     """The participant cannot be judged: it is not there, or not what was said of it. Says what was expected and what was found."""
@@ -33,6 +35,8 @@ class Finding:
     title: str
     cites: tuple[str, ...]
     """Rules of docs/rules.md that stand on it."""
+    way: Way
+    """How the participant was called."""
     verdict: Verdict
     seen: str
     """What was seen, for people; for a rule that was not run: what to do to have it run."""
@@ -61,7 +65,14 @@ class ConformanceReport:
     def to_json(self) -> dict[str, object]:
         """For programs."""
         findings = [
-            {"rule": each.rule, "title": each.title, "cites": list(each.cites), "verdict": each.verdict.value, "seen": each.seen}
+            {
+                "rule": each.rule,
+                "title": each.title,
+                "cites": list(each.cites),
+                "way": each.way.value,
+                "verdict": each.verdict.value,
+                "seen": each.seen,
+            }
             for each in self.findings
         ]
         kept = not self.broken
@@ -73,5 +84,5 @@ class ParticipantBrokenError(AssertionError):
 
     def __init__(self, report: ConformanceReport) -> None:
         self.report = report
-        told = "\n".join(f"  {finding.rule}: {finding.seen}" for finding in report.broken)
+        told = "\n".join(f"  {finding.rule} ({finding.way}): {finding.seen}" for finding in report.broken)
         super().__init__(f"{report.action} at {report.address} breaks {len(report.broken)} of {len(report.findings)} rules:\n{told}")

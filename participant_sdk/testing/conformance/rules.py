@@ -4,21 +4,28 @@ Only what is answered can be seen. An effect that happens twice behind one and t
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
 from typing import Final
 
 from google.protobuf.any_pb2 import Any as PackedAny
 
 from participant_sdk.definitions.message_types import MessageTypes, UnusableDescriptorsError
-from participant_sdk.testing.conformance.calls import Line, Step
-from participant_sdk.testing.conformance.replies import Kind, Reply
+from participant_sdk.testing.conformance.frame_rules import FRAME_RULES
+from participant_sdk.testing.conformance.replies import Kind
+from participant_sdk.testing.conformance.trial import (
+    CONCURRENT,
+    GRACE_S,
+    Rule,
+    RuleBrokenError,
+    Trial,
+    expect,
+    expect_compensated,
+    expect_refused,
+    expect_same,
+    handler_ran,
+)
+from participant_sdk.testing.conformance.ways import Way
 from saga.v1 import participant_pb2
 
-CONCURRENT: Final = 8
-"""Duplicates that arrive at once."""
-GRACE_S: Final = 0.5
-"""So long after the end of an attempt a coordinator may begin to undo it (R12)."""
 LATE_S: Final = 1.0
 """Work that outlives its deadline is looked for so long afterwards."""
 OVERSIZED_BYTES: Final = 5 << 20
@@ -28,51 +35,6 @@ _RUBBISH: Final = b"\xff\xff\xff\xff"
 """No protobuf message of any type begins like this."""
 _PADDING_TAG: Final = b"\xfa\xff\xff\xff\x0f"
 """Of a field with the number 2**29 - 1, bytes, that no message has: it is valid, and ignored."""
-
-
-class RuleBrokenError(Exception):
-    """What was expected, and what was found instead."""
-
-
-@dataclass(slots=True)
-class Trial:
-    """What checks work with."""
-
-    line: Line
-    description: participant_pb2.ParticipantDescription | None
-    """None: it does not describe itself, which it need not."""
-    is_compensatable: bool
-    deadline_s: float
-    restart: Callable[[], Awaitable[None]] | None
-    steps: list[Step] = field(default_factory=list)
-    """All that were made since they were undone last."""
-
-    def new_step(self, input: PackedAny | None = None) -> Step:  # noqa: A002 - as the contract calls it
-        """A step that nobody has called yet."""
-        step = Step(self.line, self.line.input if input is None else input)
-        self.steps.append(step)
-        return step
-
-    async def executed(self, step: Step | None = None) -> tuple[Step, Reply]:
-        """A step that has taken effect. Raises RuleBrokenError if it does not."""
-        step = self.new_step() if step is None else step
-        reply = await step.execute_to_the_end()
-        _expect(reply.took_effect, "a new step to take effect", reply)
-        return step, reply
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Rule:
-    """One rule."""
-
-    name: str
-    title: str
-    cites: tuple[str, ...]
-    """Rules of docs/rules.md that stand on it."""
-    check: Callable[[Trial], Awaitable[str]]
-    """Returns what was seen; raises RuleBrokenError."""
-    needs_compensation: bool = False
-    needs_restart: bool = False
 
 
 async def _describe(trial: Trial) -> str:
@@ -101,47 +63,47 @@ async def _describe(trial: Trial) -> str:
 async def _duplicate_execute(trial: Trial) -> str:
     step, first = await trial.executed()
     for _ in range(2):
-        _expect_same(first, await step.execute_to_the_end())
+        expect_same(first, await step.execute_to_the_end())
     return f"three times {first}"
 
 
 async def _concurrent_duplicates(trial: Trial) -> str:
     step = trial.new_step()
     first, *others = await asyncio.gather(*(step.execute_to_the_end() for _ in range(CONCURRENT)))
-    _expect(first.took_effect, "a new step to take effect", first)
+    expect(first.took_effect, "a new step to take effect", first)
     for other in others:
-        _expect_same(first, other)
-    _expect_same(first, await step.execute_to_the_end())
+        expect_same(first, other)
+    expect_same(first, await step.execute_to_the_end())
     return f"{CONCURRENT} times {first}"
 
 
 async def _compensate_before_execute(trial: Trial) -> str:
     reply = await trial.new_step().compensate_to_the_end()
-    _expect_compensated(reply, "that was never executed")
+    expect_compensated(reply, "that was never executed")
     return "there was nothing to undo, and it says COMPENSATED"
 
 
 async def _execute_after_compensate(trial: Trial) -> str:
     never_executed = trial.new_step()
-    _expect_compensated(await never_executed.compensate_to_the_end(), "that was never executed")
+    expect_compensated(await never_executed.compensate_to_the_end(), "that was never executed")
     refused = await never_executed.execute_to_the_end()
-    _expect_refused(refused, "that comes after its compensation")
+    expect_refused(refused, "that comes after its compensation")
     undone, _ = await trial.executed()
-    _expect_compensated(await undone.compensate_to_the_end(), "that took effect")
-    _expect_refused(await undone.execute_to_the_end(), "that was executed, then compensated")
+    expect_compensated(await undone.compensate_to_the_end(), "that took effect")
+    expect_refused(await undone.execute_to_the_end(), "that was executed, then compensated")
     return str(refused)
 
 
 async def _compensate_twice(trial: Trial) -> str:
     step, _ = await trial.executed()
     first = await step.compensate_to_the_end()
-    _expect_compensated(first, "that took effect")
-    if not _handler_ran(first):
+    expect_compensated(first, "that took effect")
+    if not handler_ran(first):
         raise RuleBrokenError(
             "expected that a step that took effect is undone, found that there was nothing to undo (handler_ran is false)"
         )
     for _ in range(2):
-        _expect_compensated(await step.compensate_to_the_end(), "that is compensated already")
+        expect_compensated(await step.compensate_to_the_end(), "that is compensated already")
     return "three times COMPENSATED"
 
 
@@ -150,16 +112,16 @@ async def _deadline(trial: Trial) -> str:
     repeated, undone = trial.new_step(), trial.new_step()
     seen = await repeated.execute(time_left_s=trial.deadline_s)
     answer = await repeated.execute_to_the_end()
-    _expect(answer.took_effect, f"a step to take effect after an attempt of {trial.deadline_s:g} s was cut short", answer)
-    _expect_same(answer, await repeated.execute_to_the_end())
+    expect(answer.took_effect, f"a step to take effect after an attempt of {trial.deadline_s:g} s was cut short", answer)
+    expect_same(answer, await repeated.execute_to_the_end())
     if seen.took_effect:
-        _expect_same(seen, answer)
+        expect_same(seen, answer)
     if trial.is_compensatable:
         await undone.execute(time_left_s=trial.deadline_s)
         await asyncio.sleep(GRACE_S)  # as a coordinator waits
-        _expect_compensated(await undone.compensate_to_the_end(), f"whose deadline had passed for {GRACE_S:g} s")
+        expect_compensated(await undone.compensate_to_the_end(), f"whose deadline had passed for {GRACE_S:g} s")
         await asyncio.sleep(LATE_S)  # work that did not end with its deadline may end now
-        _expect_refused(await undone.execute_to_the_end(), "that was compensated after its deadline")
+        expect_refused(await undone.execute_to_the_end(), "that was compensated after its deadline")
     return f"within {trial.deadline_s:g} s: {seen.kind}; then {answer.kind}"
 
 
@@ -187,9 +149,9 @@ async def _oversized_input(trial: Trial) -> str:
     reply = await step.execute()
     if not reply.took_effect:
         step.input = trial.line.input  # with the other one its undo would not get there either
-    _expect(not reply.is_timeout, f"an answer to {OVERSIZED_BYTES >> 20} MiB", reply)
+    expect(not reply.is_timeout, f"an answer to {OVERSIZED_BYTES >> 20} MiB", reply)
     after = await trial.new_step().execute_to_the_end()
-    _expect(after.took_effect, f"a usual step to take effect after {OVERSIZED_BYTES >> 20} MiB were sent", after)
+    expect(after.took_effect, f"a usual step to take effect after {OVERSIZED_BYTES >> 20} MiB were sent", after)
     return f"{reply}; it goes on serving"
 
 
@@ -197,19 +159,19 @@ async def _restart(trial: Trial) -> str:
     assert trial.restart is not None, "not called without one"
     step, first = await trial.executed()
     await trial.restart()
-    _expect_same(first, await step.execute_to_the_end())
+    expect_same(first, await step.execute_to_the_end())
     if not trial.is_compensatable:
         return f"the same answer before and after: {first}"
     reply = await step.compensate_to_the_end()
-    _expect_compensated(reply, "that took effect before the restart")
-    if not _handler_ran(reply):
+    expect_compensated(reply, "that took effect before the restart")
+    if not handler_ran(reply):
         raise RuleBrokenError("expected it to undo what took effect before the restart, found that there was nothing to undo")
-    _expect_refused(await step.execute_to_the_end(), "that was executed before the restart and compensated after it")
+    expect_refused(await step.execute_to_the_end(), "that was executed before the restart and compensated after it")
     return "the same answer before and after, and it was undone"
 
 
 RULES: Final = (
-    Rule(name="describe", title="It is what it says of itself", cites=("R9", "R23"), check=_describe),
+    Rule(name="describe", title="It is what it says of itself", cites=("R9", "R23"), check=_describe, ways=(Way.ONE_BY_ONE,)),
     Rule(name="duplicate-execute", title="A repeated call gets the same answer", cites=("R1", "R18"), check=_duplicate_execute),
     Rule(name="concurrent-duplicates", title="Calls at once get one answer", cites=("R22",), check=_concurrent_duplicates),
     Rule(
@@ -237,28 +199,8 @@ RULES: Final = (
     Rule(name="garbage-input", title="Garbage is refused", cites=("R6",), check=_garbage_input),
     Rule(name="oversized-input", title="It survives an oversized input", cites=("R6",), check=_oversized_input),
     Rule(name="restart", title="It remembers across a restart", cites=("R18", "R20"), check=_restart, needs_restart=True),
+    *FRAME_RULES,
 )
-
-
-def _expect(is_so: bool, what: str, found: Reply) -> None:
-    if not is_so:
-        raise RuleBrokenError(f"expected {what}, found {found}")
-
-
-def _expect_same(first: Reply, again: Reply) -> None:
-    _expect(first.is_same_as(again), f"the same answer as before, {first}", again)
-
-
-def _expect_compensated(reply: Reply, which: str) -> None:
-    _expect(reply.kind is Kind.COMPENSATED, f"COMPENSATED for a step {which}", reply)
-
-
-def _expect_refused(reply: Reply, which: str) -> None:
-    _expect(reply.kind is Kind.REJECTED, f"a refusal of a step {which}", reply)
-
-
-def _handler_ran(reply: Reply) -> bool:
-    return isinstance(reply.response, participant_pb2.CompensateResponse) and reply.response.compensated.handler_ran
 
 
 def _varint(number: int) -> bytes:

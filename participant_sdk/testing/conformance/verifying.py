@@ -2,8 +2,8 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
@@ -23,7 +23,9 @@ from participant_sdk.testing.conformance.report import (
     ParticipantUnreachableError,
     Verdict,
 )
-from participant_sdk.testing.conformance.rules import RULES, Rule, RuleBrokenError, Trial
+from participant_sdk.testing.conformance.rules import RULES
+from participant_sdk.testing.conformance.trial import Rule, RuleBrokenError, Trial
+from participant_sdk.testing.conformance.ways import Caller, InFrames, OneByOne, Way
 from saga.v1 import participant_pb2, participant_pb2_grpc
 
 _UNLIMITED: Final = [("grpc.max_send_message_length", -1), ("grpc.max_reconnect_backoff_ms", 500)]
@@ -49,7 +51,7 @@ class VerifyOptions:
 
 
 async def verify_participant(address: str, action: str, input: Message, options: VerifyOptions | None = None) -> ConformanceReport:  # noqa: A002
-    """Calls an action of a participant as coordinators do in bad times, some thirty times, and says which rules it keeps.
+    """Calls an action of a participant as coordinators do in bad times, some hundred times, and says which rules it keeps.
 
     It has real effects, under sagas that no coordinator knows, and undoes them again as far as they can be undone.
     `action` is the participant's name, a dot and the action's name; `input` one that it accepts.
@@ -57,24 +59,31 @@ async def verify_participant(address: str, action: str, input: Message, options:
     Raises ParticipantUnreachableError if nobody answers at `address`, ConformanceError if the action is not there or refuses the input.
     """
     options = options or VerifyOptions()
-    async with _opened(address) as stub:
+    async with _opened(address) as stub, AsyncExitStack() as stack:
         described = await _described(stub, address, action.partition(".")[0], options.timeout)
         known = find_action(described, address, action)
         packed = PackedAny(type_url=f"type.googleapis.com/{input.DESCRIPTOR.full_name}", value=input.SerializeToString(deterministic=True))
         timeout_s = options.timeout.total_seconds()
-        trial = Trial(
-            line=Line(stub=stub, action=action, input=packed, timeout_s=timeout_s, patience_s=PATIENCE * timeout_s),
-            description=described,
-            is_compensatable=options.is_compensatable if known is None else known.compensatable,
-            deadline_s=options.deadline.total_seconds(),
-            restart=options.restart and partial(_restart, options.restart, stub, address, PATIENCE * options.timeout),
-        )
-        await _try_out(trial, address)
-        left_behind, findings = await _undo(trial), []
+        callers: dict[Way, Caller] = {Way.ONE_BY_ONE: OneByOne(stub), Way.IN_FRAMES: InFrames(stub, stack)}
+        trials = [
+            Trial(
+                way=way,
+                line=Line(caller=caller, action=action, input=packed, timeout_s=timeout_s, patience_s=PATIENCE * timeout_s),
+                stub=stub,
+                description=described,
+                is_compensatable=options.is_compensatable if known is None else known.compensatable,
+                deadline_s=options.deadline.total_seconds(),
+                restart=options.restart and partial(_restart, options.restart, stub, address, PATIENCE * options.timeout),
+            )
+            for way, caller in callers.items()
+        ]
+        await _try_out(trials[0], address)
+        left_behind, findings = await _undo(trials[0]), []
         for rule in RULES:
             options.on_rule(rule)
-            findings.append(await _judge(rule, trial))
-            left_behind += await _undo(trial)
+            for among in _at_once(rule, trials):
+                findings += await asyncio.gather(*(_judge(rule, trial) for trial in among))
+                left_behind += sum([await _undo(trial) for trial in among])
         return ConformanceReport(address=address, action=action, findings=findings, left_behind=left_behind)
 
 
@@ -135,9 +144,17 @@ async def _try_out(trial: Trial, address: str) -> None:
         )
 
 
+def _at_once(rule: Rule, trials: Sequence[Trial]) -> Sequence[Sequence[Trial]]:
+    """Those that are tried out side by side: all of them, unless the participant is restarted."""
+    among = [trial for trial in trials if trial.way in rule.ways]
+    return [[trial] for trial in among] if rule.needs_restart else [among]
+
+
 async def _judge(rule: Rule, trial: Trial) -> Finding:
     verdict, seen = Verdict.KEPT, ""
-    if rule.needs_compensation and not trial.is_compensatable:
+    if trial.way is Way.IN_FRAMES and not trial.serves_exchange:
+        verdict, seen = Verdict.DOES_NOT_APPLY, "it does not say that it serves Exchange, and need not"
+    elif rule.needs_compensation and not trial.is_compensatable:
         verdict, seen = Verdict.DOES_NOT_APPLY, "it cannot be compensated, as it says itself"
     elif rule.name == "describe" and trial.description is None:
         verdict, seen = Verdict.DOES_NOT_APPLY, "it does not serve Describe, and need not"
@@ -148,7 +165,7 @@ async def _judge(rule: Rule, trial: Trial) -> Finding:
             seen = await rule.check(trial)
         except RuleBrokenError as error:
             verdict, seen = Verdict.BROKEN, str(error)
-    return Finding(rule=rule.name, title=rule.title, cites=rule.cites, verdict=verdict, seen=seen)
+    return Finding(rule=rule.name, title=rule.title, cites=rule.cites, way=trial.way, verdict=verdict, seen=seen)
 
 
 async def _restart(

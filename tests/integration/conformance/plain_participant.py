@@ -2,10 +2,10 @@
 
 import asyncio
 from collections import defaultdict
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
-from enum import StrEnum
-from typing import Final
+from typing import Final, cast
 from uuid import uuid4
 
 import grpc
@@ -15,36 +15,20 @@ from google.protobuf.wrappers_pb2 import StringValue
 
 from saga.v1 import participant_pb2, participant_pb2_grpc
 from shop.v1.shop_pb2 import DESCRIPTOR, StockReserved
+from tests.integration.conformance.careless import Careless
+from tests.integration.conformance.plain_stream import FramedContext, PlainStream
 from tests.processes import free_port
 
 WORK_S: Final = 0.005
 OUTLIVING_S: Final = 1.0
 """Longer than the shortest deadline and what is waited afterwards, shorter than when it is looked for."""
 SHORT_S: Final = 0.5
+HASTE_S: Final = 0.2
+"""How long a participant that drains in haste works on a step, and that it waits at most for one to be under way."""
 LARGE_BYTES: Final = 4 << 20
+WAIT_S: Final = 5.0
 INPUT_TYPE: Final = StringValue.DESCRIPTOR.full_name
 OUTPUT_TYPE: Final = StockReserved.DESCRIPTOR.full_name
-
-
-class Careless(StrEnum):
-    """What it gets wrong."""
-
-    IN_NOTHING = "in nothing"
-    NO_BARRIER = "no barrier"
-    RACES = "looks first and acts later"
-    REFUSES_NULL_COMPENSATION = "refuses to undo what it does not know"
-    FORGETS_COMPENSATION = "executes what is undone"
-    REFUSES_SECOND_UNDO = "refuses to undo twice"
-    UNDOES_NOTHING = "undoes nothing"
-    OUTLIVES_DEADLINE = "works on beyond the deadline"
-    HANGS_AFTER_DEADLINE = "keeps a lock when a call is cut short"
-    FAILS_ON_GARBAGE = "fails on garbage"
-    TAKES_OTHER_TYPES = "takes any type"
-    TAKES_ANY_ACTION = "takes any action"
-    CHOKES = "hangs on large inputs"
-    FORGETS_AT_RESTART = "forgets at its restart"
-    LIES = "describes another output"
-    HIDES_TYPES = "describes itself without its types"
 
 
 @dataclass(slots=True)
@@ -59,8 +43,12 @@ class Row:
 class PlainParticipant(participant_pb2_grpc.ParticipantServiceServicer):
     """Serves `plain.act`, which answers with a new number each time that it takes effect."""
 
-    def __init__(self, careless: Careless, *, describes: bool = True, compensatable: bool = True) -> None:
+    def __init__(self, careless: Careless, *, describes: bool, compensatable: bool, exchanges: bool, says_exchange: bool) -> None:
+        self.careless: Final = careless
         self._careless = careless
+        self._exchanges = exchanges
+        self._says_exchange = says_exchange
+        self.streams: list[PlainStream] = []
         self._describes = describes
         self._compensatable = compensatable
         self._rows: defaultdict[str, Row] = defaultdict(Row)
@@ -73,14 +61,30 @@ class PlainParticipant(participant_pb2_grpc.ParticipantServiceServicer):
         output = "google.protobuf.Int32Value" if self._careless is Careless.LIES else OUTPUT_TYPE
         action = participant_pb2.ActionDescription(name="act", input_type=INPUT_TYPE, output_type=output, compensatable=self._compensatable)
         description = participant_pb2.ParticipantDescription(
-            name="plain", actions=[action], guarantee=participant_pb2.GUARANTEE_EFFECT_ONCE
+            name="plain", actions=[action], guarantee=participant_pb2.GUARANTEE_EFFECT_ONCE, exchange=self._says_exchange
         )
         if self._careless is not Careless.HIDES_TYPES:
             DESCRIPTOR.CopyToProto(description.descriptors.file.add())
         return participant_pb2.DescribeResponse(description=description)
 
-    async def Exchange(self, request_iterator: object, context: "Context") -> None:  # type: ignore[override] # noqa: N802
-        await context.abort(grpc.StatusCode.UNIMPLEMENTED, "calls one by one, please")
+    async def Exchange(  # noqa: N802
+        self, request_iterator: AsyncIterator[participant_pb2.ExchangeRequest], context: "Context"
+    ) -> AsyncIterator[participant_pb2.ExchangeResponse]:
+        if not self._exchanges:
+            await context.abort(grpc.StatusCode.UNIMPLEMENTED, "calls one by one, please")
+        stream = PlainStream(self._careless, self._answer)
+        self.streams.append(stream)
+        try:
+            async for frame in stream.run(request_iterator):
+                yield frame
+        finally:
+            self.streams.remove(stream)
+
+    async def _answer(self, call: participant_pb2.ExchangeCall, context: FramedContext) -> participant_pb2.ExchangeReply:
+        asked = cast("Context", context)
+        if call.HasField("execute"):
+            return participant_pb2.ExchangeReply(executed=await self.Execute(call.execute, asked))
+        return participant_pb2.ExchangeReply(compensated=await self.Compensate(call.compensate, asked))
 
     async def Execute(self, request: participant_pb2.ExecuteRequest, context: "Context") -> participant_pb2.ExecuteResponse:  # noqa: N802
         await self._refuse_garbage(request, context)
@@ -113,7 +117,8 @@ class PlainParticipant(participant_pb2_grpc.ParticipantServiceServicer):
             late = asyncio.create_task(self._act_late(row))
             self._late.add(late)
             await asyncio.shield(late)
-        await asyncio.sleep(OUTLIVING_S if is_short else WORK_S)
+        work_s = HASTE_S if self._careless is Careless.DRAINS_IN_HASTE else WORK_S
+        await asyncio.sleep(OUTLIVING_S if is_short else work_s)
         row.reply = _new_reply()
         return row.reply
 
@@ -181,10 +186,25 @@ class PlainServer:
         await self._stack.aclose()
 
     async def restart(self) -> None:
+        """Drains its streams before."""
+        participant = self._participant
+        if participant.careless is Careless.DRAINS_IN_HASTE:
+            await until(lambda: any(stream.open_calls for stream in participant.streams), HASTE_S)
+        for stream in participant.streams:
+            stream.drain()
+        await until(lambda: not participant.streams, WAIT_S)
         await self.stop()
         if self._forgets:
             self._participant.forget()
         await self.start()
+
+
+async def until(is_so: Callable[[], bool], within_s: float) -> None:
+    """Waits for it, and no longer than that."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(within_s):
+            while not is_so():
+                await asyncio.sleep(0.005)
 
 
 def _new_reply() -> participant_pb2.ExecuteResponse:

@@ -21,11 +21,12 @@ from google.protobuf.wrappers_pb2 import StringValue
 from coordinator.cli.app import main
 from participant_sdk import NoBarrier, Participant, ParticipantServer, StepContext, action
 from participant_sdk.ids import new_saga_id
-from participant_sdk.testing.conformance import RULES, Verdict, VerifyOptions, verify_participant
+from participant_sdk.testing.conformance import RULES, Verdict, VerifyOptions, Way, verify_participant
 from shop.v1.shop_pb2 import PlaceOrder
 from tests.fork_server import FORK_SERVER, ForkedProcess
-from tests.integration.conformance.plain_participant import INPUT_TYPE, Careless
-from tests.integration.conformance.test_verify import ACTION, BROKEN_BY, EVERY_RULE, names, serving
+from tests.integration.conformance.careless import Careless
+from tests.integration.conformance.plain_participant import INPUT_TYPE
+from tests.integration.conformance.test_verify import ABOUT_FRAMES, ACTION, BROKEN_BY, EVERY_RULE, names, serving
 from tests.processes import ROOT, free_port, python_environment, wait_until_serving
 
 ORDER: Final = PlaceOrder(order_id="1", sku="widget", quantity=1, amount_cents=1250, card="4242", address="1 Main Street")
@@ -110,7 +111,7 @@ async def test_participant_of_the_sdk_without_a_barrier_breaks_what_the_barrier_
     address = f"127.0.0.1:{free_port()}"
     async with ParticipantServer(WithoutBarrier(barrier=NoBarrier()), address=address, coordinator=None):
         report = await verify_participant(address, "sdk.act", StringValue(), VerifyOptions())
-    assert names(report, Verdict.BROKEN) == BROKEN_BY[Careless.NO_BARRIER] - {"restart"}
+    assert names(report, Verdict.BROKEN) == BROKEN_BY[Careless.NO_BARRIER] - {"restart", "exchange-drain"}
 
 
 async def saga(*arguments: str, code: int) -> subprocess.CompletedProcess[str]:
@@ -128,10 +129,13 @@ async def test_command_shows_what_is_kept_and_what_was_not_run() -> None:
         ended = await saga("verify", server.address, "--action", ACTION, "--input", '"something"', "--timeout", "2", code=0)
     lines = ended.stdout.splitlines()
     assert lines[0] == f"plain.act at {server.address}"
-    assert [line.split()[0] for line in lines[2:-1] if not line.startswith(" ")] == [rule.name for rule in RULES]
+    assert [line.split()[0] for line in lines[2:-1] if not line.startswith(" ")] == [rule.name for rule in RULES for _ in rule.ways]
     assert [" ".join(line.split()) for line in lines if line.startswith(("compensate-before", "restart"))] == [
-        f"compensate-before-execute kept there was nothing to undo, and it says COMPENSATED {CITES['compensate-before-execute']}",
-        f"restart not run say how it is restarted: --restart {CITES['restart']}",
+        *(
+            f"compensate-before-execute {way} kept there was nothing to undo, and it says COMPENSATED {CITES['compensate-before-execute']}"
+            for way in Way
+        ),
+        *(f"restart {way} not run say how it is restarted: --restart {CITES['restart']}" for way in Way),
     ]
     assert lines[-1] == "no rule is broken"
 
@@ -149,8 +153,11 @@ async def test_command_says_what_is_broken_for_programs_and_by_its_exit_code(tmp
         assert marked.exists()
         report = json.loads(ended.stdout)
         assert (report["address"], report["action"], report["kept"], report["left_behind"]) == (server.address, ACTION, False, 0)
-        verdicts = {finding["rule"]: finding["verdict"] for finding in report["findings"]}
-        assert verdicts == dict.fromkeys(EVERY_RULE, "kept") | {"describe": "does not apply", "compensate-twice": "broken"}
+        verdicts = {finding["rule"]: finding["verdict"] for finding in report["findings"] if finding["way"] == "one by one"}
+        kept = dict.fromkeys(EVERY_RULE - ABOUT_FRAMES, "kept")
+        assert verdicts == kept | {"describe": "does not apply", "compensate-twice": "broken"}
+        in_frames = {finding["rule"]: finding["verdict"] for finding in report["findings"] if finding["way"] == "in frames"}
+        assert in_frames == dict.fromkeys(EVERY_RULE - {"describe"}, "does not apply")
         (broken,) = (finding for finding in report["findings"] if finding["verdict"] == "broken")
         assert broken["seen"] == (
             "expected COMPENSATED for a step that is compensated already, found REJECTED FAILED_PRECONDITION it is undone already"

@@ -16,10 +16,12 @@ from participant_sdk.testing.conformance import (
     ParticipantBrokenError,
     Verdict,
     VerifyOptions,
+    Way,
     describe_participant,
     verify_participant,
 )
-from tests.integration.conformance.plain_participant import Careless, PlainParticipant, PlainServer
+from tests.integration.conformance.careless import Careless
+from tests.integration.conformance.plain_participant import PlainParticipant, PlainServer
 from tests.processes import free_port
 
 EVERY_RULE: Final = {rule.name for rule in RULES}
@@ -28,29 +30,49 @@ INPUT: Final = StringValue(value="something")
 QUICK: Final = VerifyOptions(timeout=timedelta(seconds=1))
 
 BROKEN_BY: Final[dict[Careless, Set[str]]] = {
-    Careless.NO_BARRIER: {"duplicate-execute", "concurrent-duplicates", "execute-after-compensate", "deadline", "restart"},
+    Careless.NO_BARRIER: {
+        "duplicate-execute", "concurrent-duplicates", "execute-after-compensate", "deadline", "restart",
+        "exchange-replies", "exchange-ids", "exchange-forsaken", "exchange-end", "exchange-drain", "exchange-trace",
+    },
     Careless.RACES: {"concurrent-duplicates"},
-    Careless.REFUSES_NULL_COMPENSATION: {"compensate-before-execute", "execute-after-compensate", "deadline"},
-    Careless.FORGETS_COMPENSATION: {"execute-after-compensate", "deadline", "restart"},
+    Careless.REFUSES_NULL_COMPENSATION: {"compensate-before-execute", "execute-after-compensate", "deadline", "exchange-ids"},
+    Careless.FORGETS_COMPENSATION: {"execute-after-compensate", "deadline", "restart", "exchange-forsaken"},
     Careless.REFUSES_SECOND_UNDO: {"compensate-twice"},
     Careless.UNDOES_NOTHING: {"compensate-twice", "restart"},
     Careless.OUTLIVES_DEADLINE: {"deadline"},
-    Careless.HANGS_AFTER_DEADLINE: {"deadline"},
+    Careless.HANGS_AFTER_DEADLINE: {"deadline", "exchange-forsaken"},
     Careless.FAILS_ON_GARBAGE: {"garbage-input"},
     Careless.TAKES_OTHER_TYPES: {"garbage-input"},
     Careless.TAKES_ANY_ACTION: {"garbage-input"},
     Careless.CHOKES: {"oversized-input"},
-    Careless.FORGETS_AT_RESTART: {"restart"},
+    Careless.FORGETS_AT_RESTART: {"restart", "exchange-drain"},
     Careless.LIES: {"describe"},
     Careless.HIDES_TYPES: {"describe"},
-}
+    Careless.FORGETS_A_REPLY: {"exchange-replies", "exchange-end", "exchange-drain"},
+    Careless.SERVES_AN_ID_TWICE: {"exchange-ids"},
+    Careless.HANGS_UP: {"exchange-forsaken"},
+    Careless.CUTS_AT_THE_END: {"exchange-end"},
+    Careless.DRAINS_IN_HASTE: {"exchange-drain"},
+    Careless.ONE_BIG_FRAME: {"exchange-bounds"},
+    Careless.FORGETS_THE_TIME: {"exchange-time"},
+    Careless.CHOKES_ON_TRACES: {"exchange-trace"},
+}  # fmt: skip
+ABOUT_FRAMES: Final = {name for name in EVERY_RULE if name.startswith("exchange-")}
 
 
 @asynccontextmanager
 async def serving(
-    careless: Careless = Careless.IN_NOTHING, *, describes: bool = True, compensatable: bool = True
+    careless: Careless = Careless.IN_NOTHING,
+    *,
+    describes: bool = True,
+    compensatable: bool = True,
+    exchanges: bool = True,
+    says_so: bool = True,
 ) -> AsyncIterator[PlainServer]:
-    participant = PlainParticipant(careless, describes=describes, compensatable=compensatable)
+    """`says_so`: whether it describes as it is whether it `exchanges`."""
+    participant = PlainParticipant(
+        careless, describes=describes, compensatable=compensatable, exchanges=exchanges, says_exchange=exchanges is says_so
+    )
     server = PlainServer(participant, forgets=careless is Careless.FORGETS_AT_RESTART, takes_large=careless is Careless.CHOKES)
     await server.start()
     try:
@@ -63,15 +85,17 @@ async def verified(server: PlainServer) -> ConformanceReport:
     return await verify_participant(server.address, ACTION, INPUT, replace(QUICK, restart=server.restart))
 
 
-def names(report: ConformanceReport, verdict: Verdict) -> set[str]:
-    return {finding.rule for finding in report.findings if finding.verdict is verdict}
+def names(report: ConformanceReport, verdict: Verdict, way: Way | None = None) -> set[str]:
+    """Rules with that verdict, when the participant was called in that way, or in any."""
+    return {finding.rule for finding in report.findings if finding.verdict is verdict and way in {None, finding.way}}
 
 
 async def test_careful_participant_without_the_sdk_keeps_every_rule_and_nothing_is_left() -> None:
     async with serving() as server:
         report = await verified(server)
     report.raise_if_broken()
-    assert names(report, Verdict.KEPT) == EVERY_RULE
+    assert names(report, Verdict.KEPT, Way.ONE_BY_ONE) == EVERY_RULE - ABOUT_FRAMES
+    assert names(report, Verdict.KEPT, Way.IN_FRAMES) == EVERY_RULE - {"describe"}
     assert report.left_behind == 0
 
 
@@ -85,7 +109,7 @@ async def test_careless_participant_fails_the_rules_that_it_breaks_and_no_others
     async with serving(careless) as server:
         report = await verified(server)
     assert names(report, Verdict.BROKEN) == BROKEN_BY[careless]
-    with pytest.raises(ParticipantBrokenError, match=rf"^plain\.act at {server.address} breaks {len(report.broken)} of 10 rules:\n"):
+    with pytest.raises(ParticipantBrokenError, match=rf"^plain\.act at {server.address} breaks {len(report.broken)} of 27 rules:\n"):
         report.raise_if_broken()
 
 
@@ -93,15 +117,28 @@ async def test_participant_that_does_not_describe_itself_is_judged_all_the_same(
     async with serving(describes=False) as server:
         report = await verified(server)
         assert await describe_participant(server.address, "plain") is None
-    assert names(report, Verdict.DOES_NOT_APPLY) == {"describe"}
-    assert names(report, Verdict.KEPT) == EVERY_RULE - {"describe"}
+    assert names(report, Verdict.DOES_NOT_APPLY, Way.ONE_BY_ONE) == {"describe"}
+    assert names(report, Verdict.KEPT) == EVERY_RULE - {"describe"} - ABOUT_FRAMES
+
+
+async def test_participant_without_exchange_is_judged_one_by_one() -> None:
+    async with serving(exchanges=False) as server:
+        report = await verified(server)
+    assert names(report, Verdict.KEPT) == names(report, Verdict.KEPT, Way.ONE_BY_ONE) == EVERY_RULE - ABOUT_FRAMES
+    assert names(report, Verdict.DOES_NOT_APPLY, Way.IN_FRAMES) == EVERY_RULE - {"describe"}
+
+
+async def test_participant_that_does_not_serve_the_exchange_that_it_describes_breaks_every_rule_in_frames() -> None:
+    async with serving(exchanges=False, says_so=False) as server:
+        report = await verified(server)
+    assert names(report, Verdict.BROKEN) == names(report, Verdict.BROKEN, Way.IN_FRAMES) >= ABOUT_FRAMES
 
 
 async def test_action_that_cannot_be_undone_is_not_asked_to_and_leaves_its_effects() -> None:
     async with serving(compensatable=False) as server:
         report = await verify_participant(server.address, ACTION, INPUT, QUICK)
     assert names(report, Verdict.DOES_NOT_APPLY) == {"compensate-before-execute", "execute-after-compensate", "compensate-twice"}
-    assert names(report, Verdict.NOT_RUN) == {"restart"}
+    assert names(report, Verdict.NOT_RUN) == {"restart", "exchange-drain"}
     assert report.broken == []
     assert report.left_behind > 0
 

@@ -94,7 +94,7 @@ def now_s() -> float:
 
 def play(scene: Callable[[Stage], Coroutine[Any, Any, None]], fates: dict[tuple[bool, int], Fate] | None = None) -> None:
     async def main() -> None:
-        weather, echo = Decided(fates or {}), Echo()
+        weather, echo = Decided(fates or {}), Echo()  # type: ignore[abstract]
         network = Network(weather)
         server = network.server()
         participant_pb2_grpc.add_ParticipantServiceServicer_to_server(echo, server)  # type: ignore[arg-type]
