@@ -79,7 +79,7 @@ def verify(
     """Calls the participant at HOST:PORT as coordinators do after crashes, lost replies and delays, and says which rules it keeps.
 
     It may be written in any language, with this SDK or without. If it says that it serves Exchange, the rules are tried out in frames too.
-    THIS HAS REAL EFFECTS: up to twenty executions of each action at once, each undone again if the action can be. Use a test environment,
+    THIS HAS REAL EFFECTS: up to ten executions of each action at once, each undone again if the action can be. Use a test environment,
     and an --input that is accepted that often.
 
     \b

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -81,9 +81,10 @@ async def verify_participant(address: str, action: str, input: Message, options:
         left_behind, findings = await _undo(trials[0]), []
         for rule in RULES:
             options.on_rule(rule)
-            for among in _at_once(rule, trials):
-                findings += await asyncio.gather(*(_judge(rule, trial) for trial in among))
-                left_behind += sum([await _undo(trial) for trial in among])
+            for trial in trials:
+                if trial.way in rule.ways:
+                    findings.append(await _judge(rule, trial))
+                    left_behind += await _undo(trial)
         return ConformanceReport(address=address, action=action, findings=findings, left_behind=left_behind)
 
 
@@ -142,12 +143,6 @@ async def _try_out(trial: Trial, address: str) -> None:
         raise ConformanceError(
             f"expected {trial.line.action} at {address} to take effect with the input given, found {reply}; pass an input that it accepts"
         )
-
-
-def _at_once(rule: Rule, trials: Sequence[Trial]) -> Sequence[Sequence[Trial]]:
-    """Those that are tried out side by side: all of them, unless the participant is restarted."""
-    among = [trial for trial in trials if trial.way in rule.ways]
-    return [[trial] for trial in among] if rule.needs_restart else [among]
 
 
 async def _judge(rule: Rule, trial: Trial) -> Finding:

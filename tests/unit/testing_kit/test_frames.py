@@ -25,8 +25,8 @@ class InFramesOnly(participant_pb2_grpc.ParticipantServiceServicer):
         self.keys: list[str] = []
 
     async def Describe(self, request: participant_pb2.DescribeRequest, context: Any) -> participant_pb2.DescribeResponse:  # noqa: N802
-        types = {"input_type": PlaceOrder.DESCRIPTOR.full_name, "output_type": PaymentCharged.DESCRIPTOR.full_name}
-        charge = participant_pb2.ActionDescription(name="charge", compensatable=True, **types)
+        takes, returns = PlaceOrder.DESCRIPTOR.full_name, PaymentCharged.DESCRIPTOR.full_name
+        charge = participant_pb2.ActionDescription(name="charge", compensatable=True, input_type=takes, output_type=returns)
         description = participant_pb2.ParticipantDescription(name="payments", actions=[charge], exchange=True)
         PlaceOrder.DESCRIPTOR.file.CopyToProto(description.descriptors.file.add())
         return participant_pb2.DescribeResponse(description=description)
