@@ -116,8 +116,6 @@ MUTANTS = (
     Mutant("sleepers-sleep-on", "D9", "coordinator.engine.sleepers", "        self._looks[shard] = _Look(Instant(0))\n        self._look_by(Instant(0))", "        pass"),
     Mutant("broken-stream-taken-for-not-sent", "R6", "coordinator.dispatcher.caller", "            return outcome_of_status(from_rpc_error(answer))\n        is_execution", "            from coordinator.core.inputs import NotSent\n            return NotSent(failure=Failure(Code.UNAVAILABLE, answer.details() or \"\"))\n        is_execution"),
     Mutant("waiting-for-room-not-withdrawn", "R12", _FRAMED, "        if number in self._open and number in self._unsent:\n", "        if False:\n"),
-    Mutant("waiting-for-room-leaves-all-the-same", "R31", _FRAMED, "        if self._unsent and not self._may_leave():\n", "        if False:\n"),
-    Mutant("call-leaves-after-its-time", "R12", _FRAMED, "            if self._unsent.pop(number, None) is None:\n", "            if number not in self._unsent:\n"),
     Mutant("deadline-past-the-pivot", "R13", _PENDING, "    if goes_forward_only(plan, state, step, in_doubt=step.in_doubt):\n        return None", "    if False:\n        return None"),
 )  # fmt: skip
 """One per rule that can be seen from outside, and more."""

@@ -66,5 +66,5 @@ async def times_left() -> list[float]:
 
 
 def test_time_that_a_call_has_waited_for_room_is_not_given_to_it_again() -> None:  # R12
-    # Two frames are on their way, and a third waits for room with its writer; the fourth call, made after 3 s, leaves when the first arrives.
+    # Two frames are on their way, and the writer of a third waits: the fourth call, made after 3 s, leaves when the first one arrives.
     assert run_in_virtual_time(times_left()) == pytest.approx([TIME_S, TIME_S, TIME_S, TIME_S - (LATE_S - 3)], abs=0.01)
