@@ -60,7 +60,7 @@ from participant_sdk.participant import Participant
 from participant_sdk.policies import RetryPolicy, StepDefaults, StepKind
 from participant_sdk.server import ParticipantServer, serve
 from participant_sdk.servicer import ParticipantServicer
-from participant_sdk.step_context import DefinitionVersion, StepContext
+from participant_sdk.step_context import DefinitionVersion, StepContext, SyncStepContext
 
 if TYPE_CHECKING:
     from participant_sdk.barrier.sql import SqlBarrier
@@ -124,6 +124,7 @@ __all__ = [
     "StepKind",
     "StepNotFound",
     "StepNotWaitingError",
+    "SyncStepContext",
     "WaitTimedOut",
     "action",
     "barrier_table",

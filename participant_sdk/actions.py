@@ -10,7 +10,7 @@ from participant_sdk.accepted import Accepted
 from participant_sdk.effects import Effect
 from participant_sdk.errors import ParticipantDefinitionError
 from participant_sdk.signatures import ActionSignature
-from participant_sdk.step_context import StepContext
+from participant_sdk.step_context import StepContext, SyncStepContext
 
 RequestT = TypeVar("RequestT", bound=Message)
 ResponseT = TypeVar("ResponseT", bound=Message)
@@ -18,6 +18,8 @@ CalledT = TypeVar("CalledT")
 """What calling the handler gives: the response, or an awaitable of it."""
 OwnerT = TypeVar("OwnerT")
 """The participant class that a handler belongs to; its `self`."""
+StepT = TypeVar("StepT", StepContext, SyncStepContext)
+"""What a handler is told, which says how its session is used; the same for an action and its compensation."""
 UndoneT = TypeVar("UndoneT", bound=Awaitable[None] | None)
 
 Handler: TypeAlias = Callable[..., object]
@@ -119,28 +121,28 @@ class Action(Generic[RequestT, ResponseT]):
         self._compensation = handler
 
 
-class _CallableAction(Action[RequestT, ResponseT], Generic[RequestT, ResponseT, CalledT]):
+class _CallableAction(Action[RequestT, ResponseT], Generic[RequestT, ResponseT, CalledT, StepT]):
     __slots__ = ()
 
     @overload
     def __get__(self, instance: None, owner: type) -> Self: ...
     @overload
-    def __get__(self, instance: object, owner: type) -> Callable[[RequestT, StepContext], CalledT]: ...
-    def __get__(self, instance: object | None, owner: type) -> Self | Callable[[RequestT, StepContext], CalledT]:
+    def __get__(self, instance: object, owner: type) -> Callable[[RequestT, StepT], CalledT]: ...
+    def __get__(self, instance: object | None, owner: type) -> Self | Callable[[RequestT, StepT], CalledT]:
         if instance is None:
             return self
-        bound: Callable[[RequestT, StepContext], CalledT] = self._handler.__get__(instance, owner)
+        bound: Callable[[RequestT, StepT], CalledT] = self._handler.__get__(instance, owner)
         return bound
 
 
-class DatabaseAction(_CallableAction[RequestT, ResponseT, CalledT]):
+class DatabaseAction(_CallableAction[RequestT, ResponseT, CalledT, StepT]):
     """An action whose effect lies inside the barrier's database transaction."""
 
     __slots__ = ()
 
     def compensation(
-        self, handler: Callable[[OwnerT, RequestT, ResponseT, StepContext], UndoneT]
-    ) -> Callable[[OwnerT, RequestT, ResponseT, StepContext], UndoneT]:
+        self, handler: Callable[[OwnerT, RequestT, ResponseT, StepT], UndoneT]
+    ) -> Callable[[OwnerT, RequestT, ResponseT, StepT], UndoneT]:
         """Declares what undoes this action: `(self, request, output, step) -> None`.
 
         Called only after the action took effect, with the output that it returned then.
@@ -149,14 +151,14 @@ class DatabaseAction(_CallableAction[RequestT, ResponseT, CalledT]):
         return handler
 
 
-class _DoubtfulAction(_CallableAction[RequestT, ResponseT, CalledT]):
+class _DoubtfulAction(_CallableAction[RequestT, ResponseT, CalledT, StepT]):
     """An action of which a compensation may have to undo a beginning without an output (R19)."""
 
     __slots__ = ()
 
     def compensation(
-        self, handler: Callable[[OwnerT, RequestT, ResponseT | None, StepContext], UndoneT]
-    ) -> Callable[[OwnerT, RequestT, ResponseT | None, StepContext], UndoneT]:
+        self, handler: Callable[[OwnerT, RequestT, ResponseT | None, StepT], UndoneT]
+    ) -> Callable[[OwnerT, RequestT, ResponseT | None, StepT], UndoneT]:
         """Declares what undoes this action: `(self, request, output, step) -> None`.
 
         Called also when nobody knows whether the action took effect, and when it was accepted and never completed; then the output
@@ -166,13 +168,13 @@ class _DoubtfulAction(_CallableAction[RequestT, ResponseT, CalledT]):
         return handler
 
 
-class ExternalAction(_DoubtfulAction[RequestT, ResponseT, CalledT]):
+class ExternalAction(_DoubtfulAction[RequestT, ResponseT, CalledT, StepT]):
     """An action whose effect lies outside of the barrier's database transaction."""
 
     __slots__ = ()
 
 
-class AcceptingAction(_DoubtfulAction[RequestT, ResponseT, CalledT]):
+class AcceptingAction(_DoubtfulAction[RequestT, ResponseT, CalledT, StepT]):
     """An action that may return Accepted and be finished later (R24)."""
 
     __slots__ = ()
@@ -186,56 +188,56 @@ class _DatabaseDecorator(Protocol):
     @overload
     def __call__(  # type: ignore[overload-overlap]
         self, handler: Callable[[OwnerT, RequestT, StepContext], Coroutine[Any, Any, ResponseT]], /
-    ) -> DatabaseAction[RequestT, ResponseT, Coroutine[Any, Any, ResponseT]]: ...
+    ) -> DatabaseAction[RequestT, ResponseT, Coroutine[Any, Any, ResponseT], StepContext]: ...
     @overload
     def __call__(
         self, handler: Callable[[OwnerT, RequestT, StepContext], Coroutine[Any, Any, ResponseT | Accepted]], /
-    ) -> AcceptingAction[RequestT, ResponseT, Coroutine[Any, Any, ResponseT | Accepted]]: ...
+    ) -> AcceptingAction[RequestT, ResponseT, Coroutine[Any, Any, ResponseT | Accepted], StepContext]: ...
     @overload
     def __call__(  # type: ignore[overload-overlap]
-        self, handler: Callable[[OwnerT, RequestT, StepContext], ResponseT], /
-    ) -> DatabaseAction[RequestT, ResponseT, ResponseT]: ...
+        self, handler: Callable[[OwnerT, RequestT, StepT], ResponseT], /
+    ) -> DatabaseAction[RequestT, ResponseT, ResponseT, StepT]: ...
     @overload
     def __call__(
-        self, handler: Callable[[OwnerT, RequestT, StepContext], ResponseT | Accepted], /
-    ) -> AcceptingAction[RequestT, ResponseT, ResponseT | Accepted]: ...
+        self, handler: Callable[[OwnerT, RequestT, StepT], ResponseT | Accepted], /
+    ) -> AcceptingAction[RequestT, ResponseT, ResponseT | Accepted, StepT]: ...
 
 
 class _ExternalDecorator(Protocol):
     @overload
     def __call__(  # type: ignore[overload-overlap]
         self, handler: Callable[[OwnerT, RequestT, StepContext], Coroutine[Any, Any, ResponseT]], /
-    ) -> ExternalAction[RequestT, ResponseT, Coroutine[Any, Any, ResponseT]]: ...
+    ) -> ExternalAction[RequestT, ResponseT, Coroutine[Any, Any, ResponseT], StepContext]: ...
     @overload
     def __call__(
         self, handler: Callable[[OwnerT, RequestT, StepContext], Coroutine[Any, Any, ResponseT | Accepted]], /
-    ) -> AcceptingAction[RequestT, ResponseT, Coroutine[Any, Any, ResponseT | Accepted]]: ...
+    ) -> AcceptingAction[RequestT, ResponseT, Coroutine[Any, Any, ResponseT | Accepted], StepContext]: ...
     @overload
     def __call__(  # type: ignore[overload-overlap]
         self, handler: Callable[[OwnerT, RequestT, StepContext], ResponseT], /
-    ) -> ExternalAction[RequestT, ResponseT, ResponseT]: ...
+    ) -> ExternalAction[RequestT, ResponseT, ResponseT, StepContext]: ...
     @overload
     def __call__(
         self, handler: Callable[[OwnerT, RequestT, StepContext], ResponseT | Accepted], /
-    ) -> AcceptingAction[RequestT, ResponseT, ResponseT | Accepted]: ...
+    ) -> AcceptingAction[RequestT, ResponseT, ResponseT | Accepted, StepContext]: ...
 
 
 @overload
 def action(  # type: ignore[overload-overlap]
     handler: Callable[[OwnerT, RequestT, StepContext], Coroutine[Any, Any, ResponseT]], /
-) -> DatabaseAction[RequestT, ResponseT, Coroutine[Any, Any, ResponseT]]: ...
+) -> DatabaseAction[RequestT, ResponseT, Coroutine[Any, Any, ResponseT], StepContext]: ...
 @overload
 def action(
     handler: Callable[[OwnerT, RequestT, StepContext], Coroutine[Any, Any, ResponseT | Accepted]], /
-) -> AcceptingAction[RequestT, ResponseT, Coroutine[Any, Any, ResponseT | Accepted]]: ...
+) -> AcceptingAction[RequestT, ResponseT, Coroutine[Any, Any, ResponseT | Accepted], StepContext]: ...
 @overload
 def action(  # type: ignore[overload-overlap]
-    handler: Callable[[OwnerT, RequestT, StepContext], ResponseT], /
-) -> DatabaseAction[RequestT, ResponseT, ResponseT]: ...
+    handler: Callable[[OwnerT, RequestT, StepT], ResponseT], /
+) -> DatabaseAction[RequestT, ResponseT, ResponseT, StepT]: ...
 @overload
 def action(
-    handler: Callable[[OwnerT, RequestT, StepContext], ResponseT | Accepted], /
-) -> AcceptingAction[RequestT, ResponseT, ResponseT | Accepted]: ...
+    handler: Callable[[OwnerT, RequestT, StepT], ResponseT | Accepted], /
+) -> AcceptingAction[RequestT, ResponseT, ResponseT | Accepted, StepT]: ...
 @overload
 def action(*, name: str | None = None, effect: Literal[Effect.DATABASE] = Effect.DATABASE) -> _DatabaseDecorator: ...
 @overload
@@ -246,8 +248,8 @@ def action(
     """Declares a method `(self, request, step) -> response` as an action of its participant.
 
     The types come from the annotations; both are protobuf messages. Annotated `-> response | Accepted`, a step may be finished later
-    (R24). `async def` handlers share the barrier's database transaction through `step.session`; plain `def` handlers run in threads
-    and have no session.
+    (R24). `async def` handlers share the barrier's database transaction through `step.session`; so do plain `def` handlers that take a
+    SyncStepContext, under a barrier whose engine blocks. Other plain handlers run in threads and have no session.
 
     `name` is the part after the dot; the method's name unless given. `effect` says where the effect takes place.
     """

@@ -2,11 +2,11 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, cast
 
 from google.protobuf.message import EncodeError, Message
 
@@ -32,6 +32,7 @@ from saga.v1 import participant_pb2
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncSession
+    from sqlalchemy.orm import Session
 
 logger = logging.getLogger(__name__)
 
@@ -39,6 +40,7 @@ COMPLETING_TIME_LIMIT_DEFAULT: Final = timedelta(seconds=10)
 """How long a completion may take, from asking for the row to its commit; telling the coordinator comes on top."""
 
 ResponseT = TypeVar("ResponseT", bound=Message)
+ResultT = TypeVar("ResultT")
 
 
 class LentClient:
@@ -96,8 +98,17 @@ class Completion(Generic[ResponseT]):
 
     @property
     def session(self) -> "AsyncSession":
-        """A SQLAlchemy session inside the database transaction that stores the result; see `StepContext.session`."""
-        return self._opened.sessions.session
+        """A SQLAlchemy session inside the database transaction that stores the result; see `StepContext.session`.
+
+        Raises SessionUnavailableError under a barrier whose engine blocks: use `run_sync` there.
+        """
+        return cast("AsyncSession", self._opened.sessions.session)
+
+    async def run_sync(self, work: "Callable[[Session], ResultT]") -> ResultT:
+        """Runs `work(session)` inside the same database transaction, in the barrier's thread if its engine blocks; like
+        `AsyncSession.run_sync`.
+        """
+        return await self._opened.run_sync(work)
 
     def succeed(self, output: ResponseT) -> None:
         """The step took effect, and returns `output`. Raises CompletionMisusedError if it is of another type or too large."""

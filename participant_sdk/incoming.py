@@ -16,7 +16,7 @@ from participant_sdk.ids import parse_saga_id
 from participant_sdk.invocation import BoundAction, Cancellation
 from participant_sdk.payloads import PAYLOAD_BYTES_MAX, PayloadDecodeError
 from participant_sdk.rpc_errors import ErrorReason, error_details, status_with
-from participant_sdk.step_context import DefinitionVersion, NoSession, SessionSource, StepContext
+from participant_sdk.step_context import DefinitionVersion, NoSession, SessionSource, StepContext, SyncStepContext
 from participant_sdk.telemetry import CallRequest
 from saga.v1 import participant_pb2
 
@@ -46,12 +46,12 @@ class IncomingCall(Generic[CallT]):
     """The call as the barrier sees it."""
     request: Message
     """The decoded input."""
-    step: StepContext
+    step: StepContext | SyncStepContext
     """What the handler is told, still without a session."""
     cancellation: Cancellation
     """Set when nobody waits any more."""
 
-    def step_with(self, sessions: SessionSource) -> StepContext:
+    def step_with(self, sessions: SessionSource) -> StepContext | SyncStepContext:
         """What the handler is told, with the session that it may use."""
         return replace(self.step, sessions=sessions)
 
@@ -117,7 +117,7 @@ class CallReader:
             return message
         cancellation = Cancellation()
         deadline_us = self._clock() + int(time_left_s(request, time_remaining_s) * MICROS_PER_SECOND)
-        step = StepContext(
+        step = bound.signature.step_type(
             saga_id=parse_saga_id(request.saga_id),
             step_id=request.step_id,
             definition=DefinitionVersion(name=request.definition.name, version=request.definition.version),
@@ -140,7 +140,7 @@ class _Read:
 
     bound: BoundAction
     request: Message
-    step: StepContext
+    step: StepContext | SyncStepContext
     cancellation: Cancellation
     deadline_us: int
 

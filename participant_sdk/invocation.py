@@ -30,7 +30,7 @@ from participant_sdk.participant import Participant
 from participant_sdk.payloads import PAYLOAD_BYTES_MAX, PayloadDecodeError
 from participant_sdk.rpc_errors import ErrorReason, error_details, status_with
 from participant_sdk.shielding import finish
-from participant_sdk.step_context import StepContext
+from participant_sdk.step_context import Step, SyncStepContext
 from participant_sdk.telemetry import log_fields, record_error
 from saga.v1 import participant_pb2
 
@@ -84,10 +84,12 @@ class BoundAction:
         self.action = action
         self.barrier = barrier
         self.signature = action.signature
+        self.takes_part = action.signature.step_type is SyncStepContext and barrier.is_blocking
+        """Whether its handlers are run where they are called: in the barrier's thread, within its database transaction."""
         self._participant = participant
         self._threads = threads
 
-    async def execute(self, request: Message, step: StepContext, cancellation: Cancellation) -> ExecuteOutcome:
+    async def execute(self, request: Message, step: Step, cancellation: Cancellation) -> ExecuteOutcome:
         """Runs the handler. Raises CancelledError only."""
         ended = await self._call(
             self.action.handler, (request, step), is_async=self.signature.is_async, step=step, cancellation=cancellation
@@ -102,9 +104,7 @@ class BoundAction:
             case _:
                 return self._checked(ended)
 
-    async def compensate(
-        self, request: Message, output: PackedAny | None, step: StepContext, cancellation: Cancellation
-    ) -> CompensateOutcome:
+    async def compensate(self, request: Message, output: PackedAny | None, step: Step, cancellation: Cancellation) -> CompensateOutcome:
         """Runs the compensation handler. Raises CancelledError only."""
         handler = self.action.compensation_handler
         if handler is None:
@@ -119,16 +119,18 @@ class BoundAction:
         return HandlerUndid()
 
     async def _call(
-        self, handler: Handler, arguments: tuple[object, ...], *, is_async: bool, step: StepContext, cancellation: Cancellation
+        self, handler: Handler, arguments: tuple[object, ...], *, is_async: bool, step: Step, cancellation: Cancellation
     ) -> object:
         """What the handler returned, or what it raised as HandlerFailed or HandlerPostponed."""
+        limit = asyncio.timeout(step.time_left().total_seconds() if is_async else None)
         try:
-            async with asyncio.timeout(step.time_left().total_seconds() if is_async else None) as limit:
-                returned = (
-                    handler(self._participant, *arguments)
-                    if is_async
-                    else await self._threads.run(lambda: handler(self._participant, *arguments), cancellation)
-                )
+            if self.takes_part:
+                return handler(self._participant, *arguments)
+            if not is_async:
+                returned = await self._threads.run(lambda: handler(self._participant, *arguments), cancellation)
+                return await returned if inspect.isawaitable(returned) else returned
+            async with limit:
+                returned = handler(self._participant, *arguments)
                 return await returned if inspect.isawaitable(returned) else returned
         except RetryLater as error:
             return HandlerPostponed(after=error.after, status=status_with(grpc.StatusCode.UNAVAILABLE, error.message))
@@ -143,7 +145,7 @@ class BoundAction:
                 return HandlerFailed(status=status_with(grpc.StatusCode.DEADLINE_EXCEEDED, message), error=error)
             return HandlerFailed(status=status_with(grpc.StatusCode.UNKNOWN, _described(error)), error=error)
 
-    def _accepted(self, accepted: Accepted, step: StepContext) -> HandlerAccepted | HandlerFailed:
+    def _accepted(self, accepted: Accepted, step: Step) -> HandlerAccepted | HandlerFailed:
         """What could never be completed is refused before anything is committed."""
         name, retention = self.action.qualified_name, self.barrier.retention
         if not step.completion_token:

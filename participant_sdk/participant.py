@@ -14,6 +14,7 @@ from participant_sdk.completing import COMPLETING_TIME_LIMIT_DEFAULT, Completion
 from participant_sdk.effects import Effect
 from participant_sdk.errors import ParticipantDefinitionError, ParticipantSetupError
 from participant_sdk.signatures import SignatureError, read_signature
+from participant_sdk.step_context import SyncStepContext
 
 ResponseT = TypeVar("ResponseT", bound=Message)
 
@@ -185,12 +186,19 @@ def _declared_actions(owner: type[Participant], problems: list[str]) -> dict[str
 
 
 def _check_promise(action: Action[Any, Any], barrier: Barrier) -> None:
-    """A plain handler runs in a thread, without session: what it does is never part of the barrier's database transaction."""
+    """What a handler does is part of the barrier's database transaction only if it has the session that the engine gives."""
+    if not barrier.is_effect_once or action.effect is not Effect.DATABASE:
+        return
     signature = action.signature
-    is_plain = not (signature.is_async and signature.is_compensation_async)
-    if is_plain and action.effect is Effect.DATABASE and barrier.is_effect_once:
+    takes_part = signature.step_type is SyncStepContext
+    if barrier.is_blocking and not takes_part:
+        raise ParticipantSetupError(
+            f"{action.qualified_name}: the engine of its SqlBarrier blocks, so its handlers run in the barrier's threads: write them as "
+            "plain `def` with a SyncStepContext, give the barrier an AsyncEngine, or declare @action(effect=EXTERNAL)"
+        )
+    if not barrier.is_blocking and not (signature.is_async and signature.is_compensation_async):
         raise ParticipantSetupError(
             f"{action.qualified_name}: a plain `def` handler runs in a thread and cannot take part in the barrier's database "
-            "transaction, so its effect would not be guarded; write `async def` and use step.session, or declare "
-            "@action(effect=EXTERNAL)"
+            "transaction, so its effect would not be guarded; write `async def` and use step.session, take a SyncStepContext and give "
+            "SqlBarrier an Engine, or declare @action(effect=EXTERNAL)"
         )

@@ -171,7 +171,7 @@ class ParticipantServicer(participant_pb2_grpc.ParticipantServiceServicer):
             return incoming
 
         async def run(sessions: SessionSource) -> ExecuteOutcome:
-            step = incoming.step_with(_sessions_for(sessions, is_async=incoming.bound.signature.is_async))
+            step = incoming.step_with(_sessions_for(sessions, incoming.bound, is_async=incoming.bound.signature.is_async))
             return await incoming.bound.execute(incoming.request, step, incoming.cancellation)
 
         return await incoming.bound.barrier.execute(incoming.call, run)
@@ -183,7 +183,7 @@ class ParticipantServicer(participant_pb2_grpc.ParticipantServiceServicer):
 
         async def run(sessions: SessionSource, output: PackedAny | None) -> CompensateOutcome:
             is_async = incoming.bound.signature.is_compensation_async
-            step = incoming.step_with(_sessions_for(sessions, is_async=is_async))
+            step = incoming.step_with(_sessions_for(sessions, incoming.bound, is_async=is_async))
             return await incoming.bound.compensate(incoming.request, output, step, incoming.cancellation)
 
         claimed = request.succeeded.output if request.HasField("succeeded") else None
@@ -208,5 +208,5 @@ class _InFlight:
             self.none.set()
 
 
-def _sessions_for(sessions: SessionSource, *, is_async: bool) -> SessionSource:
-    return sessions if is_async else _NO_SESSION_IN_THREADS
+def _sessions_for(sessions: SessionSource, bound: BoundAction, *, is_async: bool) -> SessionSource:
+    return sessions if is_async or bound.takes_part else _NO_SESSION_IN_THREADS

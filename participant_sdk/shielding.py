@@ -13,7 +13,11 @@ async def finish(work: Coroutine[Any, Any, ResultT], *, when_cancelled: Callable
     For what must not be cut in two: a COMMIT under way, a rollback, a thread that cannot be stopped. The caller always
     outlives the work, so nothing is orphaned. `work` must be bounded by itself; `when_cancelled` may ask it to hurry.
     """
-    running = asyncio.get_running_loop().create_task(work)
+    return await outlast(asyncio.get_running_loop().create_task(work), when_cancelled=when_cancelled)
+
+
+async def outlast(running: "asyncio.Future[ResultT]", *, when_cancelled: Callable[[], None] | None = None) -> ResultT:
+    """Waits for what is under way already, like `finish`."""
     cancellation: asyncio.CancelledError | None = None
     while not running.done():
         try:

@@ -10,7 +10,7 @@ from google.protobuf.message import Message
 
 from participant_sdk.accepted import Accepted
 from participant_sdk.payloads import PayloadType, payload_type
-from participant_sdk.step_context import StepContext
+from participant_sdk.step_context import StepContext, SyncStepContext
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,6 +23,8 @@ class ActionSignature:
     """The message that it returns."""
     accepts: bool
     """Whether it may return Accepted instead, and be finished later."""
+    step_type: type[StepContext] | type[SyncStepContext]
+    """What its last argument is, and that of its compensation."""
     is_async: bool
     """Whether the handler is `async def`; otherwise it runs in a thread."""
     is_compensation_async: bool
@@ -42,12 +44,13 @@ _COMPENSATION_SHAPE = "(self, request: SomeRequest, output: SomeResponse, step: 
 def read_signature(handler: Callable[..., object], compensation: Callable[..., object] | None, *, is_external: bool) -> ActionSignature:
     """Reads the types of an action and its compensation. Raises SignatureError if they are missing or do not fit."""
     request, step, returned = _annotations(handler, arguments=2, shape=_ACTION_SHAPE)
-    _check_step(handler, step)
+    step_type = _step_type(handler, step, is_external=is_external)
     response, accepts = _returned(handler, returned)
     signature = ActionSignature(
         request=_payload(handler, "request", request),
         response=response,
         accepts=accepts,
+        step_type=step_type,
         is_async=inspect.iscoroutinefunction(handler),
         is_compensation_async=True,
         may_output_be_missing=True,
@@ -59,7 +62,11 @@ def read_signature(handler: Callable[..., object], compensation: Callable[..., o
 
 def _with_compensation(signature: ActionSignature, compensation: Callable[..., object], *, is_external: bool) -> ActionSignature:
     request, output, step, returned = _annotations(compensation, arguments=3, shape=_COMPENSATION_SHAPE)
-    _check_step(compensation, step)
+    if _step_type(compensation, step, is_external=is_external) is not signature.step_type:
+        raise SignatureError(
+            f"{compensation.__name__}: its last argument must be a {signature.step_type.__name__}, as that of its action; "
+            f"found {_shown(step)}"
+        )
     expected_request, expected_output = signature.request.python_type, signature.response.python_type
     if not _accepts(request, expected_request):
         raise SignatureError(
@@ -104,9 +111,19 @@ def _annotations(handler: Callable[..., object], *, arguments: int, shape: str) 
     return [*(hints[parameter.name] for parameter in parameters), hints["return"]]
 
 
-def _check_step(handler: Callable[..., object], annotation: object) -> None:
-    if annotation is not StepContext:
+def _step_type(handler: Callable[..., object], annotation: object, *, is_external: bool) -> type[StepContext] | type[SyncStepContext]:
+    if annotation is StepContext:
+        return StepContext
+    if annotation is not SyncStepContext:
         raise SignatureError(f"{handler.__name__}: its last argument must be a StepContext, found {_shown(annotation)}")
+    if inspect.iscoroutinefunction(handler):
+        raise SignatureError(f"{handler.__name__}: a SyncStepContext is for plain `def` handlers; an `async def` one takes a StepContext")
+    if is_external:
+        raise SignatureError(
+            f"{handler.__name__}: a SyncStepContext has the session that an effect in the database is written through; with "
+            "effect=EXTERNAL take a StepContext"
+        )
+    return SyncStepContext
 
 
 def _returned(handler: Callable[..., object], annotation: object) -> tuple[PayloadType[Message], bool]:

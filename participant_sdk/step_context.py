@@ -3,12 +3,13 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NoReturn, Protocol, cast
 
 from participant_sdk.errors import SessionUnavailableError
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncSession
+    from sqlalchemy.orm import Session
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,7 +26,7 @@ class SessionSource(Protocol):
     """Where `step.session` comes from: the database transaction of the barrier."""
 
     @property
-    def session(self) -> "AsyncSession":
+    def session(self) -> "AsyncSession | Session":
         """The session, opened when first asked for. Raises SessionUnavailableError where there is none."""
 
 
@@ -36,7 +37,7 @@ class NoSession:
         self._why = why
 
     @property
-    def session(self) -> "AsyncSession":
+    def session(self) -> NoReturn:
         raise SessionUnavailableError(self._why)
 
 
@@ -49,7 +50,7 @@ def _now() -> datetime:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class StepContext:
+class Step:
     """One call of a handler: which saga and step it is for, under which key, and how much time it has."""
 
     saga_id: str
@@ -82,18 +83,6 @@ class StepContext:
     now: Callable[[], datetime] = field(default=_now, repr=False)
     """The clock that `time_left` is read from."""
 
-    @property
-    def session(self) -> "AsyncSession":
-        """A SQLAlchemy session inside the barrier's database transaction, opened when first used.
-
-        What is written through it is committed together with the step's reply, or not at all. Do not commit or roll back:
-        return or raise; `begin_nested()` is fine. With `effect=EXTERNAL` it belongs to the database transaction that stores the
-        reply after the handler, so it cannot undo what was done outside.
-
-        Raises SessionUnavailableError under NoBarrier and in plain `def` handlers, which run in threads.
-        """
-        return self.sessions.session
-
     def time_left(self) -> timedelta:
         """Time until the deadline; zero when it is over."""
         return max(self.deadline - self.now(), timedelta())
@@ -105,3 +94,36 @@ class StepContext:
         and raise to stop.
         """
         return self.cancellation() or self.now() >= self.deadline
+
+
+class StepContext(Step):
+    """The step of an `async def` handler, and of one whose effect is EXTERNAL."""
+
+    __slots__ = ()
+
+    @property
+    def session(self) -> "AsyncSession":
+        """A SQLAlchemy session inside the barrier's database transaction, opened when first used.
+
+        What is written through it is committed together with the step's reply, or not at all. Do not commit or roll back:
+        return or raise; `begin_nested()` is fine. With `effect=EXTERNAL` it belongs to the database transaction that stores the
+        reply after the handler, so it cannot undo what was done outside.
+
+        Raises SessionUnavailableError under NoBarrier, in plain `def` handlers, which run in threads, and under a barrier whose engine
+        blocks.
+        """
+        return cast("AsyncSession", self.sessions.session)
+
+
+class SyncStepContext(Step):
+    """The step of a plain `def` handler that takes part in the database transaction of a barrier whose engine blocks."""
+
+    __slots__ = ()
+
+    @property
+    def session(self) -> "Session":
+        """The same as `StepContext.session`, for code that blocks. Belongs to the thread that the handler runs in.
+
+        Raises SessionUnavailableError under NoBarrier.
+        """
+        return cast("Session", self.sessions.session)

@@ -18,7 +18,7 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 from saga.v1 import participant_pb2
 
 if TYPE_CHECKING:
-    from participant_sdk.step_context import StepContext
+    from participant_sdk.step_context import Step
 
 SAGA_ID: Final = "saga.id"
 SAGA_STEP: Final = "saga.step"
@@ -113,7 +113,7 @@ def record_error(error: BaseException) -> None:
         span.record_exception(error)
 
 
-def log_fields(step: "StepContext") -> Mapping[str, object]:
+def log_fields(step: "Step") -> Mapping[str, object]:
     """The `extra` of a log line about a step: its ids, and that of the trace if there is one."""
     fields: dict[str, object] = {SAGA_ID: step.saga_id, SAGA_STEP: step.step_id, SAGA_ATTEMPT: step.attempt}
     context = trace.get_current_span().get_span_context()

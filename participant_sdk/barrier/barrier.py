@@ -27,6 +27,10 @@ class Barrier(Protocol):
         """Whether each key takes effect at most once; what Describe promises."""
 
     @property
+    def is_blocking(self) -> bool:
+        """Whether handlers with an effect in the database are plain ones, run in its threads with a blocking session."""
+
+    @property
     def retention(self) -> timedelta | None:
         """How long keys are remembered; None if they are not."""
 

@@ -6,9 +6,9 @@ undo come one after the other, and the second one sees the first.
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
-from typing import Final, NoReturn
+from typing import TYPE_CHECKING, Final, NoReturn, TypeVar
 
 from participant_sdk.barrier import transitions
 from participant_sdk.barrier.completions import OpenCompletion, StoredResult
@@ -29,6 +29,11 @@ from participant_sdk.barrier.verdict import (
 from participant_sdk.errors import CompletionPostponedError, CompletionRefusedError
 from participant_sdk.step_context import SessionSource
 from saga.v1 import participant_pb2
+
+if TYPE_CHECKING:
+    from sqlalchemy.orm import Session
+
+ResultT = TypeVar("ResultT")
 
 logger = logging.getLogger(__name__)
 
@@ -104,6 +109,9 @@ class _Open:
     @property
     def sessions(self) -> SessionSource:
         return self._unit
+
+    async def run_sync(self, work: "Callable[[Session], ResultT]") -> ResultT:
+        return await self._unit.run_sync(work)
 
     async def conclude(self, response: participant_pb2.ExecuteResponse) -> None:
         concluded = transitions.answered(self._row, response, self._call.token, self._guard.clock())

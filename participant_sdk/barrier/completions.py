@@ -1,10 +1,16 @@
 """What is found when an accepted step is to be completed (R24)."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from participant_sdk.step_context import SessionSource
 from saga.v1 import participant_pb2
+
+if TYPE_CHECKING:
+    from sqlalchemy.orm import Session
+
+ResultT = TypeVar("ResultT")
 
 
 class OpenCompletion(Protocol):
@@ -17,6 +23,9 @@ class OpenCompletion(Protocol):
     @property
     def sessions(self) -> SessionSource:
         """Where the session of the same database transaction comes from."""
+
+    async def run_sync(self, work: "Callable[[Session], ResultT]") -> ResultT:
+        """Runs what uses the session in the blocking way; in the barrier's thread if its engine blocks."""
 
     async def conclude(self, response: participant_pb2.ExecuteResponse) -> None:
         """Commits the result together with what was written through the session.

@@ -16,7 +16,7 @@ from google.rpc import status_pb2
 from participant_sdk.barrier import answers, transitions
 from participant_sdk.barrier.barrier import RunCompensate, RunExecute
 from participant_sdk.barrier.database_flow import output_to_undo, settle_without_handler
-from participant_sdk.barrier.guard import Guard, LockWaitError, OwnAnswer
+from participant_sdk.barrier.guard import Guard, OwnAnswer
 from participant_sdk.barrier.outcomes import (
     HandlerAccepted,
     HandlerFailed,
@@ -25,7 +25,14 @@ from participant_sdk.barrier.outcomes import (
     HandlerSucceeded,
     HandlerUndid,
 )
-from participant_sdk.barrier.store import BarrierUnit, CommitInDoubtError, HandlerWriteError, StoreBusyError, StoreUnavailableError
+from participant_sdk.barrier.store import (
+    BarrierUnit,
+    CommitInDoubtError,
+    HandlerWriteError,
+    LockWaitError,
+    StoreBusyError,
+    StoreUnavailableError,
+)
 from participant_sdk.barrier.verdict import (
     BarrierRow,
     CompensateCall,

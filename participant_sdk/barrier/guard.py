@@ -1,6 +1,5 @@
 """What every way through the barrier shares: locking within the deadline, repeating, and refusing."""
 
-import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from participant_sdk.barrier.store import (
     BarrierUnit,
     CommitInDoubtError,
     HandlerWriteError,
+    LockWaitError,
     StoreBusyError,
     StoreUnavailableError,
 )
@@ -52,10 +52,6 @@ OwnAnswer: TypeAlias = participant_pb2.RetryLater | status_pb2.Status
 """What the barrier may answer to any call, whatever the handler would say."""
 
 
-class LockWaitError(Exception):
-    """The key stayed locked for the share of time that may be waited."""
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Guard:
     """A store with what is needed to judge by it."""
@@ -69,17 +65,20 @@ class Guard:
     def retention_us(self) -> int:
         return micros_of(self.retention)
 
+    def on(self, store: BarrierStore) -> "Guard":
+        """The same, judging by what another store finds."""
+        return self if store is self.store else Guard(store=store, retention=self.retention, clock=self.clock)
+
     def wait_s(self, call: ExecuteCall | CompensateCall) -> float:
         """How long that call may wait for others on its key."""
         return max(call.deadline_us - self.clock(), 0) / MICROS_PER_SECOND * LOCK_WAIT_SHARE
 
     async def lock(self, unit: BarrierUnit, fresh: BarrierRow, call: ExecuteCall | CompensateCall) -> BarrierRow | None:
-        """`BarrierUnit.lock_row`, waiting less than the time left. Raises LockWaitError too."""
-        try:
-            async with asyncio.timeout(self.wait_s(call)):
-                return await unit.lock_row(fresh)
-        except TimeoutError as error:
-            raise LockWaitError(call.key) from error
+        """`BarrierUnit.lock_row`, waiting less than the time left. A call whose time is over is not begun: it raises LockWaitError."""
+        wait_s = self.wait_s(call)
+        if wait_s <= 0:
+            raise LockWaitError(f"the time of key {call.key} was over before its turn came")
+        return await unit.lock_row(fresh, wait_s)
 
     async def repeated(self, call: ExecuteCall | CompensateCall, attempt: Callable[[], Awaitable[AnswerT]]) -> AnswerT | OwnAnswer:
         """Runs `attempt`, a whole database transaction, again while the database asks for it (R22).

@@ -1,12 +1,12 @@
 """The barrier on any store: one flight per key, then the way that the action's effect asks for."""
 
+from collections.abc import Coroutine
 from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 from datetime import timedelta
-from typing import Final
+from typing import Any, Final
 
 from google.protobuf.any_pb2 import Any as PackedAny
-from google.rpc import status_pb2
 
 from participant_sdk.barrier import answers
 from participant_sdk.barrier.barrier import RunCompensate, RunExecute
@@ -15,7 +15,7 @@ from participant_sdk.barrier.completions import OpenCompletion, StoredResult
 from participant_sdk.barrier.database_flow import compensate_in_database, execute_in_database
 from participant_sdk.barrier.external_flow import ExternalCompensation, ExternalExecution
 from participant_sdk.barrier.flights import Flights
-from participant_sdk.barrier.guard import BUSY_DELAY, Guard
+from participant_sdk.barrier.guard import BUSY_DELAY, Guard, OwnAnswer
 from participant_sdk.barrier.outcomes import CompensateAnswer, ExecuteAnswer
 from participant_sdk.barrier.store import BarrierStore
 from participant_sdk.barrier.verdict import CompensateCall, CompletionCall, ExecuteCall
@@ -48,6 +48,10 @@ class GuardedBarrier:
         return True
 
     @property
+    def is_blocking(self) -> bool:
+        return self._guard.store.is_blocking
+
+    @property
     def retention(self) -> timedelta | None:
         return self._guard.retention
 
@@ -76,23 +80,31 @@ class GuardedBarrier:
         kept_for_us = micros_of(self._guard.retention + RETENTION_MARGIN)
         return await self._guard.store.delete_before(self._guard.clock() - kept_for_us, limit)
 
-    async def _execute(
-        self, call: ExecuteCall, run: RunExecute
-    ) -> participant_pb2.ExecuteResponse | participant_pb2.RetryLater | status_pb2.Status:
+    async def _execute(self, call: ExecuteCall, run: RunExecute) -> participant_pb2.ExecuteResponse | OwnAnswer:
         if call.effect is Effect.EXTERNAL:
             return await ExternalExecution(self._guard, call, run).answer()
-        return await self._guard.repeated(call, lambda: execute_in_database(self._guard, call, run))
+        guard = self._guard
+
+        def flow(store: BarrierStore) -> Coroutine[Any, Any, participant_pb2.ExecuteResponse | OwnAnswer]:
+            return execute_in_database(guard.on(store), call, run)
+
+        return await guard.repeated(call, lambda: guard.store.run(call, flow))
 
     async def _compensate(
         self, call: CompensateCall, claimed: PackedAny | None, run: RunCompensate
-    ) -> participant_pb2.CompensateResponse | participant_pb2.RetryLater | status_pb2.Status:
+    ) -> participant_pb2.CompensateResponse | OwnAnswer:
         if call.effect is Effect.EXTERNAL:
             return await ExternalCompensation(self._guard, call, claimed, run).answer()
-        return await self._guard.repeated(call, lambda: compensate_in_database(self._guard, call, claimed, run))
+        guard = self._guard
+
+        def flow(store: BarrierStore) -> Coroutine[Any, Any, participant_pb2.CompensateResponse | OwnAnswer]:
+            return compensate_in_database(guard.on(store), call, claimed, run)
+
+        return await guard.repeated(call, lambda: guard.store.run(call, flow))
 
 
 def _execute_answer(
-    answer: participant_pb2.ExecuteResponse | participant_pb2.RetryLater | status_pb2.Status,
+    answer: participant_pb2.ExecuteResponse | OwnAnswer,
 ) -> ExecuteAnswer:
     if isinstance(answer, participant_pb2.RetryLater):
         return participant_pb2.ExecuteResponse(retry_later=answer)
@@ -100,7 +112,7 @@ def _execute_answer(
 
 
 def _compensate_answer(
-    answer: participant_pb2.CompensateResponse | participant_pb2.RetryLater | status_pb2.Status,
+    answer: participant_pb2.CompensateResponse | OwnAnswer,
 ) -> CompensateAnswer:
     if isinstance(answer, participant_pb2.RetryLater):
         return participant_pb2.CompensateResponse(retry_later=answer)

@@ -40,6 +40,10 @@ class NoBarrier:
         return False
 
     @property
+    def is_blocking(self) -> bool:
+        return False
+
+    @property
     def retention(self) -> timedelta | None:
         return None
 

@@ -37,6 +37,13 @@ class Statements:
             .execution_options(preserve_rowcount=True)
         )
         self.select_for_update = select(*(table.c[name] for name in _COLUMNS)).where(table.c.key == bindparam("key")).with_for_update()
+        self.insert_returning = self.insert.returning(table.c.key)
+        self.select_many_for_update = (
+            select(*(table.c[name] for name in _COLUMNS))
+            .where(table.c.key.in_(bindparam("keys", expanding=True)))
+            .order_by(table.c.key)
+            .with_for_update()
+        )
         self.update = (
             update(table).where(table.c.key == bindparam("row_key")).values({name: bindparam(f"new_{name}") for name in _CHANGING})
         )

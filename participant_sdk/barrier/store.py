@@ -4,11 +4,17 @@ A UNIT IS ONE DATABASE TRANSACTION. THE ROW IS LOCKED BEFORE IT IS JUDGED, AND T
 TOGETHER OR NOT AT ALL.
 """
 
+from collections.abc import Callable, Coroutine
 from contextlib import AbstractAsyncContextManager
-from typing import Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar
 
-from participant_sdk.barrier.verdict import BarrierRow, StepIdentity
+from participant_sdk.barrier.verdict import BarrierRow, CompensateCall, ExecuteCall, StepIdentity
 from participant_sdk.step_context import SessionSource
+
+if TYPE_CHECKING:
+    from sqlalchemy.orm import Session
+
+AnswerT = TypeVar("AnswerT")
 
 
 class StoreBusyError(Exception):
@@ -17,6 +23,10 @@ class StoreBusyError(Exception):
 
 class StoreUnavailableError(Exception):
     """The database cannot be reached or written. Nothing happened in this unit."""
+
+
+class LockWaitError(Exception):
+    """The key stayed locked for the time that may be waited."""
 
 
 class CommitInDoubtError(Exception):
@@ -34,11 +44,15 @@ class BarrierUnit(SessionSource, Protocol):
     def has_session(self) -> bool:
         """Whether the handler asked for the session, so that the unit may hold more than the row."""
 
-    async def lock_row(self, fresh: BarrierRow) -> BarrierRow | None:
+    async def run_sync(self, work: Callable[["Session"], AnswerT]) -> AnswerT:
+        """Runs what uses the session in the blocking way, where that does not block the event loop."""
+
+    async def lock_row(self, fresh: BarrierRow, wait_s: float | None = None) -> BarrierRow | None:
         """Locks the key of `fresh` until the unit ends, waiting for whoever holds it. The first call of a guarded unit.
 
+        `wait_s`: how long at most; None: the caller sees to that.
         Returns the row that is there; None if there was none, and then `fresh` has been put in its place.
-        Raises StoreBusyError, StoreUnavailableError, BarrierTableMissingError.
+        Raises LockWaitError, StoreBusyError, StoreUnavailableError, BarrierTableMissingError.
         """
 
     async def put_row(self, row: BarrierRow) -> None:
@@ -62,8 +76,21 @@ class BarrierStore(Protocol):
     def unit(self, step: StepIdentity) -> AbstractAsyncContextManager[BarrierUnit]:
         """A database transaction for that step; begun when first used."""
 
+    @property
+    def is_blocking(self) -> bool:
+        """Whether whole flows run in its threads, so that their handlers must be plain ones."""
+
+    async def run(self, call: ExecuteCall | CompensateCall, flow: "Flow[AnswerT]") -> AnswerT:
+        """Runs a flow, which opens its units in the store that it is given, where that costs least. Raises what the flow raises."""
+
     async def check(self) -> None:
         """Proves that the store works as a barrier must. Raises ParticipantSetupError, StoreUnavailableError, StoreBusyError."""
 
     async def delete_before(self, created_before_us: int, limit: int) -> int:
         """Forgets at most `limit` rows that were created before that instant; returns how many it forgot."""
+
+
+Flow: TypeAlias = Callable[[BarrierStore], Coroutine[Any, Any, AnswerT]]
+"""What becomes of one call in a store, from locking its key to the commit. A blocking store runs it in a thread, where it never waits
+for the event loop.
+"""

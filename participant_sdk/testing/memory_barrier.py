@@ -4,17 +4,17 @@ import asyncio
 from collections.abc import Callable
 from datetime import timedelta
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, NoReturn, Self
 
 from participant_sdk.barrier.guarded import RETENTION_DEFAULT, GuardedBarrier
-from participant_sdk.barrier.store import StoreUnavailableError
-from participant_sdk.barrier.verdict import BarrierRow, StepIdentity
+from participant_sdk.barrier.store import AnswerT, Flow, LockWaitError, StoreUnavailableError
+from participant_sdk.barrier.verdict import BarrierRow, CompensateCall, ExecuteCall, StepIdentity
 from participant_sdk.clock import Clock, wall_clock_us
 from participant_sdk.errors import SessionUnavailableError
-from participant_sdk.step_context import StepContext
+from participant_sdk.step_context import Step
 
 if TYPE_CHECKING:
-    from sqlalchemy.ext.asyncio import AsyncSession
+    from sqlalchemy.orm import Session
 
 
 class MemoryDatabase:
@@ -47,8 +47,11 @@ class MemoryUnit:
         self.discard()
 
     @property
-    def session(self) -> "AsyncSession":
+    def session(self) -> NoReturn:
         raise SessionUnavailableError("step.session needs a database: test with SqlBarrier on a SQLite file")
+
+    async def run_sync(self, work: "Callable[[Session], AnswerT]") -> AnswerT:
+        raise SessionUnavailableError("a session needs a database: test with SqlBarrier on a SQLite file")
 
     @property
     def has_session(self) -> bool:
@@ -58,11 +61,15 @@ class MemoryUnit:
         """What a handler writes: happens at the commit, or not at all."""
         self._effects.append(effect)
 
-    async def lock_row(self, fresh: BarrierRow) -> BarrierRow | None:
-        await self._store.reach()
-        if self._key is None:
-            await self._store.database.lock_of(fresh.key).acquire()
-            self._key = fresh.key
+    async def lock_row(self, fresh: BarrierRow, wait_s: float | None = None) -> BarrierRow | None:
+        try:
+            async with asyncio.timeout(wait_s):
+                await self._store.reach()
+                if self._key is None:
+                    await self._store.database.lock_of(fresh.key).acquire()
+                    self._key = fresh.key
+        except TimeoutError as error:
+            raise LockWaitError(fresh.key) from error
         self._store.refuse_if_crashed()
         self._row = self._store.database.rows.get(fresh.key)
         if self._row is not None:
@@ -103,7 +110,7 @@ class MemoryUnit:
             self._store.units.remove(self)
 
 
-def at_commit(step: StepContext, effect: Callable[[], None]) -> None:
+def at_commit(step: Step, effect: Callable[[], None]) -> None:
     """Has something happen together with the commit of a handler's call, or not at all: what `step.session` is for, under a MemoryBarrier.
 
     A handler that changes a dictionary directly has done so also when its call is rolled back. Raises TypeError under another barrier.
@@ -123,6 +130,13 @@ class MemoryStore:
 
     def unit(self, step: StepIdentity) -> MemoryUnit:
         return MemoryUnit(self)
+
+    @property
+    def is_blocking(self) -> bool:
+        return False
+
+    async def run(self, call: ExecuteCall | CompensateCall, flow: Flow[AnswerT]) -> AnswerT:
+        return await flow(self)
 
     async def check(self) -> None:
         """There is nothing to prove."""

@@ -105,6 +105,10 @@ class ObservedBarrier:
         return self._inner.is_effect_once
 
     @property
+    def is_blocking(self) -> bool:
+        return self._inner.is_blocking
+
+    @property
     def retention(self) -> timedelta | None:
         return self._inner.retention
 
