@@ -122,11 +122,11 @@ class BoundAction:
         self, handler: Handler, arguments: tuple[object, ...], *, is_async: bool, step: Step, cancellation: Cancellation
     ) -> object:
         """What the handler returned, or what it raised as HandlerFailed or HandlerPostponed."""
-        limit = asyncio.timeout(step.time_left().total_seconds() if is_async else None)
+        limit = asyncio.timeout(step.time_left().total_seconds()) if is_async else None
         try:
             if self.takes_part:
                 return handler(self._participant, *arguments)
-            if not is_async:
+            if limit is None:
                 returned = await self._threads.run(lambda: handler(self._participant, *arguments), cancellation)
                 return await returned if inspect.isawaitable(returned) else returned
             async with limit:
@@ -140,7 +140,7 @@ class BoundAction:
         except Exception as error:
             record_error(error)
             logger.exception("%s failed", self.action.qualified_name, extra=log_fields(step))
-            if limit.expired():
+            if limit is not None and limit.expired():
                 message = f"{self.action.qualified_name} did not end within its deadline"
                 return HandlerFailed(status=status_with(grpc.StatusCode.DEADLINE_EXCEEDED, message), error=error)
             return HandlerFailed(status=status_with(grpc.StatusCode.UNKNOWN, _described(error)), error=error)

@@ -29,14 +29,15 @@ class Flights(Generic[AnswerT]):
         Calls for the same key with another request wait and then start themselves; so does one of the waiting if the first was
         cancelled. Returns None if `wait_s` was not enough to get a turn. What `start` raises, only its own caller gets.
         """
-        try:
-            async with asyncio.timeout(wait_s):
-                while (flight := self._under_way.get(key)) is not None:
-                    await flight.landed.wait()
-                    if flight.answer is not None and flight.request == request:
-                        return flight.answer
-        except TimeoutError:
-            return None
+        if key in self._under_way:  # A timer for each call would cost more than all the rest of this.
+            try:
+                async with asyncio.timeout(wait_s):
+                    while (flight := self._under_way.get(key)) is not None:
+                        await flight.landed.wait()
+                        if flight.answer is not None and flight.request == request:
+                            return flight.answer
+            except TimeoutError:
+                return None
         return await self._lead(key, _Flight(request), start)
 
     async def _lead(self, key: str, flight: _Flight[AnswerT], start: Callable[[], Awaitable[AnswerT]]) -> AnswerT:

@@ -1,22 +1,24 @@
 """Completions on a real database: its errors, COMMITs in doubt, and misuse of the session (R24, R26)."""
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from pathlib import Path
 
 import pytest
-from sqlalchemy import String, text
+from sqlalchemy import MetaData, String, text
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from participant_sdk import BarrierTableMissingError, CompletionPostponedError, SessionMisusedError, SqlBarrier
+from participant_sdk.barrier.access import AsyncAccess
 from participant_sdk.barrier.completions import StoredResult
 from participant_sdk.barrier.guarded import GuardedBarrier
-from participant_sdk.barrier.sql import SqlStore
-from participant_sdk.barrier.store import BarrierUnit
-from participant_sdk.barrier.table import BARRIER_TABLE_NAME
-from participant_sdk.barrier.verdict import StepIdentity
+from participant_sdk.barrier.sql_store import Database, SqlStore
+from participant_sdk.barrier.store import AnswerT, BarrierUnit, Flow
+from participant_sdk.barrier.table import barrier_table
+from participant_sdk.barrier.verdict import CompensateCall, ExecuteCall, StepIdentity
 from tests.contract.barrier.calls import Handler, Undo, acceptance, accepted, compensate_call, completion_call, execute_call, reply
 from tests.contract.barrier.conftest import SqlWorld
 from tests.contract.barrier.test_sql_barrier import FlakyCommit
@@ -58,7 +60,7 @@ class HookedStore:
 
     def __init__(self, world: SqlWorld) -> None:
         engine = world.engine()
-        self._store = SqlStore(lambda _: engine, engines=(engine,), table_name=BARRIER_TABLE_NAME)
+        self._store = SqlStore(lambda _: engine, {engine: Database(AsyncAccess(engine), barrier_table(MetaData()), asyncio.Lock())})
         self.commits = FlakyCommit(engine, takes_place=True)
         self.around_next: Callable[[], AbstractAsyncContextManager[None]] | None = None
 
@@ -67,6 +69,13 @@ class HookedStore:
         around, self.around_next = self.around_next, None
         async with around() if around is not None else nullcontext(), self._store.unit(step) as unit:
             yield unit
+
+    @property
+    def is_blocking(self) -> bool:
+        return False
+
+    async def run(self, call: ExecuteCall | CompensateCall, flow: Flow[AnswerT]) -> AnswerT:
+        return await flow(self)
 
     async def check(self) -> None:
         await self._store.check()
