@@ -19,7 +19,7 @@ from typing import Any, Final
 from participant_sdk.barrier import transitions
 from participant_sdk.barrier.savepoint_unit import SharedKey
 from participant_sdk.barrier.sql_store import AnyEngine, Database, SqlStore
-from participant_sdk.barrier.store import AnswerT, BarrierUnit, CommitInDoubtError, Flow, StoreBusyError
+from participant_sdk.barrier.store import AnswerT, BarrierUnit, CommitInDoubtError, Flow, LockWaitError, StoreBusyError
 from participant_sdk.barrier.verdict import BarrierRow, CompensateCall, ExecuteCall, StepIdentity
 from participant_sdk.clock import wall_clock_us
 from participant_sdk.shielding import outlast
@@ -46,11 +46,12 @@ class SharingStore:
     def unit(self, step: StepIdentity) -> AbstractAsyncContextManager[BarrierUnit]:
         return self._inner.unit(step)
 
-    async def run(self, call: ExecuteCall | CompensateCall, flow: Flow[AnswerT]) -> AnswerT:
+    async def run(self, call: ExecuteCall | CompensateCall, flow: Flow[AnswerT], wait_s: float) -> AnswerT:
         try:
-            return await self._lanes[self._inner.engine_for(call.step)].join(call, flow)
+            answer: AnswerT = await self._lanes[self._inner.engine_for(call.step)].join(_Member(call, flow, wait_s))
+            return answer
         except _NotTogetherError:
-            return await self._inner.run(call, flow)
+            return await self._inner.run(call, flow, wait_s)
 
     async def check(self) -> None:
         await self._inner.check()
@@ -71,9 +72,10 @@ class _NotTogetherError(Exception):
 class _Member:
     """One call that waits for its group, or is in it."""
 
-    def __init__(self, call: ExecuteCall | CompensateCall, flow: Flow[Any]) -> None:
+    def __init__(self, call: ExecuteCall | CompensateCall, flow: Flow[Any], wait_s: float) -> None:
         self.call: Final = call
         self.flow: Final = flow
+        self.wait_s: Final = wait_s
         self.context: Final = contextvars.copy_context()
         self.answer: Final[asyncio.Future[Any]] = asyncio.get_running_loop().create_future()
         self.has_begun = False
@@ -84,6 +86,11 @@ class _Member:
         """Nobody waits for it any more. What has begun runs to its end."""
         if not self.has_begun:
             self.answer.cancel()
+
+    def give_up(self) -> None:
+        """It has waited as long as it may."""
+        if not self.has_begun and not self.answer.done():
+            self.answer.set_exception(LockWaitError(f"the call of key {self.call.key} did not get its turn within {self.wait_s} s"))
 
     def fresh_row(self) -> BarrierRow:
         """What holds the place of a key that was never seen."""
@@ -102,14 +109,17 @@ class _Lane:
         """Calls not begun. The server's limit of calls bounds it."""
         self._running: asyncio.Task[None] | None = None
 
-    async def join(self, call: ExecuteCall | CompensateCall, flow: Flow[AnswerT]) -> AnswerT:
-        """Has the flow done together with those of the other calls that wait now. Raises _NotTogetherError."""
-        member = _Member(call, flow)
+    async def join(self, member: _Member) -> Any:
+        """Has a call done together with the others that wait now. Raises LockWaitError, _NotTogetherError, and what its flow raises."""
+        loop = asyncio.get_running_loop()
         self._waiting.append(member)
         if self._running is None:
-            self._running = asyncio.get_running_loop().create_task(self._run())
-        answer: AnswerT = await outlast(member.answer, when_cancelled=member.forsake)
-        return answer
+            self._running = loop.create_task(self._run())
+        waiting = loop.call_later(member.wait_s, member.give_up)
+        try:
+            return await outlast(member.answer, when_cancelled=member.forsake)
+        finally:
+            waiting.cancel()
 
     async def _run(self) -> None:
         try:
@@ -136,8 +146,9 @@ class _Lane:
             member.has_begun = True
         try:
             if len(group) == 1:
-                work = self._store.run(group[0].call, group[0].flow)
-                group[0].ended = await asyncio.get_running_loop().create_task(_ended(work), context=group[0].context)
+                (alone,) = group
+                work = self._store.run(alone.call, alone.flow, alone.wait_s)
+                alone.ended = await asyncio.get_running_loop().create_task(_ended(work), context=alone.context)
             else:
                 await self._store.run_on(self._engine, lambda database: _run_together(database, group))
         except CommitInDoubtError as error:

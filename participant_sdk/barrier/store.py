@@ -80,8 +80,11 @@ class BarrierStore(Protocol):
     def is_blocking(self) -> bool:
         """Whether whole flows run in its threads, so that their handlers must be plain ones."""
 
-    async def run(self, call: ExecuteCall | CompensateCall, flow: "Flow[AnswerT]") -> AnswerT:
-        """Runs a flow, which opens its units in the store that it is given, where that costs least. Raises what the flow raises."""
+    async def run(self, call: ExecuteCall | CompensateCall, flow: "Flow[AnswerT]", wait_s: float) -> AnswerT:
+        """Runs a flow, which opens its units in the store that it is given, where that costs least. Raises what the flow raises.
+
+        `wait_s`: how long it may wait for others before it begins. Raises LockWaitError if that was not enough.
+        """
 
     async def check(self) -> None:
         """Proves that the store works as a barrier must. Raises ParticipantSetupError, StoreUnavailableError, StoreBusyError."""

@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 
 from participant_sdk.barrier.access import run_through
 from participant_sdk.barrier.sql_store import AnyEngine, Database, EngineChoice, SqlStore
-from participant_sdk.barrier.store import AnswerT, BarrierUnit, Flow
+from participant_sdk.barrier.store import AnswerT, BarrierUnit, Flow, LockWaitError
 from participant_sdk.barrier.verdict import BarrierRow, CompensateCall, ExecuteCall, StepIdentity
 from participant_sdk.errors import SessionUnavailableError
 from participant_sdk.shielding import outlast
@@ -43,8 +43,8 @@ class ThreadStore(SqlStore):
     def unit(self, step: StepIdentity) -> AbstractAsyncContextManager[BarrierUnit]:
         return _SteppingUnit(self._inner.unit(step), self._desks[self.engine_for(step)])
 
-    async def run(self, call: ExecuteCall | CompensateCall, flow: Flow[AnswerT]) -> AnswerT:
-        return await self._desks[self.engine_for(call.step)].carry(lambda: flow(self._inner))
+    async def run(self, call: ExecuteCall | CompensateCall, flow: Flow[AnswerT], wait_s: float) -> AnswerT:
+        return await self._desks[self.engine_for(call.step)].carry(lambda: flow(self._inner), wait_s)
 
     async def run_on(self, engine: AnyEngine, work: Callable[[Database], Coroutine[Any, Any, AnswerT]]) -> AnswerT:
         return await self._desks[engine].carry(lambda: work(self.databases[engine]))
@@ -80,11 +80,13 @@ class _SteppingUnit:
         return False
 
     async def run_sync(self, work: Callable[[Session], ResultT]) -> ResultT:
+        if self._unit is None:
+            _ = self.session
         return await self._desk.hop(self._begun.run_sync(work))
 
     async def lock_row(self, fresh: BarrierRow, wait_s: float | None = None) -> BarrierRow | None:
         if self._unit is None:
-            await self._desk.begin_turn()
+            await self._desk.begin_turn(wait_s)
             try:
                 self._unit = await self._desk.hop(self._context.__aenter__())
             except BaseException:
@@ -119,20 +121,31 @@ class _Desk:
         self._turn = asyncio.Lock() if has_one_writer else None
         self._pool = ThreadPoolExecutor(1 if has_one_writer else THREADS_MAX, thread_name_prefix="barrier")
 
-    async def carry(self, work: Callable[[], Coroutine[Any, Any, ResultT]]) -> ResultT:
-        """Runs a coroutine that opens units and never waits for the event loop, in one hop to a thread."""
-        async with self._turn or nullcontext():
+    async def carry(self, work: Callable[[], Coroutine[Any, Any, ResultT]], wait_s: float | None = None) -> ResultT:
+        """Runs a coroutine that opens units and never waits for the event loop, in one hop to a thread.
+
+        `wait_s`: how long it may wait for its turn. Raises LockWaitError.
+        """
+        await self.begin_turn(wait_s)
+        try:
             return await self.hop(work())
+        finally:
+            self.end_turn()
 
     async def hop(self, work: Coroutine[Any, Any, ResultT]) -> ResultT:
         """The same, for a part of what has its turn already."""
         context = contextvars.copy_context()
         return await outlast(asyncio.get_running_loop().run_in_executor(self._pool, context.run, run_through, work))
 
-    async def begin_turn(self) -> None:
-        """Waits until nobody else writes, if there is one writer."""
-        if self._turn is not None:
-            await self._turn.acquire()
+    async def begin_turn(self, wait_s: float | None) -> None:
+        """Waits until nobody else writes, if there is one writer. Raises LockWaitError."""
+        if self._turn is None:
+            return
+        try:
+            async with asyncio.timeout(wait_s) if self._turn.locked() else nullcontext():
+                await self._turn.acquire()
+        except TimeoutError as error:
+            raise LockWaitError(f"the database was not free within {wait_s} s") from error
 
     def end_turn(self) -> None:
         if self._turn is not None:

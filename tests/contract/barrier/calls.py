@@ -25,6 +25,7 @@ from participant_sdk.rpc_errors import error_details, status_with
 from participant_sdk.step_context import SessionSource
 from saga.v1 import participant_pb2
 
+THREAD_TIME_LIMIT_S = 10.0
 START_US = 1_780_000_000_000_000
 SECOND_US = 1_000_000
 DAY_US = 86_400 * SECOND_US
@@ -125,43 +126,65 @@ def failed(error: BaseException | None = None) -> HandlerFailed:
     return HandlerFailed(status=status_with(grpc.StatusCode.UNKNOWN, "broken"), error=error)
 
 
-@dataclass
-class Handler:
-    """A handler that writes one line per run, and then ends as it is told."""
+def _loop() -> asyncio.AbstractEventLoop | None:
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None
 
-    write: Write
-    outcomes: list[ExecuteOutcome] = field(default_factory=list)
-    """How its runs end, one after the other; after the last it succeeds with its number."""
-    runs: int = 0
+
+@dataclass
+class Gate:
+    """Where a run of a handler says that it is there, and waits until it may go on; in the event loop, or in a thread of a barrier."""
+
     entered: asyncio.Event = field(default_factory=asyncio.Event)
     gate: asyncio.Event | None = None
     """What a run waits for after it has written; None: nothing."""
+    loop: asyncio.AbstractEventLoop | None = field(default_factory=_loop)
+    """That of the test."""
+
+    async def pass_through(self) -> None:
+        if _loop() is None:
+            assert self.loop is not None
+            self.loop.call_soon_threadsafe(self.entered.set)
+            if self.gate is not None:
+                asyncio.run_coroutine_threadsafe(self.gate.wait(), self.loop).result(THREAD_TIME_LIMIT_S)
+            return
+        self.entered.set()
+        if self.gate is not None:
+            await self.gate.wait()
+
+
+class Handler(Gate):
+    """A handler that writes one line per run, and then ends as it is told."""
+
+    def __init__(self, write: Write, outcomes: list[ExecuteOutcome] | None = None) -> None:
+        """`outcomes`: how its runs end, one after the other; after the last it succeeds with its number."""
+        super().__init__()
+        self.write = write
+        self.outcomes = outcomes or []
+        self.runs = 0
 
     async def __call__(self, sessions: SessionSource) -> ExecuteOutcome:
         self.runs += 1
         number = self.runs
         await self.write(sessions, f"execute {number}")
-        self.entered.set()
-        if self.gate is not None:
-            await self.gate.wait()
+        await self.pass_through()
         return self.outcomes.pop(0) if self.outcomes else HandlerSucceeded(response=reply(f"reply {number}"))
 
 
-@dataclass
-class Undo:
+class Undo(Gate):
     """A compensation that writes one line per run, and then ends as it is told."""
 
-    write: Write
-    outcomes: list[CompensateOutcome] = field(default_factory=list)
-    seen: list[str | None] = field(default_factory=list)
-    """The outputs that it was given to undo."""
-    entered: asyncio.Event = field(default_factory=asyncio.Event)
-    gate: asyncio.Event | None = None
+    def __init__(self, write: Write, outcomes: list[CompensateOutcome] | None = None) -> None:
+        super().__init__()
+        self.write = write
+        self.outcomes = outcomes or []
+        self.seen: list[str | None] = []
+        """The outputs that it was given to undo."""
 
     async def __call__(self, sessions: SessionSource, output: PackedAny | None) -> CompensateOutcome:
         self.seen.append(None if output is None else StringValue.FromString(output.value).value)
         await self.write(sessions, f"undo {len(self.seen)}")
-        self.entered.set()
-        if self.gate is not None:
-            await self.gate.wait()
+        await self.pass_through()
         return self.outcomes.pop(0) if self.outcomes else HandlerUndid()

@@ -2,29 +2,39 @@
 
 import asyncio
 import threading
+import uuid
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, cast
 
 import pytest
-from sqlalchemy import text
-from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from google.protobuf.any_pb2 import Any as PackedAny
+from sqlalchemy import Engine, create_engine, text
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
+from sqlalchemy.orm import Session
 
+from participant_sdk.barrier.barrier import RunCompensate, RunExecute
 from participant_sdk.barrier.guarded import GuardedBarrier
+from participant_sdk.barrier.outcomes import CompensateAnswer, ExecuteAnswer, ExecuteOutcome
 from participant_sdk.barrier.sql import SqlBarrier
+from participant_sdk.barrier.store import BarrierUnit
+from participant_sdk.barrier.verdict import CompensateCall, ExecuteCall
+from participant_sdk.errors import SessionUnavailableError
 from participant_sdk.step_context import SessionSource
 from participant_sdk.testing import MemoryBarrier, MemoryDatabase
 from participant_sdk.testing.memory_barrier import MemoryUnit
-from tests.contract.barrier.calls import Handler, ManualClock, Undo
-
-THREAD_TIME_LIMIT_S = 10.0
+from tests.contract.barrier.calls import THREAD_TIME_LIMIT_S, Handler, ManualClock, Undo, execute_call, postponed
 
 
 class World(Protocol):
     """A participant's database, and the processes that use it."""
 
     clock: ManualClock
+
+    @property
+    def can_be_cut_short(self) -> bool:
+        """Whether a handler ends when its call is cancelled; what runs in a thread, or for several calls, does not."""
 
     def process(self) -> GuardedBarrier:
         """The barrier of a process of its own."""
@@ -42,6 +52,10 @@ class MemoryWorld:
     clock: ManualClock = field(default_factory=ManualClock)
     ledger: list[str] = field(default_factory=list)
 
+    @property
+    def can_be_cut_short(self) -> bool:
+        return True
+
     def process(self) -> GuardedBarrier:
         return MemoryBarrier(self.database, clock=self.clock)
 
@@ -53,11 +67,21 @@ class MemoryWorld:
         return list(self.ledger)
 
 
+def session_of(sessions: SessionSource) -> AsyncSession:
+    """The session of a barrier whose engine does not block."""
+    assert isinstance(sessions.session, AsyncSession)
+    return sessions.session
+
+
 @dataclass
 class SqlWorld:
     path: Path
     clock: ManualClock = field(default_factory=ManualClock)
     engines: list[AsyncEngine] = field(default_factory=list)
+
+    @property
+    def can_be_cut_short(self) -> bool:
+        return True
 
     def engine(self) -> AsyncEngine:
         engine = create_async_engine(f"sqlite+aiosqlite:///{self.path}", connect_args={"timeout": 0.05})
@@ -68,15 +92,14 @@ class SqlWorld:
         return SqlBarrier(self.engine(), clock=self.clock)
 
     async def write(self, sessions: SessionSource, line: str) -> None:
-        await sessions.session.execute(text("INSERT INTO ledger (line) VALUES (:line)"), {"line": line})
+        await session_of(sessions).execute(text("INSERT INTO ledger (line) VALUES (:line)"), {"line": line})
 
     async def lines(self) -> list[str]:
         async with self.engines[0].connect() as connection:
             return list(await connection.scalars(text("SELECT line FROM ledger ORDER BY rowid")))
 
     async def open(self) -> None:
-        barrier = self.process()
-        await barrier.create_table()
+        await SqlBarrier(self.engine()).create_table()
         async with self.engines[0].begin() as connection:
             await connection.execute(text("PRAGMA journal_mode = WAL"))
             await connection.execute(text("CREATE TABLE ledger (line TEXT)"))
@@ -84,6 +107,85 @@ class SqlWorld:
     async def close(self) -> None:
         for engine in self.engines:
             await engine.dispose()
+
+
+class AccompaniedBarrier(SqlBarrier):
+    """Has every call share its database transaction with another one, which leaves nothing."""
+
+    async def execute(self, call: ExecuteCall, run: RunExecute) -> ExecuteAnswer:
+        async with asyncio.TaskGroup() as tasks:
+            answer = tasks.create_task(super().execute(call, run))
+            tasks.create_task(self._accompany(call.deadline_us))
+        return answer.result()
+
+    async def compensate(self, call: CompensateCall, claimed: PackedAny | None, run: RunCompensate) -> CompensateAnswer:
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._accompany(call.deadline_us))
+            answer = tasks.create_task(super().compensate(call, claimed, run))
+        return answer.result()
+
+    async def _accompany(self, deadline_us: int) -> None:
+        call = replace(execute_call(ManualClock()), key=f"company/{uuid.uuid4()}", deadline_us=deadline_us)
+        await super().execute(call, _leave_nothing)
+
+
+async def _leave_nothing(sessions: SessionSource) -> ExecuteOutcome:
+    return postponed()
+
+
+@dataclass
+class SharedWorld(SqlWorld):
+    """Every call is in company."""
+
+    @property
+    def can_be_cut_short(self) -> bool:
+        return False
+
+    def process(self) -> SqlBarrier:
+        return AccompaniedBarrier(self.engine(), clock=self.clock, calls_per_commit=8)
+
+
+@dataclass
+class BlockingWorld(SqlWorld):
+    """The same file through an engine that blocks, so that handlers run in a thread."""
+
+    blocking: list[Engine] = field(default_factory=list)
+
+    @property
+    def can_be_cut_short(self) -> bool:
+        return False
+
+    def blocking_engine(self) -> Engine:
+        engine = create_engine(f"sqlite:///{self.path}", connect_args={"timeout": 0.05})
+        self.blocking.append(engine)
+        return engine
+
+    def process(self) -> SqlBarrier:
+        return SqlBarrier(self.blocking_engine(), clock=self.clock)
+
+    async def write(self, sessions: SessionSource, line: str) -> None:
+        def insert(session: Session) -> None:
+            session.execute(text("INSERT INTO ledger (line) VALUES (:line)"), {"line": line})
+
+        try:
+            await cast("BarrierUnit", sessions).run_sync(insert)
+        except SessionUnavailableError:  # An effect outside: its handler opens a session of its own.
+            with Session(self.blocking[0]) as session, session.begin():
+                insert(session)
+
+    async def close(self) -> None:
+        await super().close()
+        for engine in self.blocking:
+            engine.dispose()
+
+
+@dataclass
+class SharedBlockingWorld(BlockingWorld):
+    def process(self) -> SqlBarrier:
+        return AccompaniedBarrier(self.blocking_engine(), clock=self.clock, calls_per_commit=8)
+
+
+WORLDS = {"sqlite": SqlWorld, "sqlite-shared": SharedWorld, "sqlite-blocking": BlockingWorld, "sqlite-blocking-shared": SharedBlockingWorld}
 
 
 @pytest.fixture(autouse=True)
@@ -103,12 +205,15 @@ async def sql_world(tmp_path: Path) -> AsyncIterator[SqlWorld]:
     await world.close()
 
 
-@pytest.fixture(params=["memory", "sqlite"])
-def world(request: pytest.FixtureRequest) -> World:
+@pytest.fixture(params=["memory", *WORLDS])
+async def world(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[World]:
     if request.param == "memory":
-        return MemoryWorld()
-    chosen: SqlWorld = request.getfixturevalue("sql_world")
-    return chosen
+        yield MemoryWorld()
+        return
+    world = WORLDS[request.param](tmp_path / "participant.db")
+    await world.open()
+    yield world
+    await world.close()
 
 
 @pytest.fixture
@@ -117,10 +222,10 @@ def barrier(world: World) -> GuardedBarrier:
 
 
 @pytest.fixture
-def handler(world: World) -> Handler:
+async def handler(world: World) -> Handler:
     return Handler(world.write)
 
 
 @pytest.fixture
-def undo(world: World) -> Undo:
+async def undo(world: World) -> Undo:
     return Undo(world.write)

@@ -45,12 +45,12 @@ def outside() -> Outside:
 
 
 @pytest.fixture
-def handler(outside: Outside) -> Handler:
+async def handler(outside: Outside) -> Handler:
     return Handler(outside.write)
 
 
 @pytest.fixture
-def undo(outside: Outside) -> Undo:
+async def undo(outside: Outside) -> Undo:
     return Undo(outside.write)
 
 

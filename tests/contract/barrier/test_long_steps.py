@@ -34,7 +34,7 @@ pytestmark = pytest.mark.parametrize("effect", [DATABASE, EXTERNAL])
 
 
 @pytest.fixture
-def handler(world: World) -> Handler:
+async def handler(world: World) -> Handler:
     """Accepts once; if it ran again, that would be seen."""
     return Handler(world.write, outcomes=[accepted()])
 

@@ -19,7 +19,7 @@ from participant_sdk.effects import EXTERNAL
 from participant_sdk.step_context import SessionSource
 from saga.v1 import participant_pb2
 from tests.contract.barrier.calls import Handler, ManualClock, Undo, compensate_call, execute_call, failed, reply
-from tests.contract.barrier.conftest import SqlWorld
+from tests.contract.barrier.conftest import SqlWorld, session_of
 
 COMPENSATED = participant_pb2.CompensateResponse(compensated=participant_pb2.Compensated(handler_ran=True))
 
@@ -59,7 +59,7 @@ async def test_handler_that_ends_the_database_transaction_is_refused_and_rolled_
     async def handler(sessions: SessionSource) -> ExecuteOutcome:
         await sql_world.write(sessions, "before")
         try:
-            await misuse(sessions.session)
+            await misuse(session_of(sessions))
         except SessionMisusedError as error:
             if not is_swallowed:
                 return failed(error)
@@ -77,7 +77,7 @@ async def test_handler_that_swallows_a_database_error_is_refused(sql_world: SqlW
     async def handler(sessions: SessionSource) -> ExecuteOutcome:
         await sql_world.write(sessions, "before")
         with pytest.raises(IntegrityError):
-            await sessions.session.execute(text("INSERT INTO saga_barrier (key) VALUES (NULL)"))
+            await session_of(sessions).execute(text("INSERT INTO saga_barrier (key) VALUES (NULL)"))
         return HandlerSucceeded(response=reply("done"))
 
     # A statement that failed left the database transaction as it was: SQLite keeps what went before, and so does the barrier.
@@ -102,8 +102,8 @@ async def test_objects_that_cannot_be_written_are_a_failure_that_leaves_nothing(
 
     async def handler(sessions: SessionSource) -> ExecuteOutcome:
         await sql_world.write(sessions, "before")
-        await sessions.session.execute(text("INSERT INTO stock (sku) VALUES ('widget')"))
-        sessions.session.add(Stock(sku="widget"))  # written when the handler has returned
+        await session_of(sessions).execute(text("INSERT INTO stock (sku) VALUES ('widget')"))
+        session_of(sessions).add(Stock(sku="widget"))  # written when the handler has returned
         return HandlerSucceeded(response=reply("done"))
 
     answer = await barrier.execute(execute_call(sql_world.clock), handler)
@@ -116,7 +116,7 @@ async def test_objects_that_cannot_be_written_are_a_failure_that_leaves_nothing(
 
 async def test_savepoints_belong_to_the_handler(sql_world: SqlWorld) -> None:
     async def handler(sessions: SessionSource) -> ExecuteOutcome:
-        async with sessions.session.begin_nested():
+        async with session_of(sessions).begin_nested():
             await sql_world.write(sessions, "kept")
         return HandlerSucceeded(response=reply("done"))
 

@@ -20,7 +20,7 @@ from participant_sdk.barrier.store import AnswerT, BarrierUnit, Flow
 from participant_sdk.barrier.table import barrier_table
 from participant_sdk.barrier.verdict import CompensateCall, ExecuteCall, StepIdentity
 from tests.contract.barrier.calls import Handler, Undo, acceptance, accepted, compensate_call, completion_call, execute_call, reply
-from tests.contract.barrier.conftest import SqlWorld
+from tests.contract.barrier.conftest import SqlWorld, session_of
 from tests.contract.barrier.test_sql_barrier import FlakyCommit
 
 
@@ -74,7 +74,7 @@ class HookedStore:
     def is_blocking(self) -> bool:
         return False
 
-    async def run(self, call: ExecuteCall | CompensateCall, flow: Flow[AnswerT]) -> AnswerT:
+    async def run(self, call: ExecuteCall | CompensateCall, flow: Flow[AnswerT], wait_s: float) -> AnswerT:
         return await flow(self)
 
     async def check(self) -> None:
@@ -141,7 +141,7 @@ async def test_objects_that_cannot_be_written_are_the_callers_own_error_and_leav
     async with barrier.completing(completion_call()) as found:
         assert not isinstance(found, StoredResult)
         await sql_world.write(found.sessions, "before")
-        found.sessions.session.add(Approval(key="taken"))  # written when the result is stored
+        session_of(found.sessions).add(Approval(key="taken"))  # written when the result is stored
         with pytest.raises(IntegrityError):
             await found.conclude(reply("approved"))
     assert await sql_world.lines() == ["execute 1"]
@@ -155,7 +155,7 @@ async def test_session_of_a_completion_must_not_be_committed_by_hand(sql_world: 
         assert not isinstance(found, StoredResult)
         await sql_world.write(found.sessions, "before")
         with pytest.raises(SessionMisusedError):
-            await found.sessions.session.commit()
+            await session_of(found.sessions).commit()
         with pytest.raises(SessionMisusedError):  # Also if the caller has swallowed that.
             await found.conclude(reply("approved"))
     assert await sql_world.lines() == ["execute 1"]
