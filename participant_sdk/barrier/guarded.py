@@ -88,7 +88,7 @@ class GuardedBarrier:
         def flow(store: BarrierStore) -> Coroutine[Any, Any, participant_pb2.ExecuteResponse | OwnAnswer]:
             return execute_in_database(guard.on(store), call, run)
 
-        return await guard.repeated(call, lambda: guard.store.run(call, flow, guard.wait_s(call)))
+        return await guard.repeated(call, lambda: guard.store.run(call, flow, wait_s=guard.wait_s(call), now_us=guard.clock()))
 
     async def _compensate(
         self, call: CompensateCall, claimed: PackedAny | None, run: RunCompensate
@@ -100,7 +100,7 @@ class GuardedBarrier:
         def flow(store: BarrierStore) -> Coroutine[Any, Any, participant_pb2.CompensateResponse | OwnAnswer]:
             return compensate_in_database(guard.on(store), call, claimed, run)
 
-        return await guard.repeated(call, lambda: guard.store.run(call, flow, guard.wait_s(call)))
+        return await guard.repeated(call, lambda: guard.store.run(call, flow, wait_s=guard.wait_s(call), now_us=guard.clock()))
 
 
 def _execute_answer(

@@ -35,7 +35,7 @@ class SharedKey:
     def unit(self, step: StepIdentity) -> AbstractAsyncContextManager[BarrierUnit]:
         return SavepointUnit(self)
 
-    async def run(self, call: ExecuteCall | CompensateCall, flow: Flow[AnswerT], wait_s: float) -> AnswerT:
+    async def run(self, call: ExecuteCall | CompensateCall, flow: Flow[AnswerT], *, wait_s: float, now_us: int) -> AnswerT:
         return await flow(self)
 
     async def check(self) -> None:

@@ -21,7 +21,6 @@ from participant_sdk.barrier.savepoint_unit import SharedKey
 from participant_sdk.barrier.sql_store import AnyEngine, Database, SqlStore
 from participant_sdk.barrier.store import AnswerT, BarrierUnit, CommitInDoubtError, Flow, LockWaitError, StoreBusyError
 from participant_sdk.barrier.verdict import BarrierRow, CompensateCall, ExecuteCall, StepIdentity
-from participant_sdk.clock import wall_clock_us
 from participant_sdk.shielding import outlast
 
 logger = logging.getLogger(__name__)
@@ -46,12 +45,13 @@ class SharingStore:
     def unit(self, step: StepIdentity) -> AbstractAsyncContextManager[BarrierUnit]:
         return self._inner.unit(step)
 
-    async def run(self, call: ExecuteCall | CompensateCall, flow: Flow[AnswerT], wait_s: float) -> AnswerT:
+    async def run(self, call: ExecuteCall | CompensateCall, flow: Flow[AnswerT], *, wait_s: float, now_us: int) -> AnswerT:
+        answer: AnswerT
         try:
-            answer: AnswerT = await self._lanes[self._inner.engine_for(call.step)].join(_Member(call, flow, wait_s))
-            return answer
+            answer = await self._lanes[self._inner.engine_for(call.step)].join(_Member(call, flow, wait_s=wait_s, now_us=now_us))
         except _NotTogetherError:
-            return await self._inner.run(call, flow, wait_s)
+            answer = await self._inner.run(call, flow, wait_s=wait_s, now_us=now_us)
+        return answer
 
     async def check(self) -> None:
         await self._inner.check()
@@ -72,10 +72,11 @@ class _NotTogetherError(Exception):
 class _Member:
     """One call that waits for its group, or is in it."""
 
-    def __init__(self, call: ExecuteCall | CompensateCall, flow: Flow[Any], wait_s: float) -> None:
+    def __init__(self, call: ExecuteCall | CompensateCall, flow: Flow[Any], *, wait_s: float, now_us: int) -> None:
         self.call: Final = call
         self.flow: Final = flow
         self.wait_s: Final = wait_s
+        self.now_us: Final = now_us
         self.context: Final = contextvars.copy_context()
         self.answer: Final[asyncio.Future[Any]] = asyncio.get_running_loop().create_future()
         self.has_begun = False
@@ -94,7 +95,7 @@ class _Member:
 
     def fresh_row(self) -> BarrierRow:
         """What holds the place of a key that was never seen."""
-        call, now_us = self.call, wall_clock_us()
+        call, now_us = self.call, self.now_us
         return transitions.fresh_execution(call, now_us) if isinstance(call, ExecuteCall) else transitions.fresh_compensation(call, now_us)
 
 
@@ -147,7 +148,7 @@ class _Lane:
         try:
             if len(group) == 1:
                 (alone,) = group
-                work = self._store.run(alone.call, alone.flow, alone.wait_s)
+                work = self._store.run(alone.call, alone.flow, wait_s=alone.wait_s, now_us=alone.now_us)
                 alone.ended = await asyncio.get_running_loop().create_task(_ended(work), context=alone.context)
             else:
                 await self._store.run_on(self._engine, lambda database: _run_together(database, group))

@@ -113,7 +113,7 @@ class SqlStore:
             raise ParticipantSetupError(f"the engine picked for {step} is none of SqlBarrier(engines=…): add it there")
         return engine
 
-    async def run(self, call: ExecuteCall | CompensateCall, flow: Flow[AnswerT], wait_s: float) -> AnswerT:
+    async def run(self, call: ExecuteCall | CompensateCall, flow: Flow[AnswerT], *, wait_s: float, now_us: int) -> AnswerT:
         return await flow(self)
 
     async def run_on(self, engine: AnyEngine, work: Callable[[Database], Coroutine[Any, Any, AnswerT]]) -> AnswerT:

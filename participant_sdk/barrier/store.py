@@ -80,10 +80,11 @@ class BarrierStore(Protocol):
     def is_blocking(self) -> bool:
         """Whether whole flows run in its threads, so that their handlers must be plain ones."""
 
-    async def run(self, call: ExecuteCall | CompensateCall, flow: "Flow[AnswerT]", wait_s: float) -> AnswerT:
+    async def run(self, call: ExecuteCall | CompensateCall, flow: "Flow[AnswerT]", *, wait_s: float, now_us: int) -> AnswerT:
         """Runs a flow, which opens its units in the store that it is given, where that costs least. Raises what the flow raises.
 
-        `wait_s`: how long it may wait for others before it begins. Raises LockWaitError if that was not enough.
+        `wait_s`: how long it may wait for others before it begins. Raises LockWaitError if that was not enough. `now_us`: the
+        barrier's time.
         """
 
     async def check(self) -> None:

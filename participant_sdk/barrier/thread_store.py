@@ -43,7 +43,7 @@ class ThreadStore(SqlStore):
     def unit(self, step: StepIdentity) -> AbstractAsyncContextManager[BarrierUnit]:
         return _SteppingUnit(self._inner.unit(step), self._desks[self.engine_for(step)])
 
-    async def run(self, call: ExecuteCall | CompensateCall, flow: Flow[AnswerT], wait_s: float) -> AnswerT:
+    async def run(self, call: ExecuteCall | CompensateCall, flow: Flow[AnswerT], *, wait_s: float, now_us: int) -> AnswerT:
         return await self._desks[self.engine_for(call.step)].carry(lambda: flow(self._inner), wait_s)
 
     async def run_on(self, engine: AnyEngine, work: Callable[[Database], Coroutine[Any, Any, AnswerT]]) -> AnswerT:

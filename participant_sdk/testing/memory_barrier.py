@@ -135,7 +135,7 @@ class MemoryStore:
     def is_blocking(self) -> bool:
         return False
 
-    async def run(self, call: ExecuteCall | CompensateCall, flow: Flow[AnswerT], wait_s: float) -> AnswerT:
+    async def run(self, call: ExecuteCall | CompensateCall, flow: Flow[AnswerT], *, wait_s: float, now_us: int) -> AnswerT:
         return await flow(self)
 
     async def check(self) -> None:
