@@ -8,7 +8,7 @@ from pathlib import Path
 import grpc
 import pytest
 from google.rpc import status_pb2
-from sqlalchemy import MetaData, String, event, text
+from sqlalchemy import Engine, MetaData, String, event, text
 from sqlalchemy.exc import IntegrityError, OperationalError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
@@ -172,12 +172,12 @@ async def test_database_locked_by_somebody_else_is_asked_again_later(sql_world: 
 
 
 async def test_busy_database_under_the_handler_repeats_the_whole_database_transaction(sql_world: SqlWorld) -> None:
-    handler = Handler(sql_world.write, outcomes=[failed(_wrapped(_busy()))])  # R22
+    handler = Handler(sql_world.write, outcomes=[failed(_wrapped(busy()))])  # R22
     assert await sql_world.process().execute(execute_call(sql_world.clock), handler) == reply("reply 2")
     assert await sql_world.lines() == ["execute 2"]
 
 
-def _busy() -> OperationalError:
+def busy() -> OperationalError:
     locked = sqlite3.OperationalError("database is locked")
     locked.sqlite_errorcode = sqlite3.SQLITE_BUSY
     return OperationalError("INSERT", {}, locked)
@@ -192,9 +192,9 @@ def _wrapped(cause: Exception) -> Exception:
 class FlakyCommit:
     """Lets one COMMIT fail, before or after it took place."""
 
-    def __init__(self, engine: AsyncEngine, *, takes_place: bool) -> None:
+    def __init__(self, engine: AsyncEngine | Engine, *, takes_place: bool) -> None:
         self._takes_place = takes_place
-        self._dialect = engine.sync_engine.dialect
+        self._dialect = engine.dialect
         self._commit = self._dialect.do_commit
         self.is_armed = False
         self.is_lasting = False
