@@ -181,8 +181,8 @@ async def _run_together(database: Database, group: list[_Member]) -> None:
         rows = await whole.lock_rows([member.fresh_row() for member in group], GROUP_LOCK_WAIT_S)
         changed: list[BarrierRow] = []
         unused: list[str] = []
-        for member in group:
-            shared = SharedKey(database.access, whole, rows.get(member.call.key))
+        for number, member in enumerate(group):
+            shared = SharedKey(database.access, whole, rows.get(member.call.key), number)
             if time.monotonic() < until_s:
                 member.ended = await database.access.within(member.context, partial(_ended, member.flow(shared)))
             if whole.is_broken or isinstance(member.ended, StoreBusyError):

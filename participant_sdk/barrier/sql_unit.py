@@ -27,7 +27,6 @@ _COMMIT_TIME_LIMIT_S: Final = 10.0
 """After this a COMMIT without an answer is in doubt."""
 _CLOSE_TIME_LIMIT_S: Final = 5.0
 """After this a connection that does not roll back is dropped."""
-_SAVEPOINT: Final = "saga_call"
 _LOCK_TRIES: Final = 3
 """How often the key is tried again when its row vanishes between INSERT and SELECT, as retention may cause."""
 
@@ -67,6 +66,11 @@ class SqlUnit:
 
     async def run_sync(self, work: Callable[[Session], ResultT]) -> ResultT:
         return await self._access.with_session(self.session, work)
+
+    @property
+    def link(self) -> Link | None:
+        """The connection, once it is begun."""
+        return self._link
 
     @property
     def is_broken(self) -> bool:
@@ -116,14 +120,17 @@ class SqlUnit:
             if without:
                 await link.execute(self._statements.delete, [{"row_key": key} for key in without])
 
-    def savepoint_session(self) -> AsyncSession | Session:
-        """A session for one of several handlers, which `roll_back_to_savepoint` undoes if it is the latest one."""
-        return self._access.session_on(self._link, savepoint=_SAVEPOINT)
-
-    async def roll_back_to_savepoint(self) -> None:
+    async def roll_back_to(self, savepoint: str) -> None:
         link = await self._intact()
         with translated(self._statements.table.name):
-            await link.exec_driver_sql(f"ROLLBACK TO SAVEPOINT {_SAVEPOINT}")
+            await link.exec_driver_sql(f"ROLLBACK TO SAVEPOINT {savepoint}")
+
+    async def prove_intact(self, savepoint: str) -> None:
+        """Raises StoreUnavailableError if a statement since that savepoint failed and was not rolled back, as PostgreSQL demands."""
+        link = await self._intact()
+        if self._access.engine.dialect.name == "postgresql":
+            with translated(self._statements.table.name):
+                await link.exec_driver_sql(f"RELEASE SAVEPOINT {savepoint}")
 
     async def put_row(self, row: BarrierRow) -> None:
         link = await self._intact()

@@ -73,7 +73,10 @@ class Books:
     async def do(self, deed: Deed, sessions: SessionSource) -> ExecuteOutcome:
         if deed.ending == "write nothing":
             return HandlerSucceeded(response=reply(f"nothing for {deed.key}"))
-        await write(sessions, f"do {deed.key}")
+        try:
+            await write(sessions, f"do {deed.key}")
+        except Exception as error:  # As the SDK does: what a handler raises is how it ends.
+            return failed(error)
         match deed.ending:
             case "succeed":
                 return HandlerSucceeded(response=reply(f"done {deed.key}"))
@@ -87,7 +90,10 @@ class Books:
                 return await self.stumble(deed, sessions) or HandlerSucceeded(response=reply("after all"))
 
     async def undo(self, deed: Deed, sessions: SessionSource, output: PackedAny | None) -> CompensateOutcome:
-        await write(sessions, f"undo {deed.key}, {'' if output is None else output.value!r}")
+        try:
+            await write(sessions, f"undo {deed.key}, {'' if output is None else output.value!r}")
+        except Exception as error:
+            return failed(error)
         match deed.ending:
             case "postpone" | "reject":
                 return postponed()
