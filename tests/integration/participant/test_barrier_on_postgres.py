@@ -89,8 +89,8 @@ async def test_calls_that_share_a_commit_come_to_the_same_as_one_at_a_time(postg
         await asyncio.gather(shared.barrier.check(), own.barrier.check())
         for _ in range(ROUNDS):
             deeds = a_round(chance)
-            expected = [await own.make(deed) for deed in deeds]
-            assert await asyncio.gather(*map(shared.make, deeds)) == expected
+            expected = [await own.insist(deed) for deed in deeds]
+            assert await asyncio.gather(*map(shared.insist, deeds)) == expected
         assert content(together) == content(alone)
 
 
