@@ -7,7 +7,7 @@ when it is first asked for: it needs the extra `testing`.
 from importlib import import_module
 from typing import TYPE_CHECKING, Final
 
-from participant_sdk.testing.contexts import completion_token, step_context
+from participant_sdk.testing.contexts import completion_token, step_context, sync_step_context
 from participant_sdk.testing.errors import KitError, SagaStandstillError
 from participant_sdk.testing.memory_barrier import MemoryBarrier, MemoryDatabase, at_commit
 from participant_sdk.testing.stubs import Stub, StubFailure, stub, stubs_of
@@ -50,6 +50,7 @@ __all__ = [
     "step_context",
     "stub",
     "stubs_of",
+    "sync_step_context",
 ]
 
 _OF_THE_EXTRA: Final = {

@@ -5,6 +5,8 @@ from datetime import timedelta
 from typing import assert_type
 
 from google.protobuf.wrappers_pb2 import BytesValue, Int64Value, StringValue
+from sqlalchemy import create_engine
+from sqlalchemy.orm import Session
 
 from participant_sdk import (
     DATABASE,
@@ -14,11 +16,13 @@ from participant_sdk import (
     NoBarrier,
     Participant,
     SagaClient,
+    SqlBarrier,
     StepContext,
+    SyncStepContext,
     action,
     beating,
 )
-from participant_sdk.testing import step_context
+from participant_sdk.testing import step_context, sync_step_context
 
 
 class Inventory(Participant, name="inventory"):
@@ -73,6 +77,29 @@ class Inventory(Participant, name="inventory"):
     @action(name="plainly")
     def ask_plainly(self, request: BytesValue, step: StepContext) -> Int64Value | Accepted:
         return Accepted(timedelta(hours=1))
+
+
+class Blocking(Participant, name="blocking"):
+    @action
+    def reserve(self, request: StringValue, step: SyncStepContext) -> Int64Value:
+        assert_type(step.session, Session)
+        return Int64Value()
+
+    @reserve.compensation
+    def release(self, request: StringValue, reserved: Int64Value, step: SyncStepContext) -> None: ...
+
+    @action(name="ask_it")
+    def ask(self, request: StringValue, step: SyncStepContext) -> Int64Value | Accepted:
+        return Accepted(timedelta(hours=1))
+
+    @ask.compensation
+    def withdraw(self, request: StringValue, answered: Int64Value | None, step: SyncStepContext) -> None: ...
+
+
+def block() -> Int64Value:
+    takes(Blocking.reserve)
+    blocking = Blocking(barrier=SqlBarrier(create_engine("sqlite://"), calls_per_commit=64))
+    return blocking.reserve(StringValue(), sync_step_context())
 
 
 def takes(described: Action[StringValue, Int64Value]) -> str:

@@ -4,7 +4,7 @@ from datetime import timedelta
 
 from google.protobuf.wrappers_pb2 import BytesValue, Int64Value, StringValue
 
-from participant_sdk import EXTERNAL, Accepted, Action, NoBarrier, Participant, Rejected, StepContext, action
+from participant_sdk import EXTERNAL, Accepted, Action, NoBarrier, Participant, Rejected, StepContext, SyncStepContext, action
 from participant_sdk.testing import step_context
 
 
@@ -54,6 +54,19 @@ class Inventory(Participant, name="inventory"):
 
     @action(effect="outside")  # E: no effect
     async def outside(self, request: StringValue, step: StepContext) -> Int64Value:
+        return Int64Value()
+
+
+class Blocking(Participant, name="blocking"):
+    @action
+    def reserve(self, request: StringValue, step: SyncStepContext) -> Int64Value:
+        return Int64Value()
+
+    @reserve.compensation  # E: the step of another kind
+    def release(self, request: StringValue, reserved: Int64Value, step: StepContext) -> None: ...
+
+    @action  # E: waits, and has a session that blocks
+    async def wait(self, request: StringValue, step: SyncStepContext) -> Int64Value:
         return Int64Value()
 
 

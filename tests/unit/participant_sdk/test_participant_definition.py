@@ -1,10 +1,12 @@
 """What is wrong with a participant class is told when it is created, with what to write."""
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 from google.protobuf.message import Message
 from google.protobuf.wrappers_pb2 import BytesValue, Int64Value, StringValue
+from sqlalchemy import create_engine
 
 from participant_sdk import (
     EXTERNAL,
@@ -14,7 +16,9 @@ from participant_sdk import (
     Participant,
     ParticipantDefinitionError,
     ParticipantSetupError,
+    SqlBarrier,
     StepContext,
+    SyncStepContext,
     action,
 )
 from participant_sdk.testing import MemoryBarrier, step_context
@@ -227,6 +231,63 @@ def test_plain_handler_with_a_database_effect_is_refused_under_a_barrier_that_co
     with pytest.raises(ParticipantSetupError, match="EXTERNAL"):
         Plain(barrier=MemoryBarrier())
     Plain(barrier=NoBarrier())
+
+
+@pytest.fixture
+def blocking_barrier() -> SqlBarrier:
+    return SqlBarrier(create_engine("sqlite://"))  # it is never connected
+
+
+def test_handlers_are_of_the_kind_that_the_engine_asks_for(blocking_barrier: SqlBarrier) -> None:
+    class Taking(Participant, name="taking"):
+        @action
+        def reserve(self, request: StringValue, step: SyncStepContext) -> Int64Value:
+            return Int64Value()
+
+        @action(effect=EXTERNAL)
+        async def charge(self, request: StringValue, step: StepContext) -> Int64Value:
+            return Int64Value()
+
+    class Waiting(Participant, name="waiting"):
+        @action
+        async def reserve(self, request: StringValue, step: StepContext) -> Int64Value:
+            return Int64Value()
+
+    Taking(barrier=blocking_barrier)
+    Taking(barrier=NoBarrier())
+    with pytest.raises(ParticipantSetupError, match="give SqlBarrier an Engine"):
+        Taking(barrier=MemoryBarrier())
+    with pytest.raises(ParticipantSetupError, match="SyncStepContext"):
+        Waiting(barrier=blocking_barrier)
+
+
+async def _waits(self: object, request: StringValue, step: SyncStepContext) -> Int64Value:
+    return Int64Value()
+
+
+def _blocks(self: object, request: StringValue, step: SyncStepContext) -> Int64Value:
+    return Int64Value()
+
+
+async def _undoes(self: object, request: StringValue, output: Int64Value, step: StepContext) -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("declare", "told"),
+    [
+        (lambda: untyped(_waits), "for plain `def` handlers"),
+        (lambda: untyped(effect=EXTERNAL)(_blocks), "effect=EXTERNAL take a StepContext"),
+        (lambda: _with(untyped(_blocks), _undoes), "must be a SyncStepContext, as that of its action"),
+    ],
+)
+def test_step_of_the_wrong_kind_is_told(declare: Callable[[], object], told: str) -> None:
+    with pytest.raises(ParticipantDefinitionError, match=told):
+        type("Bad", (Participant,), {"reserve": declare()}, name="bad")
+
+
+def _with(declared: Any, compensation: object) -> object:
+    declared.compensation(compensation)
+    return declared
 
 
 def test_forgotten_super_init_is_told() -> None:
