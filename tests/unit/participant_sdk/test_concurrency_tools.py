@@ -1,9 +1,10 @@
-"""Flights, and work that outlives the cancellation of its caller."""
+"""Flights, work that outlives the cancellation of its caller, and coroutines in threads."""
 
 import asyncio
 
 import pytest
 
+from participant_sdk.barrier.access import run_through
 from participant_sdk.barrier.flights import Flights
 from participant_sdk.shielding import finish
 
@@ -115,3 +116,27 @@ async def test_work_that_fails_after_its_caller_was_cancelled_is_the_cause_of_th
     with pytest.raises(asyncio.CancelledError) as caught:
         await caller
     assert isinstance(caught.value.__cause__, ValueError)
+
+
+async def test_coroutine_that_never_waits_is_taken_through_in_a_thread() -> None:
+    async def inner() -> str:
+        return "done"
+
+    async def outer() -> str:
+        return await inner()
+
+    assert await asyncio.to_thread(run_through, outer()) == "done"
+
+
+def test_coroutine_that_waits_is_refused_and_ended() -> None:
+    ended = []
+
+    async def wait() -> None:
+        try:
+            await asyncio.sleep(0)
+        finally:
+            ended.append(True)
+
+    with pytest.raises(RuntimeError, match="must not wait for the event loop"):
+        run_through(wait())
+    assert ended == [True]
