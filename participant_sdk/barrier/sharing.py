@@ -159,8 +159,12 @@ class _Lane:
             logger.debug("the database transaction of %d calls came to nothing: %s", len(group), error)
             for member in group:
                 member.ended = _NotTogetherError()
-        finally:
-            self._tell(group)
+        except BaseException:
+            # Cut short, as by the end of the event loop: how a call ended within its group is not true before the commit.
+            for member in group:
+                member.answer.cancel()
+            raise
+        self._tell(group)
 
     def _tell(self, group: list[_Member]) -> None:
         for member in reversed(group):
@@ -176,9 +180,9 @@ class _Lane:
 
 async def _run_together(database: Database, group: list[_Member]) -> None:
     """One database transaction for all of them. How each has ended is true once this returns."""
-    until_s = time.monotonic() + GROUP_TIME_S
     async with database.unit() as whole:
         rows = await whole.lock_rows([member.fresh_row() for member in group], GROUP_LOCK_WAIT_S)
+        until_s = time.monotonic() + GROUP_TIME_S  # From here on, so that at least one begins.
         changed: list[BarrierRow] = []
         unused: list[str] = []
         for number, member in enumerate(group):

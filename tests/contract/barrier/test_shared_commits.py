@@ -111,6 +111,24 @@ async def test_busy_database_under_one_handler_repeats_each_call_by_itself(stand
     assert sorted(await stand.world.lines()) == ["execute 1", "execute 2", "execute 2"]
 
 
+class Stop(BaseException):
+    """What ends a process, or its event loop."""
+
+
+async def test_nobody_is_answered_when_a_group_is_cut_short_before_its_commit(stand: Stand) -> None:
+    async def stop(sessions: SessionSource) -> ExecuteOutcome:
+        raise Stop
+
+    (before,) = stand.handlers(1)
+    handlers: list[RunExecute] = [before, stop]
+    calls = [asyncio.create_task(stand.execute(number, handler)) for number, handler in enumerate(handlers)]
+    await asyncio.wait(calls)
+    assert [call.cancelled() for call in calls] == [True, True]
+    assert before.runs == 1
+    assert await stand.world.lines() == []
+    assert await stand.execute(0, before) == reply("reply 2")
+
+
 async def test_call_and_its_compensation_come_one_after_the_other(stand: Stand) -> None:
     handler, undo = Handler(stand.world.write), Undo(stand.world.write)
     call = execute_call(stand.world.clock)
