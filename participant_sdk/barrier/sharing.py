@@ -27,7 +27,7 @@ logger = logging.getLogger(__name__)
 
 GROUP_LOCK_WAIT_S: Final = 0.1
 """How long a group waits for keys that others hold; then each call waits by itself, as long as it may."""
-GROUP_TIME_S: Final = 0.25
+GROUP_TIME_S: Final = 1.0
 """After this no further call of a group begins: those that are done must not wait longer for their commit."""
 
 
@@ -109,6 +109,8 @@ class _Lane:
         self._waiting: deque[_Member] = deque()
         """Calls not begun. The server's limit of calls bounds it."""
         self._running: asyncio.Task[None] | None = None
+        self._is_busy = False
+        """Whether a group is under way, so that others wait."""
 
     async def join(self, member: _Member) -> Any:
         """Has a call done together with the others that wait now. Raises LockWaitError, _NotTogetherError, and what its flow raises."""
@@ -116,6 +118,8 @@ class _Lane:
         self._waiting.append(member)
         if self._running is None:
             self._running = loop.create_task(self._run())
+        if not self._is_busy and len(self._waiting) <= self._calls_max:
+            return await outlast(member.answer, when_cancelled=member.forsake)  # It begins at once, so its wait needs no timer.
         waiting = loop.call_later(member.wait_s, member.give_up)
         try:
             return await outlast(member.answer, when_cancelled=member.forsake)
@@ -125,9 +129,10 @@ class _Lane:
     async def _run(self) -> None:
         try:
             while group := self._next_group():
+                self._is_busy = True
                 await self._answer(group)
         finally:
-            self._running = None
+            self._running, self._is_busy = None, False
 
     def _next_group(self) -> list[_Member]:
         """The next calls, each of another key: two of one key come one after the other, and the second sees the first committed."""
