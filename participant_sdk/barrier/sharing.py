@@ -25,7 +25,7 @@ from participant_sdk.shielding import outlast
 
 logger = logging.getLogger(__name__)
 
-GROUP_LOCK_WAIT_S: Final = 0.1
+GROUP_LOCK_WAIT_S: Final = 0.5
 """How long a group waits for keys that others hold; then each call waits by itself, as long as it may."""
 GROUP_TIME_S: Final = 1.0
 """After this no further call of a group begins: those that are done must not wait longer for their commit."""
