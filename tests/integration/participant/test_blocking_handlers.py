@@ -75,7 +75,9 @@ def compensate(executed: participant_pb2.ExecuteRequest) -> participant_pb2.Comp
 def books(engine: Engine) -> tuple[int, int]:
     """What is available, and what is reserved."""
     with Session(engine) as session:
-        return session.scalar(select(recipe.Stock.available)), session.scalar(select(func.count()).select_from(recipe.Reservation)) or 0
+        available: int = session.execute(select(recipe.Stock.available)).scalar_one()
+        reserved: int = session.execute(select(func.count()).select_from(recipe.Reservation)).scalar_one()
+    return available, reserved
 
 
 async def test_calls_at_the_same_moment_are_reserved_refused_replayed_and_undone_each_by_itself(stub: Stub, engine: Engine) -> None:
