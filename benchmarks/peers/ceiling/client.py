@@ -28,7 +28,7 @@ class Starts:
 
     async def run(self, number: int) -> saga_pb2.SagaStatus.ValueType:
         """Starts a saga, and returns how it has ended."""
-        call = self._outgoing.open().starts.add()
+        call = self._outgoing.open().calls.add()
         call.id = number + 1
         call.time_left.seconds = TIME_LEFT_S
         call.start.CopyFrom(self._template)

@@ -65,7 +65,7 @@ class Coordinator:
                 release(saga)
 
     def started(self, frame: coordinator_pb2.StartSagasRequest, answers: Answers) -> None:
-        for start in frame.starts:
+        for start in frame.calls:
             saga = Saga(start, answers)
             self._rows.start(self._batch, saga.id)
             self._note(saga, start.start.input.value)
