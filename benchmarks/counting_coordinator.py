@@ -1,4 +1,7 @@
-"""`saga serve` that counts its commits: on SIGUSR1 it writes the counters as JSON into the file that COUNTS names."""
+"""`saga serve` that counts its commits: on SIGUSR1 it writes the counters as JSON into the file that COUNTS names.
+
+Settings come from the environment, as for `saga serve`, and from the two arguments: the address and the database.
+"""
 
 import asyncio
 import json
@@ -13,7 +16,7 @@ from typing import Any
 from coordinator.bootstrap import OpenedJournal, Surroundings, open_sql_journal, serve
 from coordinator.core.values import Failure
 from coordinator.engine.ports import Appended, Clock, JournalListener
-from coordinator.settings import Settings
+from coordinator.settings import load_settings
 
 
 class _Counting:
@@ -62,5 +65,5 @@ async def _open(url: str, clock: Clock) -> AsyncIterator[OpenedJournal]:
 
 
 if __name__ == "__main__":
-    settings = Settings(address=sys.argv[1], database=f"sqlite+aiosqlite:///{sys.argv[2]}", log_level="warning")
+    settings = load_settings(environment=os.environ, flags={"address": sys.argv[1], "database": sys.argv[2], "log_level": "warning"})
     sys.exit(asyncio.run(serve(settings, surroundings=Surroundings(open_journal=_open))))

@@ -40,7 +40,8 @@ import grpc
 from sqlalchemy import URL, Connection, event
 
 from benchmarks.many_sagas import SPAN, PostgresFilling, SqliteFilling, customer, fill, filler_saga, make_templates
-from benchmarks.throughput import child, load, processor_s, resident_mib
+from benchmarks.measured_run import Work
+from benchmarks.system import Options, resident_mib, run_load, start_participants
 from coordinator.api.pages import PAGE_SIZE_DEFAULT, saga_page_token
 from coordinator.codec.values import to_timestamp
 from coordinator.core.values import IncidentKind, Instant, SagaId, SagaStatus
@@ -69,7 +70,6 @@ FIRST_REQUESTS: Final = postgres.READERS * (PLANNED_ANEW + 1)
 """For a page, before any is timed: every connection that the node reads by has then settled on a plan."""
 REQUESTS: Final = 15
 """For a page, of which the median is told."""
-WARM_UP_SAGAS: Final = 400
 PART_READ: Final = 20
 """Who reads more rows for a page than the twentieth part of all sagas is said to read the table: his page costs what others have done."""
 PAGE_ROWS: Final = 5_000
@@ -350,27 +350,25 @@ async def measure_starts(pair: Pair) -> None:
             tell("a node starts", is_passing=True)
             its_times.append(await node.start())
     for what, (node, its_times) in zip(("large", "empty"), times.items(), strict=True):
-        took_s, used_mib = statistics.median(its_times), resident_mib(node.process)
+        took_s, used_mib = statistics.median(its_times), resident_mib(node.process.pid)
         tell(f"start, {what:<8} {took_s:8.2f} s{missed(took_s, START_AIM_S)}   then {used_mib:6.1f} MiB{missed(used_mib, MEMORY_AIM_MIB)}")
 
 
 async def measure_costs(pair: Pair, sagas: int, concurrency: int, runs: int) -> None:
     costs: dict[Node, list[float]] = {pair.large: [], pair.empty: []}
     names = {pair.large: "large", pair.empty: "empty"}
+    work = Work(sagas=sagas, concurrency=concurrency)
     with contextlib.ExitStack() as stack:
         for node in costs:
-            address = f"127.0.0.1:{free_port()}"
-            participants = stack.enter_context(child("benchmarks.participants", "--coordinator", node.address, "--address", address))
-            await wait_until_serving(address, participants)
-            await asyncio.to_thread(load, node.address, WARM_UP_SAGAS, concurrency, mapped=False)
+            directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="saga-bench-")))
+            await asyncio.to_thread(start_participants, directory, node.address, Options(), stack)
         for number, node in itertools.product(range(runs), costs):  # in turns, so that a noisy minute hits both
-            before = processor_s(node.process)
-            result = await asyncio.to_thread(load, node.address, sagas, concurrency, mapped=False)
-            costs[node].append(1000 * (processor_s(node.process) - before) / sagas)
-            tell(f"run {number + 1}, {names[node]:<8} {costs[node][-1]:6.2f} ms/saga   {sagas / result['took_s']:5.0f} sagas/s")
+            run = await asyncio.to_thread(run_load, node.address, work, {"node": node.process.pid})
+            costs[node].append(run.processor_ms["node"])
+            tell(f"run {number + 1}, {names[node]:<8} {costs[node][-1]:6.2f} ms/saga   {sagas / run.took_s:5.0f} sagas/s")
     large, empty = (statistics.median(found) for found in costs.values())
     tell(f"cost, medians: {large:.2f} against {empty:.2f} ms/saga, {large / empty - 1:+.1%}{missed(large / empty - 1, COST_AIM)}")
-    used_mib = resident_mib(pair.large.process)
+    used_mib = resident_mib(pair.large.process.pid)
     tell(f"memory, large, after the load {used_mib:.1f} MiB{missed(used_mib, MEMORY_AIM_MIB)}")
 
 

@@ -1,70 +1,95 @@
-"""The client of the benchmarks: sagas that are started and waited for. Prints one line of JSON.
+"""The client of the benchmarks, a process of its own: sagas that are started and waited for, and how long that took.
 
-A closed loop keeps so many in flight; an open one starts so many a second, at random instants, however long they take.
+Prints one line of JSON. `system.run_load` starts it.
 """
 
 import argparse
 import asyncio
 import json
-import random
-import resource
 import time
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import Final
 
-from benchmarks.participants import MESSAGE, bench_saga
-from participant_sdk import SagaClient
+from benchmarks.measured_run import Work, add_work_arguments, measure, tell, work_of
+from benchmarks.participants import bench_saga, message_of
+from benchmarks.peers.processes import add_client_arguments, processes_of
+from participant_sdk import SagaClient, SagaNotCompleted, configure_otlp
 from saga.v1 import saga_pb2
 
-
-async def main(coordinator: str, sagas: int, concurrency: int, *, mapped: bool, rate: float, frames: bool | None = None) -> None:
-    latencies: list[float] = []
-    remaining = iter(range(sagas))
-    async with SagaClient(coordinator, start_in_frames=frames) as client:
-        saga_definition = bench_saga(mapped=mapped)
-        await client.register(saga_definition)
-
-        async def one() -> None:
-            began = time.perf_counter()
-            saga = await client.run(saga_definition.name, MESSAGE)
-            latencies.append(time.perf_counter() - began)
-            if saga.status != saga_pb2.SAGA_STATUS_COMPLETED:
-                raise SystemExit(f"saga {saga.id} ended {saga_pb2.SagaStatus.Name(saga.status)}: nothing is measured")
-
-        async def one_after_the_other() -> None:
-            for _ in remaining:
-                await one()
-
-        async def at_random_instants() -> None:
-            chance, due = random.Random(sagas), time.perf_counter()
-            async with asyncio.TaskGroup() as begun:
-                for _ in remaining:
-                    due += chance.expovariate(rate)
-                    await asyncio.sleep(due - time.perf_counter())
-                    begun.create_task(one())
-
-        used_before, began = _processor_s(), time.perf_counter()
-        await (at_random_instants() if rate else asyncio.gather(*(one_after_the_other() for _ in range(concurrency))))
-        took_s, used_s = time.perf_counter() - began, _processor_s() - used_before
-    latencies.sort()
-    print(json.dumps({
-        "sagas": len(latencies),
-        "took_s": took_s,
-        "processor_s": used_s,
-        "p50_ms": 1000 * latencies[len(latencies) // 2],
-        "p99_ms": 1000 * latencies[len(latencies) * 99 // 100],
-    }))  # fmt: skip
+STARTS: Final = {"frames": True, "unary": False, "auto": None}
+"""How starts travel: in frames on one stream, by themselves, or as the client likes."""
 
 
-def _processor_s() -> float:
-    usage = resource.getrusage(resource.RUSAGE_SELF)
-    return usage.ru_utime + usage.ru_stime
+@asynccontextmanager
+async def clients(address: str, count: int, starts: str) -> AsyncIterator[list[SagaClient]]:
+    """So many clients, each with a stream of its own."""
+    async with AsyncExitStack() as stack:
+        yield [await stack.enter_async_context(SagaClient(address, start_in_frames=STARTS[starts])) for _ in range(count)]
+
+
+class Sagas:
+    """Starts the sagas of a run, in turns by each client, and notes when it was told that they had ended."""
+
+    def __init__(self, by: list[SagaClient], definition: str, work: Work) -> None:
+        self._clients = by
+        self._definition = definition
+        self._work = work
+        self.told_at: dict[int, float] = {}
+        """By the clock that all processes of the machine share."""
+
+    async def run_one(self, number: int) -> None:
+        client = self._clients[number % len(self._clients)]
+        status = await _status_at_end(client, self._definition, number, is_refused=self._work.is_compensated)
+        self.told_at[number] = time.monotonic()
+        expected = saga_pb2.SAGA_STATUS_COMPENSATED if self._work.is_compensated else saga_pb2.SAGA_STATUS_COMPLETED
+        if status != expected:
+            found, wanted = saga_pb2.SagaStatus.Name(status), saga_pb2.SagaStatus.Name(expected)
+            raise SystemExit(f"saga {number} ended {found}, expected {wanted}: nothing is measured")
+
+
+async def _status_at_end(client: SagaClient, definition: str, number: int, *, is_refused: bool) -> saga_pb2.SagaStatus.ValueType:
+    try:
+        saga = await client.run(definition, message_of(number, is_refused=is_refused))
+    except SagaNotCompleted as error:
+        return error.status
+    return saga.status
+
+
+async def main(given: argparse.Namespace) -> None:
+    flush = configure_otlp("client")
+    work = work_of(given)
+    async with clients(given.coordinator, given.streams, given.starts) as by:
+        saga_definition = bench_saga(participants=given.participants, mapped=given.mapped)
+        await by[0].register(saga_definition)
+        sagas = Sagas(by, saga_definition.name, work)
+        run = await measure(work, sagas.run_one, processes_of(given))
+    await asyncio.to_thread(flush)
+    if given.told is not None:
+        given.told.write_text(json.dumps(sagas.told_at))
+    tell(run)
+
+
+def add_load_arguments(parser: argparse.ArgumentParser) -> None:
+    """How the client works, beside the options of the work."""
+    parser.add_argument("--starts", choices=list(STARTS), default="frames", help="in frames on a stream, or unary (default %(default)s)")
+    parser.add_argument("--streams", type=int, default=1, help="clients, each with a stream of its own (default %(default)s)")
+    parser.add_argument("--participants", type=int, default=1, help="that the steps are spread over, 1 to 3 (default %(default)s)")
+    parser.add_argument("--mapped", action="store_true", help="an expression makes the input of each step")
+
+
+def load_arguments(given: argparse.Namespace) -> list[str]:
+    """The same options again, for the process of the client."""
+    options = ["--starts", given.starts, "--streams", str(given.streams), "--participants", str(given.participants)]
+    return [*options, "--mapped"] if given.mapped else options
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
+    add_work_arguments(parser)
+    add_client_arguments(parser)
+    add_load_arguments(parser)
     parser.add_argument("--coordinator", required=True)
-    parser.add_argument("--sagas", type=int, required=True)
-    parser.add_argument("--concurrency", type=int, default=1, help="in flight in the closed loop (default %(default)s)")
-    parser.add_argument("--rate", type=float, default=0.0, help="sagas per second of the open loop; 0 is the closed one")
-    parser.add_argument("--mapped", action="store_true", help="an expression for the input of each step")
-    given = parser.parse_args()
-    asyncio.run(main(given.coordinator, given.sagas, given.concurrency, mapped=given.mapped, rate=given.rate))
+    parser.add_argument("--told", type=Path, help="file for the instants at which sagas were told to have ended")
+    asyncio.run(main(parser.parse_args()))

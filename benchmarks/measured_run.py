@@ -48,6 +48,8 @@ class Run:
     """Per saga, by process: "client", "coordinator", "participants", or what the peer has."""
     resident_mib: Mapping[str, float]
     """At its peak, by process."""
+    more: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    """What only some drivers measure, by name; the unit comes last. Example: "rows_per_commit"."""
 
 
 async def measure(work: Work, run_one: RunOne, processes: Mapping[str, int]) -> Run:

@@ -7,19 +7,15 @@ import argparse
 import asyncio
 import os
 import tempfile
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
 
-from benchmarks.throughput import child
-from benchmarks.throughput import load as load_one
+from benchmarks.measured_run import WARM_UP_SAGAS, Work, processor_s
+from benchmarks.system import Options, run_load, start_participants
 from tests.journals import PostgresWorld, make_template
 from tests.postgres_server import PostgresServer
-from tests.processes import CoordinatorProcess, free_port, wait_until_serving
-
-WARM_UP_SAGAS: Final = 400
-_TICKS_PER_S: Final = os.sysconf("SC_CLK_TCK")
+from tests.processes import CoordinatorProcess
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,20 +37,19 @@ async def measure(count: int, sagas: int, concurrency: int, rate: float) -> Cost
         async with AsyncExitStack() as stack:
             directory = Path(name)
             server, world, nodes = await open_nodes(directory, count, stack)
-            target = f"127.0.0.1:{free_port()}"
-            participants = stack.enter_context(child("benchmarks.participants", "--coordinator", nodes[0].address, "--address", target))
-            await wait_until_serving(target, participants)
+            await asyncio.to_thread(start_participants, directory, nodes[0].address, Options(), stack.enter_context(ExitStack()))
             await load(nodes, WARM_UP_SAGAS, concurrency)
             before = _Reading.of(world, nodes, server)
             took_s = await load(nodes, sagas, concurrency, rate)
             after = _Reading.of(world, nodes, server)
+            done = sagas + count * min(WARM_UP_SAGAS, sagas // count)  # every load warms up first
             return Costs(
                 sagas_per_s=sagas / took_s,
-                nodes_ms=1000 * (after.nodes_s - before.nodes_s) / sagas,
-                postgres_ms=1000 * (after.postgres_s - before.postgres_s) / sagas,
-                wal_bytes=(after.wal - before.wal) / sagas,
-                rows=(after.rows - before.rows) / sagas,
-                commits=(after.commits - before.commits) / sagas,
+                nodes_ms=1000 * (after.nodes_s - before.nodes_s) / done,
+                postgres_ms=1000 * (after.postgres_s - before.postgres_s) / done,
+                wal_bytes=(after.wal - before.wal) / done,
+                rows=(after.rows - before.rows) / done,
+                commits=(after.commits - before.commits) / done,
             )
 
 
@@ -75,9 +70,9 @@ async def open_nodes(directory: Path, count: int, stack: AsyncExitStack) -> tupl
 
 async def load(nodes: list[CoordinatorProcess], sagas: int, concurrency: int, rate: float = 0.0) -> float:
     """The same work in all, shared by the nodes; returns how long it took, in seconds."""
-    share, at_once = sagas // len(nodes), concurrency // len(nodes)
-    loads = [asyncio.to_thread(load_one, node.address, share, at_once, mapped=False, rate=rate / len(nodes)) for node in nodes]
-    return max(result["took_s"] for result in await asyncio.gather(*loads))
+    share = Work(sagas=sagas // len(nodes), concurrency=concurrency // len(nodes), rate=rate / len(nodes))
+    loads = [asyncio.to_thread(run_load, node.address, share) for node in nodes]
+    return max(run.took_s for run in await asyncio.gather(*loads))
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,18 +88,8 @@ class _Reading:
         ((wal,),) = world.execute("SELECT pg_current_wal_lsn() - '0/0'::pg_lsn")
         ((rows,),) = world.execute("SELECT (SELECT count(*) FROM saga) + (SELECT count(*) FROM event)")
         ((commits,),) = world.execute("SELECT xact_commit FROM pg_stat_database WHERE datname = current_database()")
-        used = sum(_used_s(pid) for pid in [server.pid, *_children_of(server.pid)])
-        return cls(sum(_used_s(node.pid) for node in nodes), used, int(str(wal)), int(str(rows)), int(str(commits)))
-
-
-def _used_s(pid: int) -> float:
-    """Of a process, and of the children of it that have ended."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return sum(map(int, fields[11:15])) / _TICKS_PER_S
-
-
-def _children_of(pid: int) -> list[int]:
-    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+        used_s = sum(processor_s(node.pid) for node in nodes)
+        return cls(used_s, processor_s(server.pid), int(str(wal)), int(str(rows)), int(str(commits)))
 
 
 def show(what: str, costs: Costs) -> None:
