@@ -8,8 +8,6 @@ import argparse
 import asyncio
 import json
 import os
-import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -17,13 +15,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
-import asyncpg
-
 from benchmarks.effects import EFFECTS
+from benchmarks.journals import journal_of, with_postgres_of_its_own
 from benchmarks.load import add_load_arguments, load_arguments
 from benchmarks.measured_run import WARM_UP_SAGAS, Run, Work, add_work_arguments, tell, work_of
-from benchmarks.peers.databases import Database, add_database_arguments, database_of
-from benchmarks.peers.processes import ROOT, child, end_in_good_order, free_port, python
+from benchmarks.peers.databases import add_database_arguments
+from benchmarks.peers.processes import child, end_in_good_order, free_port, python
 from benchmarks.system import CONCURRENCY, Options, System, percentile, run_load, system, tracing_environment
 from tests.processes import python_environment
 
@@ -33,7 +30,8 @@ def main(given: argparse.Namespace) -> Run:
     with tempfile.TemporaryDirectory(prefix="bench-ours-") as name, ExitStack() as stack:
         directory = Path(name)
         collector = stack.enter_context(span_collector(directory)) if given.tracing == "all" else None
-        options, more_processes = options_of(given, directory)
+        database, more_processes = asyncio.run(journal_of(given, directory))
+        options = options_of(given, database)
         if collector is not None:
             options = replace(options, collector=collector.endpoint)
             os.environ.update(tracing_environment(collector.endpoint))  # for the client
@@ -51,29 +49,15 @@ def main(given: argparse.Namespace) -> Run:
         return replace(run, more=more)
 
 
-def options_of(given: argparse.Namespace, directory: Path) -> tuple[Options, dict[str, int]]:
-    """What was asked for, on a new database, and the processes of that."""
-    database = database_of(given, directory)
-    if database.server:
-        asyncio.run(_make(database))
-    return (
-        Options(
-            database=database.url if database.server else "",
-            participants=given.participants,
-            calls=given.calls,
-            barrier=given.barrier,
-            concurrency=given.participant_concurrency,
-        ),
-        database.processes,
+def options_of(given: argparse.Namespace, database: str) -> Options:
+    """What was asked for, on that database."""
+    return Options(
+        database=database,
+        participants=given.participants,
+        calls=given.calls,
+        barrier=given.barrier,
+        concurrency=given.participant_concurrency,
     )
-
-
-async def _make(database: Database) -> None:
-    connection = await asyncpg.connect(dsn=database.server)
-    try:
-        await connection.execute(f'CREATE DATABASE "{database.name}"')
-    finally:
-        await connection.close()
 
 
 def rows_per_commit(running: System) -> dict[str, float]:
@@ -128,13 +112,6 @@ def add_our_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def with_its_own_postgres(given: argparse.Namespace, module: str) -> None:
-    """Starts this program again beside a PostgreSQL server, if it needs one and was told of none; that one's end is then its own."""
-    if given.database == "postgresql" and not given.postgres_url:
-        again = python(module, *sys.argv[1:])
-        sys.exit(subprocess.run(python("benchmarks.peers.with_postgres", *again), cwd=ROOT, check=False).returncode)
-
-
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_work_arguments(parser)
@@ -142,5 +119,5 @@ if __name__ == "__main__":
     add_our_arguments(parser)
     arguments = parser.parse_args()
     end_in_good_order()
-    with_its_own_postgres(arguments, "benchmarks.ours")
+    with_postgres_of_its_own(arguments, "benchmarks.ours")
     tell(main(arguments))

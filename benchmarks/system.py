@@ -3,7 +3,7 @@
 import json
 import signal
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -13,7 +13,7 @@ import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from benchmarks.measured_run import Run, Work
-from benchmarks.peers.books import ASKING, Books
+from benchmarks.peers.books import ASKING, STEP_NAMES, Books
 from benchmarks.peers.processes import Child, child, free_port, python, run_client
 from tests.processes import python_environment
 
@@ -86,7 +86,20 @@ class System:
             self._has_ended = True
 
     def check_books(self, work: Work) -> None:
-        """Ends the participants, and the program with a message unless every saga did what it should."""
+        """Ends the participants, and the program with a message unless every saga of a measured run did what it should."""
+        path = self.directory / "books.json"
+        path.write_text(json.dumps(self._entries()))
+        Books.read(path).check(work)
+
+    def check_done(self, numbers: Iterable[int]) -> None:
+        """The same for sagas of these numbers, all of which are to be completed."""
+        expected = {"done": {step: sorted(numbers) for step in STEP_NAMES}, "undone": {step: [] for step in STEP_NAMES}}
+        found = {kind: {step: sorted(entries) for step, entries in steps.items()} for kind, steps in self._entries().items()}
+        if found != expected:
+            raise SystemExit("the participants' books are not those of completed sagas: nothing is measured")
+
+    def _entries(self) -> dict[str, dict[str, list[int]]]:
+        """What all participants have noted together, as `Books` writes it. They are ended."""
         self.end_participants()
         whole: dict[str, dict[str, list[int]]] = {}
         for number, each in enumerate(self.participants, 1):
@@ -96,9 +109,7 @@ class System:
             for kind, steps in json.loads(path.read_text()).items():
                 for step, numbers in steps.items():
                     whole.setdefault(kind, {}).setdefault(step, []).extend(numbers)
-        path = self.directory / "books.json"
-        path.write_text(json.dumps(whole))
-        Books.read(path).check(work)
+        return whole
 
     def notes(self, what: str) -> dict[int, float]:
         """Instants that the participants noted, by the number of the saga. They are ended."""
