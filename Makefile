@@ -112,11 +112,30 @@ proto-release: build/saga.v1.binpb ## Make today's wire contract the one that mu
 	$(BIN)/buf build build/saga.v1.binpb --exclude-source-info -o protos/released.binpb
 
 .PHONY: bench
-bench: $(VENV)/.installed ## Measure sagas per second and processor time per saga
-	$(BIN)/python -m benchmarks.throughput $(BENCH)
+bench: $(VENV)/.installed-dev ## Measure ours alone, in a short run: ONLY='^ours-64$$'
+	$(BIN)/python -m benchmarks.suite --quick --only '$(or $(ONLY),^ours-(1|64|256|unary-64|barrier-64)$$)' --no-plots --folder build/bench/ours \
+	  --results build/bench/ours/results.json $(BENCH)
+
+.PHONY: bench-all
+bench-all: bench-peers build/bench/plots/.installed $(VENV)/.installed-dev ## Measure ours and the peers in turns, and write tables and plots
+	$(BIN)/python -m benchmarks.suite $(BENCH)
+
+build/bench/plots/.installed: benchmarks/plots.txt
+	@echo "installing what draws plots into build/bench/plots ..."
+	$(PYTHON) -m venv build/bench/plots
+	build/bench/plots/bin/python -m pip install --quiet -r benchmarks/plots.txt
+	@touch $@
+
+.PHONY: bench-plots
+bench-plots: build/bench/plots/.installed $(VENV)/.installed-dev ## Write the tables and plots of the results that are there
+	$(BIN)/python -m benchmarks.suite --report $(BENCH)
+
+.PHONY: bench-micro
+bench-micro: $(VENV)/.installed-dev ## Measure core, codec, journal and spans by themselves
+	$(BIN)/python -m benchmarks.micro $(BENCH)
 
 .PHONY: bench-memory
-bench-memory: $(VENV)/.installed ## Measure memory over 100,000 finished sagas
+bench-memory: $(VENV)/.installed-dev ## Measure memory over 100,000 finished sagas
 	$(BIN)/python -m benchmarks.memory $(BENCH)
 
 .PHONY: bench-peers
