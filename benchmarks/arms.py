@@ -89,6 +89,7 @@ ARMS: Final[tuple[Arm, ...]] = (
     *_closed("restate", "Restate", "restate", "", (1, 64, 256), 350),
     *_closed("dbos-sqlite", "DBOS, SQLite", "dbos", "--database sqlite", (64, 256), 100),
     *_closed("ceiling", "ceiling, SQLite", "ceiling", "", (64, 256), 6000),
+    *_closed("ceiling-indexes", "ceiling with the indexes of the journal, SQLite", "ceiling", "--tables journal", (256,), 4000),
     *_closed("ours-16-streams", "ours, 16 client streams, 3 participants", "ours", "--streams 16 --participants 3", (64,), 700),
     *_closed("ceiling-16-streams", "ceiling, 16 client streams, 3 participants", "ceiling", "--streams 16 --participants 3", (64,), 3000),
     *_closed("ours-unary-start", "ours, unary start", "ours", "--starts unary", (64,), 700),

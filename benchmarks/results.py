@@ -2,13 +2,16 @@
 
 import dataclasses
 import json
+import re
 import statistics
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple, Self
+from typing import Final, NamedTuple, Self
 
 from benchmarks.measured_run import Run
+
+REASON_CHARS: Final = 300
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,7 +28,14 @@ class Attempt:
     run: Run | None
     """None: it failed."""
     error: str = ""
-    """Why it failed."""
+    """Why it failed, as it was told."""
+
+    @property
+    def reason(self) -> str:
+        """Why it failed, in one line: the error that was raised, or the last line."""
+        lines = [line.strip(" |") for line in self.error.strip().splitlines()] or ["no reason given"]
+        raised = [line for line in lines if re.match(r"[\w.]+(Error|Exception|Exit)\b", line)]
+        return (raised or lines)[-1][:REASON_CHARS]
 
 
 class Spread(NamedTuple):

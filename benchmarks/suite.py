@@ -140,7 +140,7 @@ def line_of(attempt: Attempt) -> str:
     """What came of a run, for people."""
     run = attempt.run
     if run is None:
-        return f"FAILED, {attempt.error.splitlines()[-1] if attempt.error else 'for no reason given'}"
+        return f"FAILED, {attempt.reason}"
     more = ", ".join(f"{name} {value:.4g}" for name, value in run.more.items())
     spent = ", ".join(f"{name} {value:.2f}" for name, value in run.processor_ms.items())
     return (
@@ -182,7 +182,7 @@ def main(given: argparse.Namespace) -> int:
         plot(given.results, given.folder)
     print(f"tables and plots: {given.folder}", flush=True)
     for failure in results.failures():
-        print(f"FAILED {failure.arm}, run {failure.round}: {failure.error}", file=sys.stderr)
+        print(f"FAILED {failure.arm}, run {failure.round}: {failure.reason}; the whole is in {given.results}", file=sys.stderr)
     return 1 if results.failures() else 0
 
 

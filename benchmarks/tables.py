@@ -124,8 +124,7 @@ def _other(results: Results, arms: Sequence[Arm]) -> Iterator[str]:
 def _missing(results: Results) -> Iterator[str]:
     lines = [f"- {arm}: {reason}" for arm, reason in results.missing.items()]
     for failure in results.failures():
-        reason = failure.error.strip().splitlines()
-        lines.append(f"- {failure.arm}, run {failure.round}, failed: `{(reason[-1] if reason else 'no reason given')[:300]}`")
+        lines.append(f"- {failure.arm}, run {failure.round}, failed: `{failure.reason}`")
     yield from ["", *(lines or ["Nothing: every arm was measured, and no run failed."])]
 
 
