@@ -32,13 +32,14 @@ from benchmarks.tables import report
 from tests.processes import python_environment
 
 RUNS: Final = 5
-BUDGET_S: Final = 4.0
+BUDGET_S: Final = 3.0
 QUICK_RUNS, QUICK_BUDGET_S = 2, 1.0
 SAGAS_MIN: Final = 40
 TURNS_MIN: Final = 2
 """Sagas that each of those in flight makes room for, at least."""
 AROUND_S: Final = 4.0
 """What a run takes beside what is measured, as long as none has told."""
+LIMIT_MIN: Final = 60
 RUN_LIMIT_S: Final = 300.0
 STOP_LIMIT_S: Final = 30.0
 ERROR_CHARS: Final = 1500
@@ -52,6 +53,8 @@ class Plan:
     runs: int
     budget_s: float
     """Time that a run is to measure, its warm-up aside."""
+    limit_s: float
+    """Of the whole: no run is begun afterwards."""
 
     @property
     def turns(self) -> list[tuple[int, Arm]]:
@@ -73,7 +76,11 @@ class Suite:
         for name, reason in self._results.missing.items():
             print(f"MISSING {name}: {reason}", flush=True)
         todo = [turn for turn in self._plan.turns if turn[1].name not in self._results.missing and not self._is_done(*turn)]
+        until = time.monotonic() + self._plan.limit_s
         for number, (round_, arm) in enumerate(todo):
+            if time.monotonic() > until:
+                print(f"the time is over, {len(todo) - number} runs are left: --resume goes on", flush=True)
+                return
             left_s = sum(self._expected_s(each) for _, each in todo[number:])
             attempt = run_once(arm, round_, self._sagas(arm))
             self._results.attempts.append(attempt)
@@ -175,7 +182,9 @@ def main(given: argparse.Namespace) -> int:
     results = results_of(given)
     if not given.report:
         runs, budget_s = (QUICK_RUNS, QUICK_BUDGET_S) if given.quick else (RUNS, BUDGET_S)
-        Suite(Plan(arms=arms, runs=given.runs or runs, budget_s=given.budget_s or budget_s), results, given.results).run()
+        limit_s = 60 * given.limit_min
+        plan = Plan(arms=arms, runs=given.runs or runs, budget_s=given.budget_s or budget_s, limit_s=limit_s)
+        Suite(plan, results, given.results).run()
     given.folder.mkdir(parents=True, exist_ok=True)
     (given.folder / "results.md").write_text(report(results, ARMS))
     if not given.no_plots:
@@ -192,6 +201,7 @@ if __name__ == "__main__":
     parser.add_argument(
         "--budget-s", type=float, default=0.0, help=f"measured in each run (default {BUDGET_S:g}, quick {QUICK_BUDGET_S:g})"
     )
+    parser.add_argument("--limit-min", type=float, default=LIMIT_MIN, help="minutes after which no run is begun (default %(default)s)")
     parser.add_argument("--quick", action="store_true", help="fewer and shorter runs")
     parser.add_argument("--only", default="", metavar="PATTERN", help="arms whose name has it somewhere, a regular expression")
     parser.add_argument("--resume", action="store_true", help="go on with the results that are there")

@@ -123,8 +123,7 @@ def _other(results: Results, arms: Sequence[Arm]) -> Iterator[str]:
 
 def _missing(results: Results) -> Iterator[str]:
     lines = [f"- {arm}: {reason}" for arm, reason in results.missing.items()]
-    for failure in results.failures():
-        lines.append(f"- {failure.arm}, run {failure.round}, failed: `{failure.reason}`")
+    lines += [f"- {each.arm}, run {each.round}, failed: `{each.reason}`" for each in results.failures()]
     yield from ["", *(lines or ["Nothing: every arm was measured, and no run failed."])]
 
 
