@@ -117,7 +117,10 @@ bench: $(VENV)/.installed-dev ## Measure ours alone, in a short run: ONLY='^ours
 	  --results build/bench/ours/results.json $(BENCH)
 
 .PHONY: bench-all
-bench-all: bench-peers build/bench/plots/.installed $(VENV)/.installed-dev ## Measure ours and the peers in turns, and write tables and plots
+bench-all: build/bench/plots/.installed $(VENV)/.installed-dev ## Measure ours and the peers in turns, and write tables and plots
+	@for peer in $(or $(PEERS),restate dbos naive temporal); do \
+	  $(MAKE) --no-print-directory bench-peers PEERS=$$peer || echo "$$peer cannot be installed here: it will be told as missing"; \
+	done
 	$(BIN)/python -m benchmarks.suite $(BENCH)
 
 build/bench/plots/.installed: benchmarks/plots.txt

@@ -45,6 +45,7 @@ SIZES: Final = (64, 256)
 LINES: Final = ("ours", "ours-compensated", "ours-postgres", "restate", "dbos-postgres", "ceiling")
 """Arms whose latency is drawn over the concurrency."""
 DPI: Final = 130
+DWARFING: Final = 3.0
 STYLE: Final = {
     "font.size": 10,
     "axes.spines.top": False,
@@ -79,6 +80,8 @@ def draw_throughput(results: Results, path: Path) -> None:
         ordered = sorted(arms, key=lambda arm: _spread(results, arm, per_s).median)
         _bars(panel, [arm.label for arm in ordered], [_spread(results, arm, per_s) for arm in ordered], [_colour(arm) for arm in ordered])
         panel.set_title(f"{size} sagas in flight")
+    measured = [_spread(results, arm, per_s) for arms in panels.values() for arm in arms]
+    _in_decades(axes[-1, 0], min(spread.lowest for spread in measured), max(spread.highest for spread in measured))
     axes[-1, 0].set_xlabel("sagas per second, logarithmic; the line is from the lowest to the highest run")
     _save(figure, path)
 
@@ -89,7 +92,6 @@ def _bars(panel: Any, labels: Sequence[str], spreads: Sequence[Spread], colours:
     panel.hlines(places, [spread.lowest for spread in spreads], [spread.highest for spread in spreads], color="#333333", linewidth=1)
     panel.set_yticks(places, labels)
     panel.margins(y=0.02)
-    _in_decades(panel, min(spread.lowest for spread in spreads), max(spread.highest for spread in spreads))
     for place, spread in zip(places, spreads, strict=True):
         panel.annotate(f"{spread.median:,.0f}", (spread.highest, place), xytext=(4, 0), textcoords="offset points", va="center", size=9)
     panel.tick_params(axis="y", length=0)
@@ -100,7 +102,7 @@ def _in_decades(panel: Any, lowest: float, highest: float) -> None:
     panel.set_xscale("log")
     panel.xaxis.set_major_formatter(_PLAIN)
     panel.xaxis.set_minor_formatter(NullFormatter())
-    panel.set_xlim(10 ** math.floor(math.log10(lowest * 0.7)), highest * 1.6)
+    panel.set_xlim(10 ** math.floor(math.log10(lowest * 0.7)), highest * 2.2)
 
 
 def draw_latency(results: Results, path: Path) -> None:
@@ -138,15 +140,26 @@ def draw_processor_time(results: Results, path: Path) -> None:
         if any(widths):
             panel.barh(range(len(arms)), widths, left=left, color=colour, label=name, height=0.7)
             left = [start + width for start, width in zip(left, widths, strict=True)]
+    edge = 1.12 * _largest_shown(left)
     for place, total in enumerate(left):
-        panel.annotate(f"{total:.2f}", (total, place), xytext=(4, 0), textcoords="offset points", va="center", size=9)
+        text, at = (f"{total:.2f}", total) if total <= edge else (f"{total:,.0f} →", 0.92 * edge)
+        panel.annotate(text, (at, place), xytext=(4, 0), textcoords="offset points", va="center", size=9)
+    panel.set_xlim(0, edge)
     panel.set_yticks(range(len(arms)), [arm.label for arm in arms])
     panel.tick_params(axis="y", length=0)
-    panel.margins(x=0.1, y=0.02)
+    panel.margins(y=0.02)
     panel.set_xlabel("processor time per saga in milliseconds")
     panel.set_title(f"{SIZES[0]} sagas in flight")
     panel.legend(loc="upper right", fontsize=9)
     _save(figure, path)
+
+
+def _largest_shown(totals: Sequence[float]) -> float:
+    """The largest that does not dwarf the others: bars beyond it go over the edge, with an arrow."""
+    ordered = sorted(totals)
+    while len(ordered) > 1 and ordered[-1] > DWARFING * ordered[-2]:
+        ordered.pop()
+    return ordered[-1]
 
 
 def draw_open_loop(results: Results, path: Path) -> None:

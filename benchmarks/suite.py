@@ -11,6 +11,7 @@ fails is told with its reason; a peer that is not installed is told as missing.
 """
 
 import argparse
+import contextlib
 import json
 import os
 import re
@@ -116,6 +117,7 @@ def run_once(arm: Arm, round_: int, sagas: int) -> Attempt:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        start_new_session=True,
     ) as driver:
         try:
             told, complained = driver.communicate(timeout=RUN_LIMIT_S)
@@ -135,12 +137,12 @@ def run_once(arm: Arm, round_: int, sagas: int) -> Attempt:
 
 
 def stop(driver: "subprocess.Popen[str]") -> None:
-    """Asks it to end what it has started, too."""
-    driver.send_signal(signal.SIGTERM)
-    try:
+    """Asks it and what it has started to end, and then sees to it: all of them are in a group of their own."""
+    os.killpg(driver.pid, signal.SIGTERM)
+    with contextlib.suppress(subprocess.TimeoutExpired):
         driver.communicate(timeout=STOP_LIMIT_S)
-    except subprocess.TimeoutExpired:
-        driver.kill()
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(driver.pid, signal.SIGKILL)
 
 
 def line_of(attempt: Attempt) -> str:
@@ -172,6 +174,8 @@ def results_of(given: argparse.Namespace) -> Results:
         return Results.load(given.results)
     if given.report:
         raise SystemExit(f"there are no results in {given.results}: measure first")
+    if given.results.exists():
+        given.results.rename(given.results.with_suffix(".before.json"))
     return Results(began_at=datetime.now(UTC).isoformat(timespec="seconds"), machine=machine(), versions=versions())
 
 
