@@ -142,8 +142,8 @@ def draw_processor_time(results: Results, path: Path) -> None:
             left = [start + width for start, width in zip(left, widths, strict=True)]
     edge = 1.12 * _largest_shown(left)
     for place, total in enumerate(left):
-        text, at = (f"{total:.2f}", total) if total <= edge else (f"{total:,.0f} →", 0.92 * edge)
-        panel.annotate(text, (at, place), xytext=(4, 0), textcoords="offset points", va="center", size=9)
+        text, at, colour = (f"{total:.2f}", total, "black") if total <= edge else (f"{total:,.0f} →", 0.92 * edge, "white")
+        panel.annotate(text, (at, place), xytext=(4, 0), textcoords="offset points", va="center", size=9, color=colour)
     panel.set_xlim(0, edge)
     panel.set_yticks(range(len(arms)), [arm.label for arm in arms])
     panel.tick_params(axis="y", length=0)

@@ -193,7 +193,7 @@ def main(given: argparse.Namespace) -> int:
     (given.folder / "results.md").write_text(report(results, ARMS))
     if not given.no_plots:
         plot(given.results, given.folder)
-    print(f"tables and plots: {given.folder}", flush=True)
+    print(f"written to {given.folder}", flush=True)
     for failure in results.failures():
         print(f"FAILED {failure.arm}, run {failure.round}: {failure.reason}; the whole is in {given.results}", file=sys.stderr)
     return 1 if results.failures() else 0
