@@ -28,6 +28,7 @@ from typing import Final
 from benchmarks.arms import ARMS, CLOSED, ENVIRONMENTS, ROOT, Arm
 from benchmarks.machine import machine, versions
 from benchmarks.measured_run import Run
+from benchmarks.peers.processes import end_in_good_order
 from benchmarks.results import Attempt, Results, per_s, processor_ms
 from benchmarks.tables import report
 from tests.processes import python_environment
@@ -213,4 +214,6 @@ if __name__ == "__main__":
     parser.add_argument("--results", type=Path, default=ENVIRONMENTS / "results.json", help="(default %(default)s)")
     parser.add_argument("--folder", type=Path, default=ROOT / "docs" / "performance", help="of tables and plots (default %(default)s)")
     parser.add_argument("--no-plots", action="store_true", help="only tables")
-    sys.exit(main(parser.parse_args()))
+    arguments = parser.parse_args()
+    end_in_good_order()
+    sys.exit(main(arguments))
