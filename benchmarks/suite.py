@@ -139,10 +139,13 @@ def run_once(arm: Arm, round_: int, sagas: int) -> Attempt:
 
 def stop(driver: "subprocess.Popen[str]") -> None:
     """Asks it and what it has started to end, and then sees to it: all of them are in a group of their own."""
-    os.killpg(driver.pid, signal.SIGTERM)
-    with contextlib.suppress(subprocess.TimeoutExpired):
-        driver.communicate(timeout=STOP_LIMIT_S)
-    with contextlib.suppress(ProcessLookupError):
+    until = time.monotonic() + STOP_LIMIT_S
+    with contextlib.suppress(ProcessLookupError):  # nobody of the group is left
+        os.killpg(driver.pid, signal.SIGTERM)
+        while time.monotonic() < until:
+            driver.poll()
+            os.killpg(driver.pid, 0)
+            time.sleep(0.05)
         os.killpg(driver.pid, signal.SIGKILL)
 
 
