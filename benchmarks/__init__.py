@@ -5,5 +5,5 @@ What compares: `suite` runs `arms` in rounds, keeps `results`, and writes `table
 Drivers, each a program that prints one line of JSON as `measured_run` says: `ours` (a `system` of coordinator and `participants`, and a
 `load`), `recovery`, `core`, and `peers.*`.
 
-What looks at one thing: `micro` (parts by themselves), `memory`, `nodes`, `large`, `cluster`.
+What looks at one thing: `micro` (parts by themselves), `barrier`, `memory`, `nodes`, `large`, `cluster`.
 """

@@ -103,6 +103,7 @@ ARMS: Final[tuple[Arm, ...]] = (
     *_closed("ours-tracing", "ours, every span exported", "ours", "--tracing all", (256,), 700),
     *_closed("ours-own", "ours, handlers write without a barrier", "ours", "--barrier own", (64,), 100),
     *_closed("ours-barrier", "ours, handlers write in the SQL barrier", "ours", "--barrier sql", (64,), 100),
+    *_closed("ours-barrier-shared", "ours, handlers share commits of the SQL barrier", "ours", "--barrier shared", (64,), 200),
     *_closed("ours-mapped", "ours, inputs from expressions", "ours", "--mapped", (64,), 800),
     *_closed("ours-compensated", "ours, compensated", "ours", "--compensated", (64, 256), 500),
     *_closed("ours-compensated", "ours, compensated", "ours", "--compensated", (1,), 100, runs_max=3),

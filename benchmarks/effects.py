@@ -10,6 +10,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine, async_sessionmaker, create_async
 from participant_sdk import Barrier, NoBarrier, SqlBarrier, StepContext
 
 _EFFECT: Final = Table("effect", MetaData(), Column("id", Integer, primary_key=True), Column("saga", Integer), Column("step", String(16)))
+SHARED: Final = 64
+"""Calls that may share a database transaction."""
 
 
 class Effect(Protocol):
@@ -69,10 +71,14 @@ async def _own(database: Path) -> Effect:
     return OwnTransaction(await _open(database))
 
 
-async def _sql(database: Path) -> Effect:
-    barrier = SqlBarrier(await _open(database))
+async def _sql(database: Path, calls_per_commit: int = 1) -> Effect:
+    barrier = SqlBarrier(await _open(database), calls_per_commit=calls_per_commit)
     await barrier.create_table()
     return InBarrier(barrier)
+
+
+async def _shared(database: Path) -> Effect:
+    return await _sql(database, SHARED)
 
 
 async def _open(database: Path) -> AsyncEngine:
@@ -83,5 +89,6 @@ async def _open(database: Path) -> AsyncEngine:
     return engine
 
 
-EFFECTS: Final[Mapping[str, Callable[[Path], Awaitable[Effect]]]] = {"none": _nothing, "own": _own, "sql": _sql}
-"""By the name that drivers know it by: nothing is written; a database transaction of its own and no barrier; the SQL barrier's."""
+EFFECTS: Final[Mapping[str, Callable[[Path], Awaitable[Effect]]]] = {"none": _nothing, "own": _own, "sql": _sql, "shared": _shared}
+"""By the name that drivers know it by: nothing is written; a database transaction of its own and no barrier; the SQL barrier's; one of the
+SQL barrier for many calls."""

@@ -82,9 +82,7 @@ FIGURES: Final[tuple[Figure, ...]] = (
     _at_most("every span exported, 256 in flight: processor time per span", 28, "µs", _span_us),
     _at_least("PostgreSQL, 256 in flight: of its ceiling", 50, "%", _percent("ours-postgres-256", "ceiling-postgres-256")),
     _at_most("SQL barrier, processor time of participants: against handlers without one", 1.5, "times", _barrier_times("ours-barrier-64")),
-    _at_most(
-        "SQL barrier with a database transaction for each frame: against the same", 0.4, "times", _barrier_times("ours-barrier-shared-64")
-    ),
+    _at_most("SQL barrier, calls sharing a database transaction: against the same", 0.4, "times", _barrier_times("ours-barrier-shared-64")),
     _at_least("unary start, 64 in flight: against Restate", 4, "times", _times("ours-unary-start-64", "restate-64")),
     _at_least("unary everywhere, 64 in flight: against Restate", 1.8, "times", _times("ours-unary-64", "restate-64")),
     _at_least("compensated, 64 in flight: of those that succeed", 60, "%", _percent("ours-compensated-64", "ours-64")),
