@@ -101,7 +101,7 @@ async def test_garbage_answers_are_unknown_and_retried(running: Running) -> None
     async with serving(participant) as target:
         await register(running.address, target, "plain", "act")
         await running.client.register(plain("s", "act"))
-        saga = await running.client.run("s", X)
+        saga = await running.client.wait((await running.client.start("s", X)).id)
     assert saga.status == COMPLETED
     assert saga.steps[0].execute_attempts == 5
 

@@ -188,7 +188,7 @@ async def test_saga_that_is_larger_than_a_message_can_still_be_read(running: Run
     async with serving(participant) as target:
         await register(running.address, target, "plain", *actions)
         await running.client.register(plain("s", *actions))
-        saga = await running.client.run("s", X)
+        saga = await running.client.wait((await running.client.start("s", X)).id)
     assert (saga.status, saga.payloads_omitted) == (saga_pb2.SAGA_STATUS_COMPLETED, True)
     outputs = [event.step_succeeded.output async for event in running.client.history(saga.id) if event.HasField("step_succeeded")]
     assert [len(StringValue.FromString(output.value).value) for output in outputs] == [1_000_000] * 6
