@@ -111,13 +111,17 @@ proto-check: build/saga.v1.binpb ## Lint the wire contract, and compare it with 
 proto-release: build/saga.v1.binpb ## Make today's wire contract the one that must not break
 	$(BIN)/buf build build/saga.v1.binpb --exclude-source-info -o protos/released.binpb
 
+$(VENV)/.installed-uvloop: $(VENV)/.installed-dev
+	$(BIN)/python -m pip install --quiet --editable '.[coordinator,uvloop]'
+	@touch $@
+
 .PHONY: bench
-bench: $(VENV)/.installed-dev ## Measure ours alone, in a short run: ONLY='^ours-64$$'
+bench: $(VENV)/.installed-uvloop ## Measure ours alone, in a short run: ONLY='^ours-64$$'
 	$(BIN)/python -m benchmarks.suite --quick --only '$(or $(ONLY),^ours-(1|64|256|unary-64|barrier-64)$$)' --no-plots --folder build/bench/ours \
 	  --results build/bench/ours/results.json $(BENCH)
 
 .PHONY: bench-all
-bench-all: build/bench/plots/.installed $(VENV)/.installed-dev ## Measure ours and the peers in turns, and write tables and plots
+bench-all: build/bench/plots/.installed $(VENV)/.installed-uvloop ## Measure ours and the peers in turns, and write tables and plots
 	@for peer in $(or $(PEERS),restate dbos naive temporal); do \
 	  $(MAKE) --no-print-directory bench-peers PEERS=$$peer || echo "$$peer cannot be installed here: it will be told as missing"; \
 	done

@@ -13,7 +13,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from coordinator.bootstrap import OpenedJournal, Surroundings, open_sql_journal, serve
+from coordinator.bootstrap import OpenedJournal, Surroundings, open_sql_journal, run
 from coordinator.core.values import Failure
 from coordinator.engine.ports import Appended, Clock, JournalListener
 from coordinator.settings import load_settings
@@ -66,4 +66,4 @@ async def _open(url: str, clock: Clock) -> AsyncIterator[OpenedJournal]:
 
 if __name__ == "__main__":
     settings = load_settings(environment=os.environ, flags={"address": sys.argv[1], "database": sys.argv[2], "log_level": "warning"})
-    sys.exit(asyncio.run(serve(settings, surroundings=Surroundings(open_journal=_open))))
+    sys.exit(run(settings, surroundings=Surroundings(open_journal=_open)))

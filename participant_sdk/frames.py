@@ -5,7 +5,9 @@ from typing import Final
 
 from google.protobuf.message import Message
 
-MESSAGES_MAX: Final = 512
+MESSAGES_MAX: Final = 32
+"""So that one end works on a frame while the other makes the next. With frames of 512 and 256 sagas in flight both ends waited for each
+other in turns: 506 sagas/s against 671, although larger frames take a fifth less processor time."""
 BYTES_MAX: Final = 1024 * 1024
 """A single message may exceed it, alone."""
 

@@ -1,9 +1,7 @@
 """`saga serve`."""
 
-import asyncio
 import os
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
@@ -99,17 +97,6 @@ def serve(config: Path | None, **flags: str | None) -> None:
     except SettingsError as error:
         raise click.UsageError(str(error)) from error
     # Only here: the client commands start without the engine and its database.
-    from coordinator.bootstrap import serve as serve_coordinator
+    from coordinator.bootstrap import run
 
-    with asyncio.Runner(loop_factory=_find_loop_factory()) as runner:
-        sys.exit(runner.run(serve_coordinator(settings)))
-
-
-def _find_loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
-    """The faster event loop, if the extra `uvloop` is installed; None: asyncio's own."""
-    try:
-        import uvloop
-    except ImportError:
-        return None
-    factory: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
-    return factory
+    sys.exit(run(settings))

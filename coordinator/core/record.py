@@ -142,15 +142,17 @@ def _reach(plan: SagaPlan, state: SagaState, reached: Reached) -> StepState:
     return state.steps[index]
 
 
-def _record(plan: SagaPlan, state: SagaState, event: Event) -> None:  # noqa: C901 - one case per fact, closed in `_record_saga`
+def _record(plan: SagaPlan, state: SagaState, event: Event) -> None:  # noqa: C901, PLR0912 - one case per fact, closed in `_record_saga`
     fact, at = event.fact, event.occurred_at
     match fact:
-        case AttemptFailed():
-            record_failed_attempt(plan, state, fact, at)
         case StepSucceeded():
             end_execution(plan, state, fact, at).output = fact.output
             state.payload_bytes += len(fact.output.value)
             let_successors_wait_no_more(plan, state, fact.attempt.step_id)
+        case SagaStarted() | SagaCompleted():  # with the one before, all that most sagas have
+            _record_saga(plan, state, fact, at)
+        case AttemptFailed():
+            record_failed_attempt(plan, state, fact, at)
         case StepRejected() | StepUnknown():
             step = end_execution(plan, state, fact, at)
             if step.execute is not None:
