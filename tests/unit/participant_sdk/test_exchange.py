@@ -75,9 +75,9 @@ async def test_calls_are_answered_as_they_end_and_the_stream_ends_after_the_last
 
 async def test_what_is_there_at_once_goes_as_one_frame() -> None:
     caller = Caller()
-    caller.send(frame(*range(1, 101)), None)
+    caller.send(frame(*range(1, 31)), None)
     await caller.running
-    assert [len(response.replies) for response in caller.responses] == [100]
+    assert [len(response.replies) for response in caller.responses] == [30]
 
 
 async def test_frames_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
