@@ -6,6 +6,7 @@ from functools import partial
 from typing import Final, Protocol
 
 from coordinator.api.caller import Caller
+from coordinator.api.checks import find_unreadable, refuse_if_any
 from coordinator.api.errors import RefusedError, status_of
 from coordinator.api.starts import Awaited, Starts, StartWait, Told
 from coordinator.api.waits import OpenWaits, closing
@@ -117,6 +118,8 @@ class StartStream(FramedReplies[coordinator_pb2.StartCall, coordinator_pb2.Start
 
 
 def _caller_of(call: coordinator_pb2.StartCall) -> Caller:
+    if call.HasField("time_left"):
+        refuse_if_any(find_unreadable(lambda: micros_of(call.time_left), "time_left"))
     time_left_s = micros_of(call.time_left) / MICROS_PER_SECOND if call.HasField("time_left") else None
     return Caller(time_left_s, call.traceparent, call.tracestate)
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import grpc
 import pytest
+from google.protobuf.duration_pb2 import Duration
 from google.protobuf.wrappers_pb2 import Int32Value, StringValue
 
 from participant_sdk import AlreadyExists, DefinitionNotFound, InvalidRequest, SagaClient, SagaNotCompleted
@@ -130,13 +131,14 @@ async def test_rubbish_on_the_stream_is_refused_and_the_stream_goes_on(running: 
     participant.on_execute["plain.a"] = gate
     stream = running.stub.StartSagas()
     calls = [coordinator_pb2.StartCall(id=1, start=start), coordinator_pb2.StartCall(id=1, start=start), coordinator_pb2.StartCall(id=2)]
+    calls.append(coordinator_pb2.StartCall(id=3, start=start, time_left=Duration(seconds=1, nanos=-1)))
     await stream.write(coordinator_pb2.StartSagasRequest(calls=calls, forsaken=[99]))
-    replies: dict[int, list[coordinator_pb2.StartReply]] = {1: [], 2: []}
+    replies: dict[int, list[coordinator_pb2.StartReply]] = {1: [], 2: [], 3: []}
     async with asyncio.timeout(WAIT_S):
-        while not (replies[1] and replies[2]):
+        while not all(replies.values()):
             for reply in await frame(stream):
                 replies[reply.id].append(reply)
-        assert {each.status.code for each in (*replies[1], *replies[2])} == {grpc.StatusCode.INVALID_ARGUMENT.value[0]}
+        assert {each.status.code for told in replies.values() for each in told} == {grpc.StatusCode.INVALID_ARGUMENT.value[0]}
         gate.open.set()
         (answer,) = await frame(stream)
         assert answer.started.saga.status == saga_pb2.SAGA_STATUS_COMPLETED
