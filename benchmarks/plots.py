@@ -82,7 +82,7 @@ def draw_throughput(results: Results, path: Path) -> None:
         panel.set_title(f"{size} sagas in flight")
     measured = [_spread(results, arm, per_s) for arms in panels.values() for arm in arms]
     _in_decades(axes[-1, 0], min(spread.lowest for spread in measured), max(spread.highest for spread in measured))
-    axes[-1, 0].set_xlabel("sagas per second, logarithmic; the line is from the lowest to the highest run")
+    axes[-1, 0].set_xlabel("sagas per second (logarithmic), with the lowest and the highest run", loc="right")
     _save(figure, path)
 
 

@@ -13,7 +13,6 @@ from sqlalchemy import (
     BigInteger,
     Column,
     Connection,
-    CursorResult,
     Dialect,
     Executable,
     Table,
@@ -28,6 +27,8 @@ from sqlalchemy import (
     update,
     values,
 )
+from sqlalchemy.engine.interfaces import DBAPICursor
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.sql.elements import ClauseElement, ColumnElement
 
 from coordinator.journal.tables import EVENT, INCIDENT, SAGA, SAGA_LABEL, SHARD, START_KEY
@@ -47,20 +48,17 @@ class RowsStatement:
     def __init__(self, build: Callable[[int], Executable], dialect: Dialect) -> None:
         self._build = build
         self._dialect = dialect
+        assert dialect.dbapi is not None, "a dialect of an engine has a driver"
+        self._driver_error = dialect.dbapi.Error
         self._texts: dict[int, str] = {}
-
-    def run(self, connection: Connection, rows: Sequence[Row]) -> Iterator[CursorResult[*tuple[Cell, ...]]]:
-        """The result of each piece, in order. Nothing is run that is not asked for."""
-        start = 0
-        while start < len(rows):
-            size = min(ROWS_MAX, 1 << (len(rows) - start).bit_length() - 1)
-            cells = tuple(cell for row in rows[start : start + size] for cell in row)
-            yield connection.exec_driver_sql(self._text(size), cells)
-            start += size
 
     def count(self, connection: Connection, rows: Sequence[Row]) -> int:
         """Runs all of it; returns how many rows were written."""
-        return sum(result.rowcount for result in self.run(connection, rows))
+        written = 0
+        for cursor in self.run(connection, rows):
+            written += cursor.rowcount
+            cursor.close()
+        return written
 
     def total(self, connection: Connection, rows: Sequence[Row]) -> int:
         """Runs all of it, where each piece answers with one number; returns their sum."""
@@ -68,7 +66,32 @@ class RowsStatement:
 
     def fetch(self, connection: Connection, rows: Sequence[Row]) -> list[tuple[Cell, ...]]:
         """Runs all of it; returns what was found, which should be little: each row is a step of the driver."""
-        return [tuple(found) for result in self.run(connection, rows) for found in result]
+        found: list[tuple[Cell, ...]] = []
+        for cursor in self.run(connection, rows):
+            found += map(tuple, cursor.fetchall())
+            cursor.close()
+        return found
+
+    def run(self, connection: Connection, rows: Sequence[Row]) -> Iterator[DBAPICursor]:
+        """Each piece in order. Nothing is run that is not asked for.
+
+        With a cursor of the driver, since text and cells are what it takes: what a Connection does around them costs more than a small
+        statement itself, 60 against 40 µs. Errors are those that a Connection raises.
+        """
+        start = 0
+        while start < len(rows):
+            size = min(ROWS_MAX, 1 << (len(rows) - start).bit_length() - 1)
+            cells = tuple(cell for row in rows[start : start + size] for cell in row)
+            cursor = connection.connection.cursor()
+            try:
+                cursor.execute(self._text(size), cells)
+            except self._driver_error as error:
+                raise self._as_raised_by_connections(self._text(size), error) from error
+            yield cursor
+            start += size
+
+    def _as_raised_by_connections(self, text: str, error: Exception) -> Exception:
+        return DBAPIError.instance(text, None, error, self._driver_error, hide_parameters=True, dialect=self._dialect)
 
     def _text(self, size: int) -> str:
         text = self._texts.get(size)

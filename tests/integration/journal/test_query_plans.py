@@ -1,10 +1,11 @@
 """What a question costs must not grow with the sagas that it is not about: every one walks an index. And it sees one state."""
 
+import sqlite3
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from sqlalchemy import Connection, create_engine, event
+from sqlalchemy import Connection, create_engine
 
 from coordinator.core.values import IncidentKind, Instant, SagaId, SagaStatus
 from coordinator.engine.ports import IncidentFilter, SagaFilter
@@ -31,21 +32,16 @@ def connection(tmp_path: Path) -> Iterator[Connection]:
 
 def plans_of(connection: Connection, ask: Callable[[Connection], object], *, of: str = "") -> list[str]:
     """How SQLite goes about each statement of a question that contains this text."""
-    asked: list[tuple[str, tuple[object, ...]]] = []
-
-    def note(*given: object) -> None:
-        assert isinstance(given[3], tuple)
-        if of in str(given[2]):
-            asked.append((str(given[2]), given[3]))
-
-    event.listen(connection, "before_cursor_execute", note)
+    driver = connection.connection.driver_connection
+    assert isinstance(driver, sqlite3.Connection)
+    asked: list[str] = []
+    driver.set_trace_callback(asked.append)  # also what goes to the driver without SQLAlchemy between
     ask(connection)
-    event.remove(connection, "before_cursor_execute", note)
-    raw = connection.connection.cursor()
+    driver.set_trace_callback(None)
     lines: list[str] = []
-    for statement, parameters in asked:
-        raw.execute(f"EXPLAIN QUERY PLAN {statement}", parameters)
-        lines += [str(row[3]) for row in raw.fetchall()]
+    for statement in asked:
+        if of in statement and not statement.startswith(("BEGIN", "--")):
+            lines += [str(row[3]) for row in driver.execute(f"EXPLAIN QUERY PLAN {statement}")]
     return lines
 
 
