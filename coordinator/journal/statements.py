@@ -75,8 +75,8 @@ class RowsStatement:
     def run(self, connection: Connection, rows: Sequence[Row]) -> Iterator[DBAPICursor]:
         """Each piece in order. Nothing is run that is not asked for.
 
-        With a cursor of the driver, since text and cells are what it takes: what a Connection does around them costs more than a small
-        statement itself, 60 against 40 µs. Errors are those that a Connection raises.
+        With a cursor of the driver, since text and cells are what it takes: what a Connection does around them is a sixth of the processor
+        time of a commit of one append. Errors are those that a Connection raises.
         """
         start = 0
         while start < len(rows):
