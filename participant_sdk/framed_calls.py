@@ -110,13 +110,15 @@ class FramedCalls(Generic[CallT, ReplyT]):
         now_s = self._loop.time()
         if self._streams and self._streams[-1].gathers(now_s):
             return self._streams[-1]
+        self._streams = [stream for stream in self._streams if not stream.has_ended]
         taking = [stream for stream in self._streams if stream.takes_calls(now_s)]
         if len(taking) < self._streams_max:
-            taking.append(_Stream(self._open_stream, self._new_frame, self._may_leave, self._note_refusal, self._loop))
+            chosen = _Stream(self._open_stream, self._new_frame, self._may_leave, self._note_refusal, self._loop)
         else:
-            taking.append(taking.pop(0))
-        self._streams = taking
-        return taking[-1]
+            chosen = taking[0]
+            self._streams.remove(chosen)
+        self._streams.append(chosen)
+        return chosen
 
     @staticmethod
     def forsake(call: OpenCall) -> None:
