@@ -113,7 +113,7 @@ class FramedCalls(Generic[CallT, ReplyT]):
         self._streams = [stream for stream in self._streams if not stream.has_ended]
         taking = [stream for stream in self._streams if stream.takes_calls(now_s)]
         if len(taking) < self._streams_max:
-            chosen = _Stream(self._open_stream, self._new_frame, self._may_leave, self._note_refusal, self._loop)
+            chosen: _Stream[CallT, ReplyT] = _Stream(self._open_stream, self._new_frame, self._may_leave, self._note_refusal, self._loop)
         else:
             chosen = taking[0]
             self._streams.remove(chosen)
