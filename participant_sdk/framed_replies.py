@@ -4,6 +4,7 @@ A gRPC message costs more than what it carries, so calls and replies travel in f
 """
 
 import asyncio
+import logging
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from typing import Final, Generic, Protocol, TypeVar
@@ -17,6 +18,8 @@ from participant_sdk.frames import fitting
 from participant_sdk.rpc_errors import ErrorReason, error_details, status_with
 
 _PUT_OFF_MS: Final = 100
+
+_logger = logging.getLogger(__name__)
 
 CallT = TypeVar("CallT")
 _CallT_co = TypeVar("_CallT_co", covariant=True)
@@ -97,6 +100,8 @@ class FramedReplies(ABC, Generic[CallT, ReplyT, FrameT]):
                     self._forsake(number)
                 for call in frame.calls:
                     self._begin(call)
+        except Exception:  # the stream ends with it, and its open calls are unknown to their caller; but somebody must be told why
+            _logger.exception("a stream of calls could not be read on")
         finally:
             self._has_ended = True
             self._ready.set()

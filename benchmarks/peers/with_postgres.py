@@ -22,7 +22,11 @@ def main(command: list[str]) -> int:
         server.start()
         environment = {POSTGRES_URL: str(server.url), POSTGRES_PID: str(server.pid)}
         try:
-            return subprocess.run(command, env={**os.environ, **environment}, check=False).returncode
+            with subprocess.Popen(command, env={**os.environ, **environment}) as driver:
+                try:
+                    return driver.wait()
+                finally:
+                    driver.terminate()  # if it is this process that is ended: it stops what it has started, too
         finally:
             server.stop()
 

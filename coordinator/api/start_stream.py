@@ -8,7 +8,7 @@ from typing import Final, Protocol
 from coordinator.api.caller import Caller
 from coordinator.api.checks import find_unreadable, refuse_if_any
 from coordinator.api.errors import RefusedError, status_of
-from coordinator.api.starts import Awaited, Starts, StartWait, Told
+from coordinator.api.starts import Awaited, Starts, Told
 from coordinator.api.waits import OpenWaits, closing
 from coordinator.core.values import MICROS_PER_SECOND
 from coordinator.engine.commands import StartCommand
@@ -55,30 +55,25 @@ class StartStream(FramedReplies[coordinator_pb2.StartCall, coordinator_pb2.Start
     def _start(self, call: coordinator_pb2.StartCall) -> None:
         request, number = call.start, call.id
         told = partial(self._tell, number)
+        self._open[number] = _nothing_yet
         try:
             caller = _caller_of(call)
             command = self._reader.read_now(request, caller)
             if command is None:
-                answering = asyncio.get_running_loop().create_task(self._answer(request, caller, told))
-                self._open[number] = answering.cancel
-                return
-            self._open[number] = _nothing_yet
-            wait = self._starts.begin(command, told, awaited=Awaited.by(request))
+                forsake: Callable[[], object] = asyncio.get_running_loop().create_task(self._answer(request, caller, told)).cancel
+            else:
+                forsake = self._starts.begin(command, told, awaited=Awaited.by(request)).forsake
         except Exception as error:
-            self._open[number] = _nothing_yet
-            told(error if isinstance(error, RefusedError) else RefusedError(status_of(error, "StartSagas")))
+            told(RefusedError(status_of(error, "StartSagas")))
         else:
-            self._note_begun(number, wait)
-
-    def _note_begun(self, number: int, wait: StartWait) -> None:
-        if number in self._open:  # or it was answered at once
-            self._open[number] = wait.forsake
+            if number in self._open:  # or it was answered at once
+                self._open[number] = forsake
 
     async def _answer(self, request: coordinator_pb2.StartSagaRequest, caller: Caller, told: Told) -> None:
         try:
             answer = await self._reader.answer(request, caller)
         except Exception as error:
-            told(error if isinstance(error, RefusedError) else RefusedError(status_of(error, "StartSagas")))
+            told(RefusedError(status_of(error, "StartSagas")))
         else:
             told(answer)
 
@@ -118,9 +113,10 @@ class StartStream(FramedReplies[coordinator_pb2.StartCall, coordinator_pb2.Start
 
 
 def _caller_of(call: coordinator_pb2.StartCall) -> Caller:
+    time_left_s: float | None = None
     if call.HasField("time_left"):
         refuse_if_any(find_unreadable(lambda: micros_of(call.time_left), "time_left"))
-    time_left_s = micros_of(call.time_left) / MICROS_PER_SECOND if call.HasField("time_left") else None
+        time_left_s = micros_of(call.time_left) / MICROS_PER_SECOND
     return Caller(time_left_s, call.traceparent, call.tracestate)
 
 

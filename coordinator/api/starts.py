@@ -35,7 +35,7 @@ class Awaited(Enum):
     """When a start is answered, and with how much."""
 
     COMMIT = auto()
-    """When it is committed, with what is known then but the input."""
+    """When it is committed, without steps and payloads."""
     END = auto()
     """When the saga has ended or failed, with all of it."""
     OUTCOME = auto()
@@ -208,8 +208,6 @@ class StartWait:
     async def _tell_of(self, work: Coroutine[object, object, _Answer]) -> None:
         try:
             answer = await work
-        except RefusedError as error:
-            self.tell(error)
         except Exception as error:
             self.tell(RefusedError(status_of(error, "StartSaga")))
         else:

@@ -49,11 +49,12 @@ def saga_message(plan: SagaPlan, state: SagaState) -> saga_pb2.Saga:
 
 def saga_outcome(plan: SagaPlan, state: SagaState) -> saga_pb2.Saga:
     """The same for whoever only wants to know how it ended: of one that is COMPLETED without its input and steps, which is most of it."""
-    if state.status is not SagaStatus.COMPLETED or state.incidents or state.hook is not None:
+    if state.status is not SagaStatus.COMPLETED:
         return saga_message(plan, state)
-    saga = saga_summary(plan, state)
-    if state.output is not None:
-        fill_any(saga.output, state.output)
+    saga, payloads = saga_summary(plan, state), _Payloads(PAYLOAD_BYTES_SHOWN_MAX)
+    payloads.add(saga.output, state.output)
+    _fill_aftermath(saga, state, payloads)
+    saga.payloads_omitted = payloads.omitted
     return saga
 
 
@@ -68,10 +69,14 @@ def _whole(plan: SagaPlan, state: SagaState, payloads: _Payloads) -> saga_pb2.Sa
     payloads.add(saga.output, state.output)
     for step in state.steps:
         _fill_step_result(saga.steps.add(), state, step, payloads)
+    _fill_aftermath(saga, state, payloads)
+    return saga
+
+
+def _fill_aftermath(saga: saga_pb2.Saga, state: SagaState, payloads: _Payloads) -> None:
     if state.hook is not None:
         _fill_step_result(saga.hook, state, state.hook, payloads)
     saga.incidents.extend(incident_message(incident) for incident in state.incidents)
-    return saga
 
 
 def saga_summary(plan: SagaPlan, state: SagaState) -> saga_pb2.Saga:

@@ -8,7 +8,7 @@ from typing import Final, TypeAlias
 import grpc
 
 from coordinator.dispatcher.exchange import exchange_on
-from participant_sdk.framed_calls import WithdrawnError
+from participant_sdk.framed_calls import NotCarriedOutError, WithdrawnError
 from saga.v1 import participant_pb2_grpc
 
 MESSAGE_BYTES_MAX: Final = 4 * 1024 * 1024 + 64 * 1024
@@ -75,7 +75,7 @@ class Use:
         if isinstance(error, grpc.aio.AioRpcError) and error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
             if connection.answers == self._answers:
                 self._give_up(connection)
-        elif not isinstance(error, (asyncio.CancelledError, WithdrawnError)):
+        elif not isinstance(error, (asyncio.CancelledError, NotCarriedOutError, WithdrawnError)):
             connection.answers += 1
 
     def __enter__(self) -> Connection:

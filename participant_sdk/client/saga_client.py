@@ -59,8 +59,8 @@ class SagaClient:
     ) -> None:
         """`channel`: one with credentials, for example; it becomes the client's own, and `address` is then not dialled.
 
-        `start_in_frames`: whether starts share gRPC messages on one stream, which costs a tenth; None: when many are under way. A
-        coordinator, or something in between, that knows no such stream gets them one by one in any case.
+        `start_in_frames`: whether starts share gRPC messages on one stream, at a third of the processor time; None: when many are under
+        way. A coordinator, or something in between, that knows no such stream gets them one by one in any case.
         """
         self.address: Final = address
         self._connection: Final = Connection(address, timeout=timeout, channel=channel)

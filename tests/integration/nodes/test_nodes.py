@@ -12,7 +12,7 @@ import pytest
 from google.protobuf.wrappers_pb2 import StringValue
 from sqlalchemy import URL
 
-from participant_sdk.client import NodeNotFound, SagaSelection
+from participant_sdk.client import NodeNotFound, SagaClient, SagaSelection
 from saga.v1 import operator_pb2, saga_pb2
 from tests.integration.definitions import three_steps
 from tests.integration.nodes.conftest import LEASE_S, Cluster, cluster_of
@@ -151,9 +151,13 @@ async def test_cordoned_node_gives_up_its_sagas_and_answers_all_the_same(pair: C
     await saga("cordon", first.id, "--address", pair.nodes[1].address)
     await pair.until(lambda: pair.held() == [0, 16])
     handle = await pair.clients[0].start("three-steps", StringValue(value="go"), start_at=_in_an_hour())
+    async with SagaClient(pair.nodes[0].address, start_in_frames=True) as framed:
+        started = await asyncio.gather(*(framed.start("three-steps", StringValue(value="go"), start_at=_in_an_hour()) for _ in range(3)))
+    assert {pair.owner_of(each.id) for each in (handle, *started)} == {1}
     await saga("uncordon", first.id, "--address", pair.nodes[0].address)
     await pair.until(lambda: pair.held() == [8, 8])
-    await pair.clients[0].cancel(handle.id)
+    for each in (handle, *started):
+        await pair.clients[0].cancel(each.id)
     with pytest.raises(NodeNotFound, match="ListNodes lists those that there are"):
         await pair.clients[0].operator.cordon("unheard-of")
 

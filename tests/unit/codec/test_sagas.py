@@ -9,6 +9,7 @@ from coordinator.codec.sagas import (
     PAYLOAD_BYTES_SHOWN_MAX,
     quarantined_message,
     saga_message,
+    saga_outcome,
     saga_summary,
     saga_without_payloads,
     stored_incident_message,
@@ -135,6 +136,18 @@ def test_summary_is_the_same_without_steps_and_payloads() -> None:
     for field in ("input", "output", "steps", "incidents", "hook"):
         whole.ClearField(field)
     assert summary == whole
+
+
+def test_outcome_of_a_completed_saga_leaves_out_its_input_and_steps_and_nothing_else() -> None:
+    plan = replace(sequence("reserve", output=output_of(0)), on_success=hook(ON_SUCCESS))
+    story = started(plan)
+    assert saga_outcome(story.plan, story.state) == shown(story)  # it has not completed
+    story.reply("reserve", succeeded(b"R1"), 1)
+    expected = shown(story)
+    expected.ClearField("input")
+    expected.ClearField("steps")
+    assert expected.HasField("hook")
+    assert saga_outcome(story.plan, story.state) == expected
 
 
 def test_every_status_is_shown_under_its_own_name() -> None:

@@ -11,6 +11,7 @@ from coordinator.dispatcher.channels import Channels
 from coordinator.engine.clock import SystemClock
 from coordinator.journal.memory_journal import MemoryJournal
 from coordinator.limits import ParticipantLimits
+from participant_sdk.framed_calls import NotCarriedOutError, WithdrawnError
 from saga.v1 import participant_pb2
 from tests.contract.dispatcher.stand import PAYLOAD_BYTES_MAX, TOKENS, WAIT_S, Replies, Stand, call
 from tests.integration.crashes.fault_proxy import FaultProxy, Harm
@@ -34,6 +35,22 @@ async def test_channel_with_a_call_under_way_is_kept_until_it_has_ended() -> Non
         assert channels.drop(frozenset()) == []
     (dropped,) = channels.drop(frozenset())
     await dropped.close()
+
+
+async def test_call_that_was_not_carried_out_is_no_answer() -> None:
+    channels = Channels()
+    slow = channels.use("127.0.0.1:1")
+    old = slow.__enter__()
+    for nothing_heard in (NotCarriedOutError(), WithdrawnError()):
+        other = channels.use("127.0.0.1:1")
+        other.begin()
+        other.end(nothing_heard)
+    slow.end(out_of_time())
+    with channels.use("127.0.0.1:1") as new:
+        assert new is not old
+    for idle in channels.take_idle():
+        await idle.close()
+    await channels.aclose()
 
 
 def out_of_time() -> grpc.aio.AioRpcError:

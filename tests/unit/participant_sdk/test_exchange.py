@@ -124,6 +124,14 @@ async def test_broken_stream_cuts_every_call_short() -> None:
     assert caller.cut == [1, 2]
 
 
+async def test_stream_that_cannot_be_read_on_answers_what_came_and_says_so(caplog: pytest.LogCaptureFixture) -> None:
+    caller = Caller()
+    caller.send(frame(1, 2), RuntimeError("garbled"))
+    await caller.running
+    assert sorted(caller.replies) == [1, 2]
+    assert "garbled" in caplog.text
+
+
 async def test_draining_is_told_once_and_calls_under_way_are_answered() -> None:
     caller = Caller()
     caller.let_go[1] = asyncio.Event()
