@@ -18,6 +18,8 @@ Ts = TypeVarTuple("Ts")
 
 STANDSTILL_S: Final = 30.0
 """Real seconds that a loop with nothing left to do waits for threads and sockets before it says so."""
+TURNS_MAX: Final = 100_000
+"""Turns of the loop at one instant, with nothing outside of it under way. More are for ever: what runs sets itself going again."""
 PATIENCE_S: Final = 10.0
 """Real seconds that what is outside is given, unless said otherwise, before time jumps all the same."""
 RESOLUTION_S: Final = 1e-6
@@ -34,7 +36,9 @@ Waiter: TypeAlias = Callable[[str], bool]
 
 
 class StandstillError(Exception):
-    """Everything waits for something that cannot happen any more: there is no timer, and nothing outside of the loop to wait for."""
+    """Time will never go on. Everything waits for something that cannot happen any more: there is no timer, and nothing outside of the
+    loop to wait for. Or something sets itself going again and again at one instant.
+    """
 
 
 class VirtualTimeLoop(asyncio.SelectorEventLoop):
@@ -88,6 +92,11 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
         if any(waiter(where) for waiter in reversed(self._waiters)):
             return True
         raise StandstillError(f"nothing will ever happen: no timer is set, and nothing outside of the loop is under way\n{where}")
+
+    def tell_endless(self) -> None:
+        """Raises StandstillError: time does not go on although everything runs."""
+        where = self._where_everything_waits()
+        raise StandstillError(f"time does not go on: {TURNS_MAX} turns of the loop at {self.time():.6f} s\n{where}")
 
     def _where_everything_waits(self) -> str:
         tasks = sorted(asyncio.all_tasks(self), key=lambda task: task.get_name())
@@ -160,10 +169,13 @@ class _JumpingSelector(selectors.BaseSelector):
         """Reasons to be patient."""
         self.in_threads = 0
         """Calls in the loop's own threads: they end, so time stands still until they have."""
+        self._turns = 0
+        """At this instant, with nothing outside under way."""
 
     def select(self, timeout: float | None = None) -> "list[tuple[selectors.SelectorKey, int]]":
         if timeout is not None and timeout <= 0:
-            return self._real.select(0) if self._is_outside or self.in_threads else []
+            return self._real.select(0) if self._is_outside or self.in_threads else self._next_turn()
+        self._turns = 0
         if self.in_threads:
             return self._real.select()
         self._is_outside = self.outside > 0 or (self._patience_s > 0 and self._loop.is_driver_awaited())
@@ -175,6 +187,13 @@ class _JumpingSelector(selectors.BaseSelector):
         if ready := self._real.select(STANDSTILL_S if self._is_outside else 0):
             return ready
         self._loop.tell_standstill()
+        return []
+
+    def _next_turn(self) -> "list[tuple[selectors.SelectorKey, int]]":
+        self._turns += 1
+        if self._turns >= TURNS_MAX:
+            self._turns = 0  # so that what is left can be cancelled
+            self._loop.tell_endless()
         return []
 
     def register(self, fileobj: Any, events: int, data: Any = None) -> selectors.SelectorKey:

@@ -32,7 +32,7 @@ from participant_sdk.testing.processes import (
     SimulatedParticipants,
 )
 from participant_sdk.testing.simulated_clock import BEGINNING_S, SimulatedClock
-from participant_sdk.testing.virtual_time import run_in_virtual_time
+from participant_sdk.testing.virtual_time import StandstillError, run_in_virtual_time
 from saga.v1 import saga_pb2
 from tests.simulation import checkers
 from tests.simulation.chance import Chance
@@ -60,10 +60,10 @@ PATIENCE: Final = timedelta(hours=1)
 class World:
     """Made, run and looked at once."""
 
-    def __init__(self, options: Options) -> None:
+    def __init__(self, options: Options, record: Record) -> None:
         self.options = options
         self.chance = Chance(options.seed)
-        self.record = Record()
+        self.record = record
         self.loop = asyncio.get_running_loop()
         self.weather = StormyWeather(options, self.chance, self.tell, partial(checkers.check_is_justified, self))
         self.network = Network(self.weather)
@@ -111,7 +111,7 @@ class World:
 
     # ── Its life ────────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
-    async def live(self) -> Record:
+    async def live(self) -> None:
         """From the beginning to the end of everything."""
         with _unforeseen(self.record):
             await self._begin()
@@ -119,7 +119,6 @@ class World:
             await self._calm()
             await checkers.check(self)
             await self._end()
-        return self.record
 
     async def _begin(self) -> None:
         for name, process in self.participants.items():
@@ -396,10 +395,16 @@ def run(options: Options) -> Record:
     """Lives through one world."""
     random.seed(options.seed)  # what clients wait between two tries
 
-    async def live() -> Record:
-        return await World(options).live()
+    record = Record()
 
-    return run_in_virtual_time(live(), patience_s=0.0)
+    async def live() -> None:
+        await World(options, record).live()
+
+    try:
+        run_in_virtual_time(live(), patience_s=0.0)
+    except StandstillError as error:
+        record.violated("liveness", "-", str(error))
+    return record
 
 
 def _name_of(number: int) -> str:

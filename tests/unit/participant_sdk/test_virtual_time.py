@@ -46,6 +46,21 @@ def test_what_can_never_happen_is_said() -> None:
         run_in_virtual_time(main())
 
 
+def test_what_sets_itself_going_at_one_instant_for_ever_is_said() -> None:
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+
+        def again() -> None:
+            loop.call_at(loop.time() - 1, again)
+
+        await asyncio.sleep(1)
+        again()
+        await asyncio.sleep(1)
+
+    with pytest.raises(StandstillError, match=r"time does not go on: 100000 turns of the loop at 1\.0+ s\n.*main"):
+        run_in_virtual_time(main())
+
+
 def test_thread_of_the_loop_is_waited_for_without_a_jump() -> None:
     async def main() -> float:
         async with asyncio.timeout(1_000_000):
