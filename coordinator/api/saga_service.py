@@ -179,6 +179,7 @@ class SagaService(coordinator_pb2_grpc.SagaServiceServicer):
     ) -> AsyncIterator[coordinator_pb2.WatchSagaResponse]:
         saga_id = saga_id_of(request.saga_id)
         await self._views.require(saga_id)
+        await context.send_initial_metadata(())  # whoever watches a silent saga knows that it is heard
         async for response in self._watches.watch(saga_id, request.after_sequence):
             yield response
 

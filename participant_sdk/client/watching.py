@@ -30,6 +30,9 @@ async def watch_events(
         request = coordinator_pb2.WatchSagaRequest(saga_id=saga_id, after_sequence=after)
         stream = service.WatchSaga(request, timeout=retries.begin_stream())
         try:
+            await stream.initial_metadata()  # comes at once, though the saga may be silent for long
+            if not stream.done():
+                retries.note_progress()
             async for response in stream:
                 retries.note_progress()
                 _check_sequence(response.event, after)

@@ -11,7 +11,7 @@ from typing import Any, NoReturn, Self, cast
 
 import grpc
 
-from participant_sdk.testing.in_process_server import InProcessServer, Metadata, ServedCall
+from participant_sdk.testing.in_process_server import INITIAL_METADATA, InProcessServer, Metadata, ServedCall
 from participant_sdk.testing.in_process_streams import TwoWayCall, rpc_error
 from participant_sdk.testing.suspension import Suspension
 from participant_sdk.testing.weather import CallOnItsWay, FairWeather, Fate, Weather
@@ -254,13 +254,38 @@ class _Stream:
     def __init__(self, messages: AsyncIterator[bytes], deserialize: Callable[[bytes], Any]) -> None:
         self._messages = messages
         self._deserialize = deserialize
+        self._first: bytes | None = None
+        """Of the messages, if it has come with the initial metadata."""
+        self._error: grpc.aio.AioRpcError | None = None
+        """With which it ended before anything came."""
+        self._is_done = False
 
     def __aiter__(self) -> AsyncIterator[Any]:
         return self._read()
 
     async def _read(self) -> AsyncIterator[Any]:
+        if self._error is not None:
+            raise self._error
+        if self._first is not None:
+            yield self._deserialize(self._first)
         async for message in self._messages:
-            yield self._deserialize(message)
+            if message is not INITIAL_METADATA:
+                yield self._deserialize(message)
+
+    async def initial_metadata(self) -> Metadata:
+        """Waits for it. It comes before the first message at the latest."""
+        try:
+            first = await anext(self._messages, None)
+        except grpc.aio.AioRpcError as error:
+            self._error, first = error, None
+        self._is_done = first is None
+        if first is not INITIAL_METADATA:
+            self._first = first
+        return ()
+
+    def done(self) -> bool:
+        """Whether it has ended before anything came."""
+        return self._is_done
 
     def cancel(self) -> bool:
         """Its reader stops by itself; the server is told when the stream is closed."""

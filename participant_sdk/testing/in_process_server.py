@@ -18,6 +18,8 @@ Handler: TypeAlias = Any
 """What generated code registers: functions to run, to read and to write with, which gRPC types as optional."""
 Metadata: TypeAlias = tuple[tuple[str, str | bytes], ...]
 _PEER: Final = "unix:in-process"
+INITIAL_METADATA: Final = bytes(bytearray(b"initial metadata"))
+"""Stands among the messages of a stream, as itself and not as what is in it, for the metadata that came before them."""
 _RESPONSES_MAX: Final = 16
 """Messages of a stream that may be on their way to the client at the same time; further ones wait at the server."""
 
@@ -167,6 +169,11 @@ class ServedCall:
 
     def time_remaining(self) -> float | None:
         return None if self._ends_at is None else max(0.0, self._ends_at - asyncio.get_running_loop().time())
+
+    async def send_initial_metadata(self, metadata: Metadata) -> None:
+        assert not metadata, "metadata of an answer is not carried in process"
+        await self._room.acquire()
+        self._messages.put_nowait(INITIAL_METADATA)
 
     async def abort(self, code: grpc.StatusCode, details: str = "", trailing_metadata: Metadata = ()) -> NoReturn:
         self._is_aborted = True

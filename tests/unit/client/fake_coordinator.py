@@ -39,6 +39,8 @@ class FakeCoordinator(coordinator_pb2_grpc.SagaServiceServicer):
     """Per method: what the next calls are answered with, after their effect."""
     watch_breaks_after: deque[int] = field(default_factory=deque)
     """Per watch: events after which its stream breaks."""
+    silent_watches: "asyncio.Queue[asyncio.Event] | None" = None
+    """Watches that were begun and say nothing, where they are wanted: each breaks when it is told so."""
     watch_ends_after: deque[int] = field(default_factory=deque)
     """Per watch: events after which its stream ends well, as that of a coordinator that shuts down."""
     page_size: int = 1000
@@ -154,6 +156,12 @@ class FakeCoordinator(coordinator_pb2_grpc.SagaServiceServicer):
     ) -> AsyncIterator[coordinator_pb2.WatchSagaResponse]:
         await self._begin("WatchSaga", request, context)
         await self._find(request.saga_id, context)
+        await context.send_initial_metadata(())
+        if self.silent_watches is not None:
+            broken = asyncio.Event()
+            self.silent_watches.put_nowait(broken)
+            await broken.wait()
+            await abort_with(context, unavailable())
         events, sent = self.events[request.saga_id], request.after_sequence
         breaks_at = sent + self.watch_breaks_after.popleft() if self.watch_breaks_after else None
         ends_at = sent + self.watch_ends_after.popleft() if self.watch_ends_after else None

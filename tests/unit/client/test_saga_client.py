@@ -23,10 +23,12 @@ from participant_sdk.client import (
     WaitTimedOut,
     output_of,
 )
+from participant_sdk.client.retries import Retries
 from participant_sdk.client.start_calls import IN_FRAMES_FROM
+from participant_sdk.client.watching import watch_events
 from participant_sdk.ids import new_saga_id
 from participant_sdk.rpc_errors import ErrorReason, error_details, status_with
-from saga.v1 import coordinator_pb2, saga_pb2
+from saga.v1 import coordinator_pb2, coordinator_pb2_grpc, saga_pb2
 from shop.v1.shop_pb2 import PaymentCharged, PlaceOrder
 from tests.unit.client.fake_coordinator import FakeCoordinator, served, unavailable
 
@@ -318,6 +320,33 @@ async def test_watch_while_nobody_listens_raises_unavailable() -> None:
     async with SagaClient("127.0.0.1:1", timeout=SHORT) as client:
         with pytest.raises(CoordinatorUnavailable):
             await anext(client.watch(new_saga_id()))
+
+
+async def test_watch_of_a_silent_saga_over_connections_that_break_is_no_outage(coordinator: FakeCoordinator, address: str) -> None:
+    """It is heard each time: so it is not given up, although nothing was told for longer than an outage may last."""
+    coordinator.silent_watches = asyncio.Queue()
+    coordinator.sagas["s"] = saga_pb2.Saga(id="s")
+    heard, now_s = asyncio.Event(), 0.0
+
+    class Heard(Retries):
+        def note_progress(self) -> None:
+            super().note_progress()
+            heard.set()
+
+    retries = Heard(outage=timedelta(seconds=10), timeout=None, now=lambda: now_s)
+    async with grpc.aio.insecure_channel(address) as channel, asyncio.timeout(30):
+        events = watch_events(coordinator_pb2_grpc.SagaServiceStub(channel), "s", after=0, retries=retries)
+        following = asyncio.ensure_future(anext(events))
+        for _ in range(5):
+            broken = await coordinator.silent_watches.get()
+            await heard.wait()
+            heard.clear()
+            now_s += 6.0
+            broken.set()
+        await heard.wait()
+        assert not following.done()
+        following.cancel()
+        await asyncio.wait((following,))
 
 
 async def test_watch_with_a_missing_event_is_refused(client: SagaClient, coordinator: FakeCoordinator) -> None:
