@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final, Generic, TypeVar
 
 import grpc
@@ -16,7 +16,7 @@ from participant_sdk.ids import parse_saga_id
 from participant_sdk.invocation import BoundAction, Cancellation
 from participant_sdk.payloads import PAYLOAD_BYTES_MAX, PayloadDecodeError
 from participant_sdk.rpc_errors import ErrorReason, error_details, status_with
-from participant_sdk.step_context import DefinitionVersion, NoSession, SessionSource, StepContext, SyncStepContext
+from participant_sdk.step_context import DefinitionVersion, SessionSource, StepContext, SyncStepContext
 from participant_sdk.telemetry import CallRequest
 from saga.v1 import participant_pb2
 
@@ -33,10 +33,8 @@ TIME_LEFT_MAX_S: Final = 24 * 3600.0
 
 CallT = TypeVar("CallT", ExecuteCall, CompensateCall)
 
-_NOT_RUNNING = NoSession("the barrier has not opened its database transaction yet")
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class IncomingCall(Generic[CallT]):
     """One call, read and found good."""
 
@@ -46,14 +44,31 @@ class IncomingCall(Generic[CallT]):
     """The call as the barrier sees it."""
     request: Message
     """The decoded input."""
-    step: StepContext | SyncStepContext
-    """What the handler is told, still without a session."""
+    raw: CallRequest
+    """The call as it came."""
+    execute_key: str
+    """Key of the execution that this call is, or undoes."""
     cancellation: Cancellation
     """Set when nobody waits any more."""
+    clock: Clock
 
     def step_with(self, sessions: SessionSource) -> StepContext | SyncStepContext:
         """What the handler is told, with the session that it may use."""
-        return replace(self.step, sessions=sessions)
+        raw, call, clock = self.raw, self.call, self.clock
+        return self.bound.signature.step_type(
+            saga_id=call.step.saga_id,
+            step_id=raw.step_id,
+            definition=DefinitionVersion(name=raw.definition.name, version=raw.definition.version),
+            key=raw.key,
+            execute_key=self.execute_key,
+            attempt=raw.attempt,
+            first_attempt_at=instant_of(call.first_attempt_at_us),
+            deadline=instant_of(call.deadline_us),
+            completion_token=call.completion_token if isinstance(call, ExecuteCall) else "",
+            sessions=sessions,
+            cancellation=self.cancellation,
+            now=lambda: instant_of(clock()),
+        )
 
 
 class CallReader:
@@ -63,86 +78,69 @@ class CallReader:
         self._actions = actions
         self._clock = clock
 
-    def read_execute(
-        self, request: participant_pb2.ExecuteRequest, time_remaining_s: float | None
-    ) -> IncomingCall[ExecuteCall] | status_pb2.Status:
-        """A good call, or the status that refuses it."""
-        read = self._read(request, time_remaining_s, execute_key=request.key)
-        if isinstance(read, status_pb2.Status):
-            return read
+    def read_execute(self, request: participant_pb2.ExecuteRequest, left_s: float) -> IncomingCall[ExecuteCall] | status_pb2.Status:
+        """A good call, or the status that refuses it. `left_s`: what is left of its time."""
+        bound = self._find(request)
+        if isinstance(bound, status_pb2.Status):
+            return bound
+        message = _input_of(bound, request.input)
+        if isinstance(message, status_pb2.Status):
+            return message
         call = ExecuteCall(
             key=request.key,
-            step=StepIdentity(saga_id=read.step.saga_id, step_id=request.step_id),
+            step=StepIdentity(saga_id=request.saga_id.lower(), step_id=request.step_id),
             action=request.action,
             fingerprint=fingerprint_of(request.input),
-            effect=read.bound.action.effect,
+            effect=bound.action.effect,
             first_attempt_at_us=request.first_attempt_at.ToMicroseconds(),
-            deadline_us=read.deadline_us,
+            deadline_us=self._clock() + int(left_s * MICROS_PER_SECOND),
             completion_token=request.completion_token,
         )
-        return IncomingCall(bound=read.bound, call=call, request=read.request, step=read.step, cancellation=read.cancellation)
+        return self._read(bound, call, message, request, request.key)
 
     def read_compensate(
-        self, request: participant_pb2.CompensateRequest, time_remaining_s: float | None
+        self, request: participant_pb2.CompensateRequest, left_s: float
     ) -> IncomingCall[CompensateCall] | status_pb2.Status:
-        """A good call, or the status that refuses it."""
-        read = self._read(request, time_remaining_s, execute_key=request.execute_key)
-        if isinstance(read, status_pb2.Status):
-            return read
-        if not read.bound.action.is_compensatable:
-            message = f"{request.action} has no compensation; declare one with @{read.bound.action.name}.compensation"
-            return _unknown_action(request.action, message)
+        """A good call, or the status that refuses it. `left_s`: what is left of its time."""
+        bound = self._find(request)
+        if isinstance(bound, status_pb2.Status):
+            return bound
+        message = _input_of(bound, request.input)
+        if isinstance(message, status_pb2.Status):
+            return message
+        if not bound.action.is_compensatable:
+            advice = f"{request.action} has no compensation; declare one with @{bound.action.name}.compensation"
+            return _unknown_action(request.action, advice)
         call = CompensateCall(
             key=request.execute_key,
-            step=StepIdentity(saga_id=read.step.saga_id, step_id=request.step_id),
+            step=StepIdentity(saga_id=request.saga_id.lower(), step_id=request.step_id),
             action=request.action,
             fingerprint=fingerprint_of(request.input),
-            effect=read.bound.action.effect,
+            effect=bound.action.effect,
             first_attempt_at_us=request.first_attempt_at.ToMicroseconds(),
-            deadline_us=read.deadline_us,
+            deadline_us=self._clock() + int(left_s * MICROS_PER_SECOND),
             knowledge=Knowledge.SUCCEEDED if request.HasField("succeeded") else Knowledge.UNKNOWN,
         )
-        return IncomingCall(bound=read.bound, call=call, request=read.request, step=read.step, cancellation=read.cancellation)
+        return self._read(bound, call, message, request, request.execute_key)
 
-    def _read(self, request: CallRequest, time_remaining_s: float | None, *, execute_key: str) -> "_Read | status_pb2.Status":
+    def _find(self, request: CallRequest) -> BoundAction | status_pb2.Status:
         bound = self._actions.get(request.action)
         if bound is None:
             served = ", ".join(sorted(self._actions))
             return _unknown_action(request.action, f"expected one of the actions served here ({served})")
         violations = _violations(request)
-        if violations:
-            return _invalid(violations)
-        message = _input_of(bound, request.input)
-        if isinstance(message, status_pb2.Status):
-            return message
-        cancellation = Cancellation()
-        deadline_us = self._clock() + int(time_left_s(request, time_remaining_s) * MICROS_PER_SECOND)
-        step = bound.signature.step_type(
-            saga_id=parse_saga_id(request.saga_id),
-            step_id=request.step_id,
-            definition=DefinitionVersion(name=request.definition.name, version=request.definition.version),
-            key=request.key,
+        return _invalid(violations) if violations else bound
+
+    def _read(self, bound: BoundAction, call: CallT, message: Message, request: CallRequest, execute_key: str) -> IncomingCall[CallT]:
+        return IncomingCall(
+            bound=bound,
+            call=call,
+            request=message,
+            raw=request,
             execute_key=execute_key,
-            attempt=request.attempt,
-            first_attempt_at=instant_of(request.first_attempt_at.ToMicroseconds()),
-            deadline=instant_of(deadline_us),
-            completion_token=request.completion_token if isinstance(request, participant_pb2.ExecuteRequest) else "",
-            sessions=_NOT_RUNNING,
-            cancellation=cancellation,
-            now=lambda: instant_of(self._clock()),
+            cancellation=Cancellation(),
+            clock=self._clock,
         )
-        return _Read(bound=bound, request=message, step=step, cancellation=cancellation, deadline_us=deadline_us)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Read:
-    """What both directions have in common."""
-
-    bound: BoundAction
-    request: Message
-    step: StepContext | SyncStepContext
-    cancellation: Cancellation
-    deadline_us: int
 
 
 def fingerprint_of(packed: PackedAny) -> bytes:

@@ -1,9 +1,10 @@
 """The gRPC face of participants: `saga.v1.ParticipantService` for grpc.aio servers."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from operator import attrgetter
 from types import TracebackType
+from typing import TypeVar
 
 import grpc
 from google.protobuf.any_pb2 import Any as PackedAny
@@ -21,8 +22,11 @@ from participant_sdk.invocation import THREADS_MAX, BoundAction, Threads
 from participant_sdk.participant import Participant
 from participant_sdk.rpc_errors import ErrorReason, abort_with, error_details, status_with
 from participant_sdk.step_context import NoSession, SessionSource
-from participant_sdk.telemetry import ServerSpans, logger
+from participant_sdk.telemetry import CallAnswer, CallRequest, ServerSpans, logger
 from saga.v1 import participant_pb2, participant_pb2_grpc
+
+RequestT = TypeVar("RequestT", bound=CallRequest)
+AnswerT = TypeVar("AnswerT", bound=CallAnswer)
 
 _NO_SESSION_IN_THREADS = NoSession(
     "step.session belongs to the event loop, and plain `def` handlers run in threads: write `async def` to use it"
@@ -103,24 +107,22 @@ class ParticipantServicer(participant_pb2_grpc.ParticipantServiceServicer):
         request: participant_pb2.ExecuteRequest,
         context: grpc.aio.ServicerContext[participant_pb2.ExecuteRequest, participant_pb2.ExecuteResponse],
     ) -> participant_pb2.ExecuteResponse:
-        with self._in_flight, self._spans.of("execute", request, context.invocation_metadata() or ()) as span:
-            answer = await self._execute(request, context.time_remaining())
-            span.conclude(answer)
-            if isinstance(answer, status_pb2.Status):
-                await abort_with(context, answer)
-            return answer
+        headers, time_remaining_s = context.invocation_metadata() or (), context.time_remaining()
+        answer = await self._answered("execute", request, headers, time_remaining_s, self._execute)
+        if isinstance(answer, status_pb2.Status):
+            await abort_with(context, answer)
+        return answer
 
     async def Compensate(  # noqa: N802 - named by gRPC
         self,
         request: participant_pb2.CompensateRequest,
         context: grpc.aio.ServicerContext[participant_pb2.CompensateRequest, participant_pb2.CompensateResponse],
     ) -> participant_pb2.CompensateResponse:
-        with self._in_flight, self._spans.of("compensate", request, context.invocation_metadata() or ()) as span:
-            answer = await self._compensate(request, context.time_remaining())
-            span.conclude(answer)
-            if isinstance(answer, status_pb2.Status):
-                await abort_with(context, answer)
-            return answer
+        headers, time_remaining_s = context.invocation_metadata() or (), context.time_remaining()
+        answer = await self._answered("compensate", request, headers, time_remaining_s, self._compensate)
+        if isinstance(answer, status_pb2.Status):
+            await abort_with(context, answer)
+        return answer
 
     async def Exchange(  # noqa: N802 - named by gRPC
         self,
@@ -141,32 +143,46 @@ class ParticipantServicer(participant_pb2_grpc.ParticipantServiceServicer):
             session.drain()
 
     async def _answer(self, call: participant_pb2.ExchangeCall) -> participant_pb2.ExchangeReply:
-        """As the call would be answered by itself, its end by its time limit or by an unforeseen error included."""
-        is_execution = call.WhichOneof("call") == "execute"
-        request = call.execute if is_execution else call.compensate
+        """As the call would be answered by itself."""
         headers = [(name, value) for name, value in (("traceparent", call.traceparent), ("tracestate", call.tracestate)) if value]
-        with self._in_flight, self._spans.of("execute" if is_execution else "compensate", request, headers) as span:
+        answer: CallAnswer
+        if call.WhichOneof("call") == "execute":
+            answer = await self._answered("execute", call.execute, headers, None, self._execute)
+            if isinstance(answer, participant_pb2.ExecuteResponse):
+                return participant_pb2.ExchangeReply(id=call.id, executed=answer)
+        else:
+            answer = await self._answered("compensate", call.compensate, headers, None, self._compensate)
+            if isinstance(answer, participant_pb2.CompensateResponse):
+                return participant_pb2.ExchangeReply(id=call.id, compensated=answer)
+        return participant_pb2.ExchangeReply(id=call.id, status=answer)
+
+    async def _answered(
+        self,
+        direction: str,
+        request: RequestT,
+        headers: Iterable[tuple[str, str | bytes]],
+        time_remaining_s: float | None,
+        answer: Callable[[RequestT, float], Awaitable[AnswerT]],
+    ) -> AnswerT | status_pb2.Status:
+        """What is answered, also when the time of the call ends first, and when something fails that nobody foresaw."""
+        left_s = time_left_s(request, time_remaining_s)
+        with self._in_flight, self._spans.of(direction, request, headers) as span:
+            answered: AnswerT | status_pb2.Status
             try:
-                async with asyncio.timeout(time_left_s(request, None)) as limit:
-                    answer = await (self._execute(call.execute, None) if is_execution else self._compensate(call.compensate, None))
+                async with asyncio.timeout(left_s) as limit:
+                    answered = await answer(request, left_s)
             except Exception as error:
                 code, message = grpc.StatusCode.UNKNOWN, f"unexpected {type(error).__name__}"
                 if limit.expired():
-                    code, message = grpc.StatusCode.DEADLINE_EXCEEDED, "the time of the call is over"
+                    code, message = grpc.StatusCode.DEADLINE_EXCEEDED, f"{request.action} did not end within its deadline"
                 else:
                     logger.exception("call failed in an unforeseen way", extra={"saga.id": request.saga_id, "saga.step": request.step_id})
-                answer = status_with(code, message)
-            span.conclude(answer)
-        match answer:
-            case participant_pb2.ExecuteResponse():
-                return participant_pb2.ExchangeReply(id=call.id, executed=answer)
-            case participant_pb2.CompensateResponse():
-                return participant_pb2.ExchangeReply(id=call.id, compensated=answer)
-            case _:
-                return participant_pb2.ExchangeReply(id=call.id, status=answer)
+                answered = status_with(code, message)
+            span.conclude(answered)
+            return answered
 
-    async def _execute(self, request: participant_pb2.ExecuteRequest, time_remaining_s: float | None) -> ExecuteAnswer:
-        incoming = self._reader.read_execute(request, time_remaining_s)
+    async def _execute(self, request: participant_pb2.ExecuteRequest, left_s: float) -> ExecuteAnswer:
+        incoming = self._reader.read_execute(request, left_s)
         if isinstance(incoming, status_pb2.Status):
             return incoming
 
@@ -176,8 +192,8 @@ class ParticipantServicer(participant_pb2_grpc.ParticipantServiceServicer):
 
         return await incoming.bound.barrier.execute(incoming.call, run)
 
-    async def _compensate(self, request: participant_pb2.CompensateRequest, time_remaining_s: float | None) -> CompensateAnswer:
-        incoming = self._reader.read_compensate(request, time_remaining_s)
+    async def _compensate(self, request: participant_pb2.CompensateRequest, left_s: float) -> CompensateAnswer:
+        incoming = self._reader.read_compensate(request, left_s)
         if isinstance(incoming, status_pb2.Status):
             return incoming
 

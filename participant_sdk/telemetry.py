@@ -3,9 +3,9 @@ up a tracer provider, by itself or by `configure_otlp`.
 """
 
 import logging
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Final, TypeAlias
+from collections.abc import Iterable, Mapping
+from types import TracebackType
+from typing import TYPE_CHECKING, Final, Self, TypeAlias
 
 import grpc
 from google.rpc import status_pb2
@@ -44,12 +44,25 @@ CallAnswer: TypeAlias = participant_pb2.ExecuteResponse | participant_pb2.Compen
 
 
 class CallSpan:
-    """The server span of one call."""
+    """The server span of one call: current within `with`, and ended there."""
 
-    def __init__(self, span: Span) -> None:
+    def __init__(self, span: Span, context: Context) -> None:
+        """`context`: what becomes current."""
         self._span = span
+        self._context = context
         self._is_recording = span.is_recording()
         self._has_status = False
+
+    def __enter__(self) -> Self:
+        self._token = context_api.attach(self._context)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        context_api.detach(self._token)
+        if error is not None:
+            self.fail(grpc.StatusCode.CANCELLED.value[0], f"the call was cut short: {type(error).__name__}")
+        if self._is_recording:
+            self._span.end()
 
     def conclude(self, answer: CallAnswer) -> None:
         """Writes down how the call was answered."""
@@ -79,31 +92,15 @@ class ServerSpans:
         self._provider = provider
         self._tracer = trace.get_tracer("participant_sdk", tracer_provider=provider)
 
-    @contextmanager
-    def of(self, direction: str, request: CallRequest, metadata: Iterable[tuple[str, str | bytes]]) -> Iterator[CallSpan]:
-        """The span of a call, below the caller's: `execute inventory.reserve`. Current while the call is answered."""
+    def of(self, direction: str, request: CallRequest, metadata: Iterable[tuple[str, str | bytes]]) -> CallSpan:
+        """The span of a call, below the caller's: `execute inventory.reserve`."""
+        parent = _parent(metadata)
         if isinstance(self._provider or trace.get_tracer_provider(), _NOT_TRACING):
             # Nobody records anything: the caller's context is carried on, for logs and further calls, and a span would cost as much again.
-            token = context_api.attach(_parent(metadata))
-            try:
-                yield CallSpan(trace.INVALID_SPAN)
-            finally:
-                context_api.detach(token)
-            return
-        with self._tracer.start_as_current_span(
-            f"{direction} {request.action}",
-            context=_parent(metadata),
-            kind=SpanKind.SERVER,
-            attributes=_attributes(direction, request),
-            record_exception=False,
-            set_status_on_exception=False,
-        ) as span:
-            call_span = CallSpan(span)
-            try:
-                yield call_span
-            except BaseException as error:
-                call_span.fail(grpc.StatusCode.CANCELLED.value[0], f"the call was cut short: {type(error).__name__}")
-                raise
+            return CallSpan(trace.INVALID_SPAN, parent)
+        attributes = _attributes(direction, request)
+        span = self._tracer.start_span(f"{direction} {request.action}", context=parent, kind=SpanKind.SERVER, attributes=attributes)
+        return CallSpan(span, trace.set_span_in_context(span, parent))
 
 
 def record_error(error: BaseException) -> None:
