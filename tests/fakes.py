@@ -110,6 +110,9 @@ class HandJournal:
         self.committed: list[Append] = []
         self.batches: list[int] = []
         self.quarantined: list[tuple[SagaId, Failure]] = []
+        self.may_read_on = asyncio.Event()
+        """Whether the page after one is there already."""
+        self.may_read_on.set()
         self._stored = sorted(stored, key=lambda saga: saga.saga_id)
 
     def append(self, batch: Sequence[Append], /) -> None:
@@ -120,6 +123,8 @@ class HandJournal:
         self.quarantined.append((saga_id, failure))
 
     async def load_awake(self, after: SagaId | None, limit: int, /, *, shard: int = 0) -> Sequence[StoredSaga]:
+        if after is not None:
+            await self.may_read_on.wait()
         awake = (saga for saga in self._stored if saga.asleep_until is None)
         return [saga for saga in awake if after is None or saga.saga_id > after][:limit]
 

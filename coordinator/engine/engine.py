@@ -80,13 +80,10 @@ class Engine:
         self.held = Held(clock, self._wake, sagas_max=live_sagas_max, resting_max=resting_max)
         """The sagas in memory. For others to look at, and to hear who leaves; not to change."""
         self._inbox: deque[tuple[SagaId, Input]] = deque()
-        self._turn_is_due = False
+        self._turn_is_due = self._closing = self._holds_calls = False
         self._due: list[CallParticipant] = []
         self._subscriptions = Subscriptions()
-        self._starts_uncommitted = 0
-        self._uncommitted = 0
-        self._in_flight = 0
-        self._closing = False
+        self._starts_uncommitted = self._uncommitted = self._in_flight = 0
         self._at_rest = asyncio.Event()
         self._set_aside: asyncio.Queue[tuple[SagaId, Failure]] = asyncio.Queue()
         self.lost_reason: asyncio.Future[Failure] = self._loop.create_future()
@@ -421,8 +418,13 @@ class Engine:
         self._due += due
         self.held.wake_at(slot, wake_at)
 
+    def hold_calls(self, *, is_holding: bool) -> None:
+        """Sends nothing while holding, and then all that is still due."""
+        self._holds_calls = is_holding
+        self._send_due()
+
     def _send_due(self) -> None:
-        if self._due and self._shards.is_current():
+        if self._due and not self._holds_calls and self._shards.is_current():
             due, self._due = self._due, []
             self._in_flight += len(due)
             self._dispatcher.send(due)

@@ -14,6 +14,9 @@ from coordinator.engine.sleepers import Sleepers
 
 RETRY_DELAY_US: Final = MICROS_PER_SECOND // 2
 """Before a shard is read again that could not be."""
+HOLDING_US_MAX: Final = 3 * MICROS_PER_SECOND
+"""How long the first sagas of a start wait for the last ones to be in memory before they go on, at most. Those that go on take the
+processor from those that are still to be read: without it the last of 10,000 moved again after 10.4 instead of 6.8 s."""
 
 _logger = logging.getLogger(__name__)
 
@@ -32,9 +35,16 @@ class Takeover:
     async def begin(self) -> int:
         """Takes up what is held from the beginning; returns how many sagas. Raises JournalUnavailableError."""
         self._shards.follow(self._note)
+        let_go = partial(self._engine.hold_calls, is_holding=False)
+        self._engine.hold_calls(is_holding=True)
+        cancel = self._clock.call_at(Instant(self._clock.now() + HOLDING_US_MAX), let_go)
         recovered = 0
-        while not self._taken.empty():
-            recovered += await self._take_up(self._taken.get_nowait())
+        try:
+            while not self._taken.empty():
+                recovered += await self._take_up(self._taken.get_nowait())
+        finally:
+            cancel()
+            let_go()
         return recovered
 
     async def run(self) -> None:

@@ -1,14 +1,21 @@
 """Taking up what an earlier process left (P1, R29)."""
 
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import replace
+from typing import cast
 
 from coordinator.core.events import SagaRecovered
 from coordinator.core.inputs import Cancel
 from coordinator.core.plan import SagaPlan
-from coordinator.core.values import DefinitionKey, SagaId, SagaStatus
+from coordinator.core.values import MICROS_PER_SECOND, DefinitionKey, SagaId, SagaStatus
 from coordinator.engine.commands import CommandAccepted, Existing
-from coordinator.engine.ports import StoredSaga
+from coordinator.engine.ports import Journal, StoredSaga
+from coordinator.engine.recovery import HOLDING_US_MAX, Takeover
 from coordinator.engine.reviver import PAGE_SAGAS
+from coordinator.engine.shards import ONE_SHARD
+from coordinator.engine.sleepers import Sleepers
 from tests.builders import SAGA, Story, at, attempt, parallel, rejected, sequence, started, succeeded
 from tests.fakes import KnownPlans, Shell, one_turn, stored_of
 
@@ -103,6 +110,49 @@ async def test_saga_that_cannot_be_rebuilt_is_quarantined_and_others_go_on() -> 
     assert count == 1
     assert [saga_id for saga_id, _ in shell.journal.quarantined] == ["broken plan", "torn", "unknown plan"]
     assert [append.saga_id for append in shell.journal.queued] == [SAGA]
+
+
+@asynccontextmanager
+async def taking_up_a_page() -> AsyncIterator[Shell]:
+    """A start that has read one page of two, and cannot read on yet."""
+    stored = [stored_of(started(ORDER, when=900), SagaId(f"saga {number:04}")) for number in range(PAGE_SAGAS + 1)]
+    shell = Shell(stored)
+    shell.journal.may_read_on.clear()
+    reviver = shell.reviver(ORDER)
+    sleepers = Sleepers(clock=shell.clock, engine=shell.engine, journal=cast("Journal", shell.journal), reviver=reviver, shards=ONE_SHARD)
+    takeover = Takeover(clock=shell.clock, engine=shell.engine, reviver=reviver, sleepers=sleepers, shards=ONE_SHARD)
+    beginning = asyncio.ensure_future(takeover.begin())
+    while len(shell.journal.queued) < PAGE_SAGAS:
+        await one_turn()
+    shell.journal.commit()
+    yield shell
+    shell.journal.may_read_on.set()
+    assert await beginning == PAGE_SAGAS + 1
+
+
+async def test_first_sagas_of_a_start_let_the_last_be_read_before_they_go_on() -> None:
+    async with taking_up_a_page() as shell:
+        assert shell.dispatcher.under_way == []
+    await shell.settle()
+    assert len(shell.dispatcher.under_way) == PAGE_SAGAS + 1
+
+
+async def test_first_sagas_of_a_start_wait_for_the_last_no_longer_than_they_may() -> None:
+    async with taking_up_a_page() as shell:
+        await shell.clock.pass_time(HOLDING_US_MAX / MICROS_PER_SECOND)
+        assert len(shell.dispatcher.under_way) == PAGE_SAGAS
+    assert shell.clock.armed == []
+
+
+async def test_call_that_is_held_is_not_sent_once_its_saga_has_turned_back() -> None:  # R12
+    shell = Shell()
+    shell.engine.hold_calls(is_holding=True)
+    await shell.run(ORDER)
+    assert shell.dispatcher.under_way == []
+    await shell.command_and_commit(Cancel())
+    shell.engine.hold_calls(is_holding=False)
+    await shell.settle()
+    assert (shell.dispatcher.under_way, shell.seen[-1]) == ([], (SAGA, SagaStatus.COMPENSATED))
 
 
 async def test_more_sagas_than_a_page_are_all_recovered() -> None:  # P1
