@@ -12,6 +12,7 @@ PROTOC = PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m grpc_tools.protoc
 # One more than there are cores: many tests wait for processes and sockets.
 JOBS ?= $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1)
 SEEDS ?= fresh:20
+BUDGET ?= 1
 # Compiled modules are kept: the tests start hundreds of processes.
 unexport PYTHONDONTWRITEBYTECODE
 
@@ -50,8 +51,8 @@ test: $(VENV)/.installed-dev ## Run the fast tests, under five minutes
 	$(BIN)/pytest -m 'not full' -n $(JOBS)
 
 .PHONY: test-full
-test-full: $(VENV)/.installed-dev ## Run the tests with the big budgets
-	HYPOTHESIS_PROFILE=full $(BIN)/pytest -m 'full or property' -n $(JOBS) --timeout 1200
+test-full: $(VENV)/.installed-dev ## Run the tests with the big budgets: BUDGET=4 for four times as big ones
+	BUDGET=$(BUDGET) HYPOTHESIS_PROFILE=full $(BIN)/pytest -m 'full or property' -n $(JOBS) --timeout 1200
 
 .PHONY: sim
 sim: $(VENV)/.installed-dev ## Run simulated worlds: SEEDS=7, SEEDS=1:100, or SEEDS=fresh:20

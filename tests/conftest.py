@@ -7,11 +7,13 @@ import pytest
 from hypothesis import HealthCheck, settings
 from sqlalchemy import URL
 
+from tests.budget import budget
+
 pytest_plugins = ["saga_pytest.plugin"]  # where the entry point is not installed, as in a second checkout
 
 settings.register_profile("fast", max_examples=100, stateful_step_count=40, derandomize=True, deadline=None, database=None)
 settings.register_profile(
-    "full", max_examples=1_500, stateful_step_count=60, deadline=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow]
+    "full", max_examples=budget(500), stateful_step_count=60, deadline=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow]
 )
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "fast"))
 

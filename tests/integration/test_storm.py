@@ -10,6 +10,7 @@ import pytest
 from participant_sdk import SagaAlreadyEnded, SagaHandle
 from participant_sdk.client import NotNow
 from saga.v1 import participant_pb2, saga_pb2
+from tests.budget import budget
 from tests.integration.conftest import Running
 from tests.integration.desk import (
     Context,
@@ -100,4 +101,4 @@ async def test_storm_leaves_the_books_right(stand: Stand) -> None:  # P1, P2, R1
 
 @pytest.mark.full
 async def test_long_storm_leaves_the_books_right(stand: Stand) -> None:  # P1, P2, R10, R12
-    assert await storm(stand, sagas=600, seed=random.randrange(2**32)) == {"COMPLETED", "COMPENSATED"}
+    assert await storm(stand, sagas=budget(200), seed=random.randrange(2**32)) == {"COMPLETED", "COMPENSATED"}

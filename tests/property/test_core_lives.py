@@ -18,7 +18,7 @@ from tests.property.core_plans import Option, make_plan
 
 BLOCKS: Final = 10
 LIVES_PER_BLOCK: Final = settings().max_examples * 10 // BLOCKS
-"""With the budget of the profile: about 1,500 lives in the fast one, ten times as many in the full one."""
+"""With the budget of the profile: 1,000 lives in the fast one, five times as many in the full one."""
 INPUTS: Final = 60
 """Per life, before everybody does what brings the saga to its end."""
 AFTER_THE_END: Final = 4

@@ -7,6 +7,7 @@ import sys
 
 import pytest
 
+from tests.budget import budget
 from tests.processes import ROOT, python_environment
 from tests.simulation.command import Outcome, live, main, story
 from tests.simulation.journal_of_world import Deed
@@ -34,16 +35,16 @@ def test_known_worlds_keep_every_promise(first: int) -> None:  # P1, P2, P3, P4,
 
 
 @pytest.mark.full
-@pytest.mark.parametrize("first", range(1000, 1100, 10))
+@pytest.mark.parametrize("first", range(1000, 1000 + budget(50), 5))
 def test_many_known_worlds_keep_every_promise(first: int) -> None:  # P1, P2, P3, P4
-    for seed in range(first, first + 10):
+    for seed in range(first, first + 5):
         keeps_every_promise(drawn(seed))
 
 
 @pytest.mark.full
-@pytest.mark.parametrize("block", range(4))
+@pytest.mark.parametrize("block", range(budget(4)))
 def test_fresh_worlds_keep_every_promise(block: int) -> None:  # P1, P2, P3, P4
-    """Worlds that nobody has seen before, twenty in all; a failure says its seed and its story."""
+    """Worlds that nobody has seen before, five in a block; a failure says its seed and its story."""
     for _ in range(5):
         keeps_every_promise(drawn(random.randrange(2**32)))
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.budget import BUDGET, budget
 from tests.integration.crashes.storm import STORMY, Storm, run_storm, used_seed
 
 
@@ -17,8 +18,16 @@ async def test_few_kills_and_a_bad_network_lose_and_double_nothing(tmp_path: Pat
 
 
 @pytest.mark.full
-@pytest.mark.timeout(1200)
-async def test_hundred_kills_over_five_thousand_sagas_lose_and_double_nothing(tmp_path: Path) -> None:  # P1, P2, P3, R2, R4, R24, R29
-    storm = Storm(seed=used_seed(), sagas=5_000, clients=4, kills=100, stops=20, weather=STORMY, time_limit_s=1_100)
+@pytest.mark.timeout(1_200 * max(1.0, BUDGET))
+async def test_many_kills_and_a_bad_network_lose_and_double_nothing(tmp_path: Path) -> None:  # P1, P2, P3, R2, R4, R24, R29
+    storm = Storm(
+        seed=used_seed(),
+        sagas=budget(1_500),
+        clients=4,
+        kills=budget(40),
+        stops=budget(8),
+        weather=STORMY,
+        time_limit_s=1_100 * max(1.0, BUDGET),
+    )
     place = await run_storm(storm, tmp_path)
     assert place.kills == storm.kills

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from sqlalchemy import URL
 
+from tests.budget import BUDGET, budget
 from tests.integration.crashes.storm import STORMY, Storm, run_storm, used_seed
 from tests.journals import PostgresWorld, make_template
 from tests.pooler import WITH_STATEMENTS, WITHOUT_STATEMENTS, Pooling, pooler
@@ -48,7 +49,7 @@ async def test_few_kills_of_two_nodes_lose_and_double_nothing(postgres: tuple[UR
 
 
 def storm_of_nodes(*, sagas: int, clients: int, kills: int, stops: int, time_limit_s: float) -> Storm:
-    """Over three nodes, whose database, or what stands before it, is started again five times."""
+    """Over three nodes, whose database, or what stands before it, is started again three times."""
     return Storm(
         seed=used_seed(),
         sagas=sagas,
@@ -59,19 +60,19 @@ def storm_of_nodes(*, sagas: int, clients: int, kills: int, stops: int, time_lim
         weather=STORMY,
         time_limit_s=time_limit_s,
         nodes=3,
-        restarts=5,
+        restarts=3,
     )
 
 
 @pytest.mark.full
-@pytest.mark.timeout(1200)
+@pytest.mark.timeout(1_200 * max(1.0, BUDGET))
 async def test_many_kills_and_restarts_of_the_database_lose_and_double_nothing(tmp_path: Path) -> None:  # P1, P2, P3, P6, R26, R31
     server = PostgresServer(tmp_path / "postgres")
     await asyncio.to_thread(server.start)
     try:
         world = PostgresWorld(server.url)
         world.make(await asyncio.to_thread(make_template, server.url))
-        storm = storm_of_nodes(sagas=3_000, clients=6, kills=40, stops=8, time_limit_s=1_100)
+        storm = storm_of_nodes(sagas=budget(900), clients=6, kills=budget(20), stops=budget(4), time_limit_s=1_100 * max(1.0, BUDGET))
         books = PostgresBooks(world, end=partial(server.stop, signal.SIGQUIT), start=server.start)
         place = await run_storm(storm, tmp_path, books)
         assert place.kills == storm.kills
@@ -87,7 +88,7 @@ async def test_kills_of_nodes_and_of_the_pooler_before_them_lose_and_double_noth
     server, template = postgres
     with pooler(tmp_path / "pooler", server, pooling) as between:
         world = PostgresWorld(server, way=between.url_of).make(template)
-        storm = storm_of_nodes(sagas=600, clients=3, kills=8, stops=2, time_limit_s=240)
+        storm = storm_of_nodes(sagas=300, clients=3, kills=6, stops=2, time_limit_s=400)
         place = await run_storm(storm, tmp_path, PostgresBooks(world, end=between.kill, start=between.start))
         assert place.kills == storm.kills
         world.drop()
