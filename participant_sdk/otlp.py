@@ -28,15 +28,14 @@ def configure_otlp(service_name: str) -> Callable[[], None]:
     try:
         from opentelemetry.sdk.resources import SERVICE_NAME, Resource  # noqa: PLC0415 - optional
         from opentelemetry.sdk.trace import TracerProvider  # noqa: PLC0415 - optional
-        from opentelemetry.sdk.trace.export import BatchSpanProcessor  # noqa: PLC0415 - optional
 
-        from participant_sdk.span_exporter import SpanExporter  # noqa: PLC0415 - optional
+        from participant_sdk.span_export import EncodedSpanExporter, EncodingProcessor  # noqa: PLC0415 - optional
     except ImportError as error:
         logger.warning("no spans are exported: install saga-coordinator[otlp] (%s)", error)
         return _nothing
     name = os.environ.get("OTEL_SERVICE_NAME") or service_name
     provider = TracerProvider(resource=Resource.create({SERVICE_NAME: name}))
-    provider.add_span_processor(BatchSpanProcessor(SpanExporter()))
+    provider.add_span_processor(EncodingProcessor(EncodedSpanExporter()))
     trace.set_tracer_provider(provider)
     return provider.shutdown
 

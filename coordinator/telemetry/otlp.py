@@ -10,10 +10,9 @@ from typing import Final
 
 from opentelemetry.sdk.environment_variables import OTEL_BSP_MAX_QUEUE_SIZE
 from opentelemetry.sdk.resources import SERVICE_NAME, OTELResourceDetector, Resource
-from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
 from coordinator.telemetry.spans import SpanObserver
-from participant_sdk.span_exporter import SpanExporter
+from participant_sdk.span_export import EncodedSpanExporter, EncodingProcessor
 
 SPANS_QUEUED_MAX: Final = 16_384
 """Spans that wait for the collector at most, unless OTEL_BSP_MAX_QUEUE_SIZE says otherwise; more are dropped. The SDK's own 2,048 are
@@ -32,9 +31,9 @@ class OtlpPipeline:
     """
 
     def __init__(self, service_name: str) -> None:
-        self._exporter = SpanExporter()
+        self._exporter = EncodedSpanExporter()
         queued_max = None if os.environ.get(OTEL_BSP_MAX_QUEUE_SIZE) else SPANS_QUEUED_MAX
-        self._processor = BatchSpanProcessor(self._exporter, max_queue_size=queued_max)
+        self._processor = EncodingProcessor(self._exporter, max_queue_size=queued_max)
         self.observer = SpanObserver(self._processor, resource_of(service_name))
 
     def close(self, time_limit_s: float) -> None:
