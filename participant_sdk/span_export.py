@@ -23,7 +23,7 @@ from opentelemetry.trace.status import StatusCode
 from opentelemetry.util.types import Attributes
 
 KEPT_MAX: Final = 4_096
-"""Encoded attributes, names and statuses that are kept for the next span with the same. Texts are bounded where they are made."""
+"""Encoded names, statuses and sets of attributes that are kept for the next span with the same. Texts are bounded where they are made."""
 
 
 CHARS_OF_AN_ID_MIN: Final = 32
@@ -107,9 +107,15 @@ def _encode(span: ReadableSpan) -> bytes | None:
             _status(status.status_code, status.description),
             _REMOTE if parent is not None and parent.is_remote else _LOCAL,
         ]  # fmt: skip
-        if attributes := span.attributes:
-            names, values = tuple(attributes), tuple(attributes.values())
-            parts += map(_attribute, names, values)
+        usual: list[Any] = []
+        for name, value in (span.attributes or {}).items():
+            if type(value) is str and len(value) >= CHARS_OF_AN_ID_MIN:
+                parts.append(_usual_attributes(tuple(usual)))
+                parts.append(_field(0x4A, _field(0x0A, name.encode()) + _field(0x12, _field(0x0A, value.encode()))))
+                usual.clear()
+            else:
+                usual += (name, value, type(value))
+        parts.append(_usual_attributes(tuple(usual)))
         parts += [Span(events=[_event(event)]).SerializeToString() for event in span.events]
         parts += [Span(links=[_link(link)]).SerializeToString() for link in span.links]
         return b"".join(parts)
@@ -127,16 +133,10 @@ def _status(code: StatusCode, description: str | None) -> bytes:
     return Span(status=Status(code=Status.StatusCode.ValueType(code.value), message=description or "")).SerializeToString()
 
 
-def _attribute(name: str, value: Any) -> bytes:
-    if type(value) is str and len(value) >= CHARS_OF_AN_ID_MIN:
-        return _field(0x4A, _field(0x0A, name.encode()) + _field(0x12, _field(0x0A, value.encode())))
-    return _usual_attribute(name, value, cast("Hashable", type(value)))
-
-
 @lru_cache(KEPT_MAX)
-def _usual_attribute(name: str, value: Any, kind: Hashable) -> bytes:
-    """`kind`: the type of the value, since True and 1 and 1.0 are one key."""
-    return Span(attributes=[_key_value(name, value, kind)]).SerializeToString()
+def _usual_attributes(told: tuple[Any, ...]) -> bytes:
+    """`told`: of each its name, its value and the type of that, since True and 1 and 1.0 are one key."""
+    return Span(attributes=map(_key_value, told[::3], told[1::3], told[2::3])).SerializeToString()
 
 
 def _key_value(name: str, value: Any, kind: Hashable) -> KeyValue:
