@@ -12,7 +12,9 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Final
 
-from benchmarks.measured_run import Work, add_work_arguments, measure, tell, work_of
+from google.protobuf.message import Message
+
+from benchmarks.measured_run import STEPS, TEXTS, Work, add_work_arguments, measure, tell, work_of
 from benchmarks.participants import bench_saga, message_of
 from benchmarks.peers.processes import add_client_arguments, processes_of
 from participant_sdk import SagaClient, SagaNotCompleted, configure_otlp
@@ -32,8 +34,10 @@ async def clients(address: str, count: int, starts: str) -> AsyncIterator[list[S
 class Sagas:
     """Starts the sagas of a run, in turns by each client, and notes when it was told that they had ended."""
 
-    def __init__(self, by: list[SagaClient], definition: str, work: Work) -> None:
+    def __init__(self, by: list[SagaClient], definition: str, work: Work, filling: str) -> None:
+        """`filling`: a part of the input, as long as is wanted."""
         self._clients = by
+        self._filling = filling
         self._definition = definition
         self._work = work
         self.told_at: dict[int, float] = {}
@@ -41,7 +45,8 @@ class Sagas:
 
     async def run_one(self, number: int) -> None:
         client = self._clients[number % len(self._clients)]
-        status = await _status_at_end(client, self._definition, number, is_refused=self._work.is_compensated)
+        message = message_of(number, is_refused=self._work.is_compensated, filling=self._filling)
+        status = await _status_at_end(client, self._definition, message)
         self.told_at[number] = time.monotonic()
         expected = saga_pb2.SAGA_STATUS_COMPENSATED if self._work.is_compensated else saga_pb2.SAGA_STATUS_COMPLETED
         if status != expected:
@@ -49,9 +54,9 @@ class Sagas:
             raise SystemExit(f"saga {number} ended {found}, expected {wanted}: nothing is measured")
 
 
-async def _status_at_end(client: SagaClient, definition: str, number: int, *, is_refused: bool) -> saga_pb2.SagaStatus.ValueType:
+async def _status_at_end(client: SagaClient, definition: str, message: Message) -> saga_pb2.SagaStatus.ValueType:
     try:
-        saga = await client.run(definition, message_of(number, is_refused=is_refused))
+        saga = await client.run(definition, message)
     except SagaNotCompleted as error:
         return error.status
     return saga.status
@@ -61,9 +66,9 @@ async def main(given: argparse.Namespace) -> None:
     flush = configure_otlp("client")
     work = work_of(given)
     async with clients(given.coordinator, given.streams, given.starts) as by:
-        saga_definition = bench_saga(participants=given.participants, mapped=given.mapped)
+        saga_definition = bench_saga(participants=given.participants, mapped=given.mapped, steps=given.steps)
         await by[0].register(saga_definition)
-        sagas = Sagas(by, saga_definition.name, work)
+        sagas = Sagas(by, saga_definition.name, work, "x" * given.filling)
         run = await measure(work, sagas.run_one, processes_of(given))
     await asyncio.to_thread(flush)
     if given.told is not None:
@@ -77,11 +82,16 @@ def add_load_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--streams", type=int, default=1, help="clients, each with a stream of its own (default %(default)s)")
     parser.add_argument("--participants", type=int, default=1, help="that the steps are spread over, 1 to 3 (default %(default)s)")
     parser.add_argument("--mapped", action="store_true", help="an expression makes the input of each step")
+    parser.add_argument("--steps", type=int, default=STEPS, help="of each saga, at least three (default %(default)s)")
+    parser.add_argument(
+        "--filling", type=int, default=len(TEXTS[0]), help="bytes in every input and output, beside 60 (default %(default)s)"
+    )
 
 
 def load_arguments(given: argparse.Namespace) -> list[str]:
     """The same options again, for the process of the client."""
     options = ["--starts", given.starts, "--streams", str(given.streams), "--participants", str(given.participants)]
+    options += ["--steps", str(given.steps), "--filling", str(given.filling)]
     return [*options, "--mapped"] if given.mapped else options
 
 

@@ -35,9 +35,9 @@ PATIENT: Final = StepDefaults(attempt_timeout=timedelta(minutes=30), execute_tim
 """For participants that are to keep everybody waiting."""
 
 
-def message_of(number: int, *, is_refused: bool = False) -> Mixin:
-    """About 200 bytes on the wire. Any type with fields would do; this one says which saga of the run it is of."""
-    return Mixin(name=TEXTS[0], root=f"{REFUSE if is_refused else ACCEPT}{number:0{len(TEXTS[1]) - len(ACCEPT)}d}")
+def message_of(number: int, *, is_refused: bool = False, filling: str = TEXTS[0]) -> Mixin:
+    """About 60 bytes on the wire more than the filling has. Any type with fields would do; this one says which saga of the run it is of."""
+    return Mixin(name=filling, root=f"{REFUSE if is_refused else ACCEPT}{number:0{len(TEXTS[1]) - len(ACCEPT)}d}")
 
 
 def number_of(message: Mixin) -> int:
@@ -109,14 +109,15 @@ def bench_class(place: int) -> type[Bench]:
     return _CLASSES[place]
 
 
-def bench_saga(*, participants: int = 1, mapped: bool = False, is_patient: bool = False) -> Saga[Mixin]:
-    """Three steps, one after the other, spread over the participants; called with the whole input of the saga or with what an expression
-    makes."""
-    name = "-".join(["bench", str(participants), *(["mapped"] if mapped else []), *(["patient"] if is_patient else [])])
-    saga = Saga(name, input=Mixin, defaults=PATIENT if is_patient else None)
-    for place, mapping in enumerate(MAPPINGS):
+def bench_saga(*, participants: int = 1, mapped: bool = False, is_patient: bool = False, steps: int = STEPS) -> Saga[Mixin]:
+    """Steps one after the other, three unless said otherwise, spread over the participants; called with the whole input of the saga or, if
+    there are three, with what an expression makes."""
+    told = ["bench", str(participants), *(["mapped"] if mapped else []), *(["patient"] if is_patient else [])]
+    saga = Saga("-".join([*told, *([str(steps)] if steps != STEPS else [])]), input=Mixin, defaults=PATIENT if is_patient else None)
+    for place in range(steps):
         owner = bench_class(place % participants)
-        saga.step((owner.one, owner.two, owner.three)[place], mapping if mapped else saga.input)
+        action = (owner.one, owner.two, owner.three)[place % STEPS]
+        saga.step(action, MAPPINGS[place] if mapped else saga.input, id=action.name if place < STEPS else f"{action.name}_{place}")
     return saga
 
 
