@@ -30,9 +30,9 @@ class Notes(Participant, name="notes"):
 @pytest.fixture
 async def notes(tmp_path: Path) -> AsyncIterator[Notes]:
     engine = create_async_engine(f"sqlite+aiosqlite:///{tmp_path / 'notes.db'}")
-    notes = Notes(barrier=SqlBarrier(engine, calls_per_commit=64))
-    await notes.barrier.create_table()
-    yield notes
+    barrier = SqlBarrier(engine, calls_per_commit=64)
+    await barrier.create_table()
+    yield Notes(barrier=barrier)
     await engine.dispose()
 
 
@@ -57,6 +57,7 @@ async def test_handler_that_hangs_is_ended_and_the_others_are_committed(notes: N
         async with asyncio.timeout(20):
             while len(answers) < len(calls):
                 frame = await stream.read()
+                assert isinstance(frame, participant_pb2.ExchangeResponse)
                 answers.update({reply.id: reply for reply in frame.replies})
         await stream.done_writing()
     assert {number for number, reply in answers.items() if reply.executed.HasField("succeeded")} == {1, 3, 4}
