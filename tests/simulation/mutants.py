@@ -60,7 +60,7 @@ def infect(mutant: Mutant) -> None:
 
 _FORWARD, _BACKWARD, _DECIDE = "coordinator.core.forward", "coordinator.core.backward", "coordinator.core.decide"
 _RECORD, _ENGINE, _PENDING = "coordinator.core.record_steps", "coordinator.engine.engine", "coordinator.core.pending"
-_LEASES, _FRAMED = "coordinator.journal.leases", "participant_sdk.framed_calls"
+_LEASES = "coordinator.journal.leases"
 _VERDICT, _DATABASE, _EXTERNAL = (
     f"participant_sdk.barrier.{name}" for name in ("verdict", "database_flow", "external_flow")
 )  # fmt: skip
@@ -115,7 +115,6 @@ MUTANTS = (
     Mutant("taken-over-without-doubt", "R29", "coordinator.journal.ownership", "return held is not None and position > held.since", "return held is not None"),
     Mutant("sleepers-sleep-on", "D9", "coordinator.engine.sleepers", "        self._looks[shard] = _Look(Instant(0))\n        self._look_by(Instant(0))", "        pass"),
     Mutant("broken-stream-taken-for-not-sent", "R6", "coordinator.dispatcher.caller", "            return outcome_of_status(from_rpc_error(answer))\n        is_execution", "            from coordinator.core.inputs import NotSent\n            return NotSent(failure=Failure(Code.UNAVAILABLE, answer.details() or \"\"))\n        is_execution"),
-    Mutant("waiting-for-room-not-withdrawn", "R12", _FRAMED, "        if number in self._unsent:\n", "        if False:\n"),
     Mutant("deadline-past-the-pivot", "R13", _PENDING, "    if goes_forward_only(plan, state, step, in_doubt=step.in_doubt):\n        return None", "    if False:\n        return None"),
 )  # fmt: skip
 """One per rule that can be seen from outside, and more."""

@@ -14,7 +14,7 @@ from tests.simulation.journal_of_world import Deed
 from tests.simulation.mutants import MUTANTS, Mutant
 from tests.simulation.options import Options, drawn
 
-MUTANT_SEEDS = "1:40"
+MUTANT_SEEDS = "1:80"
 """The budget within which every deliberate bug must be found."""
 
 

@@ -39,7 +39,7 @@ from participant_sdk.client import CoordinatorError
 from tests.simulation.chance import Chance
 from tests.simulation.journal_of_world import Deed, Entry
 
-ACCEPTED_FOR: Final = timedelta(minutes=3)
+ACCEPTED_FOR: Final = timedelta(minutes=30)
 """Longer than a connection to the coordinator can be dead without being noticed."""
 LOOKS_EVERY_S: Final = 0.1
 """How often gamma looks what it has promised and not fulfilled."""
