@@ -304,6 +304,9 @@ class _Stream(Generic[CallT, ReplyT]):
         self._work.set()
         if self._timer is not None:
             self._timer.cancel()
+        if error.code() is grpc.StatusCode.INTERNAL:
+            # gRPC says so when it cannot write to a connection that is breaking. Whoever answers ends no stream in that way.
+            error = _error(grpc.StatusCode.UNAVAILABLE, f"the stream broke: {error.details()}")
         is_refused = error.code() is grpc.StatusCode.UNIMPLEMENTED and not self._was_heard
         if is_refused:
             self._refused()

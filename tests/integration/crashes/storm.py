@@ -262,6 +262,10 @@ class Place:
     async def _until(self, is_so: Callable[[], bool], what: str) -> None:
         while not is_so():
             self._start_again()
+            for name, member in self.members.items():
+                assert not (name.startswith("client") and member.process.returncode), (
+                    f"{name} has failed:\n{member.log(40)}\n{self.account()}"
+                )
             left_s = self._began_at_s + self._storm.time_limit_s - time.monotonic()
             assert left_s > 0, f"waited in vain until {what}: {self.ended()} of {self._storm.sagas} sagas have ended\n{self.account()}"
             await asyncio.sleep(0.02)

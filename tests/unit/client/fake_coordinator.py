@@ -129,6 +129,8 @@ class FakeCoordinator(coordinator_pb2_grpc.SagaServiceServicer):
     ) -> AsyncIterator[coordinator_pb2.StartSagasResponse]:
         async for _ in request_iterator:
             self.streams += 1
+            if self.failures["StartSagas"]:
+                await abort_with(context, self.failures["StartSagas"].popleft())
             if not self.knows_frames:
                 await abort_with(context, status_with(grpc.StatusCode.UNIMPLEMENTED, "of an older release"))
             yield coordinator_pb2.StartSagasResponse()

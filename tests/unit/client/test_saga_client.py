@@ -322,6 +322,16 @@ async def test_watch_while_nobody_listens_raises_unavailable() -> None:
             await anext(client.watch(new_saga_id()))
 
 
+@pytest.mark.parametrize("code", [grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.INTERNAL])
+async def test_starts_on_a_stream_that_breaks_are_repeated(address: str, coordinator: FakeCoordinator, code: grpc.StatusCode) -> None:  # R2
+    """gRPC calls it INTERNAL when it cannot write to a connection that is breaking."""
+    coordinator.failures["StartSagas"].append(status_with(code, "Internal error from Core"))
+    async with SagaClient(address, start_in_frames=True) as client:
+        handles = await asyncio.gather(*(client.start("place-order", ORDER) for _ in range(3)))
+    assert {handle.id for handle in handles} == set(coordinator.sagas)
+    assert coordinator.streams >= 2
+
+
 async def test_watch_of_a_silent_saga_over_connections_that_break_is_no_outage(coordinator: FakeCoordinator, address: str) -> None:
     """It is heard each time: so it is not given up, although nothing was told for longer than an outage may last."""
     coordinator.silent_watches = asyncio.Queue()
