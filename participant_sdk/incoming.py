@@ -80,12 +80,10 @@ class CallReader:
 
     def read_execute(self, request: participant_pb2.ExecuteRequest, left_s: float) -> IncomingCall[ExecuteCall] | status_pb2.Status:
         """A good call, or the status that refuses it. `left_s`: what is left of its time."""
-        bound = self._find(request)
-        if isinstance(bound, status_pb2.Status):
-            return bound
-        message = _input_of(bound, request.input)
-        if isinstance(message, status_pb2.Status):
-            return message
+        found = self._find(request)
+        if isinstance(found, status_pb2.Status):
+            return found
+        bound, message = found
         call = ExecuteCall(
             key=request.key,
             step=StepIdentity(saga_id=request.saga_id.lower(), step_id=request.step_id),
@@ -102,12 +100,10 @@ class CallReader:
         self, request: participant_pb2.CompensateRequest, left_s: float
     ) -> IncomingCall[CompensateCall] | status_pb2.Status:
         """A good call, or the status that refuses it. `left_s`: what is left of its time."""
-        bound = self._find(request)
-        if isinstance(bound, status_pb2.Status):
-            return bound
-        message = _input_of(bound, request.input)
-        if isinstance(message, status_pb2.Status):
-            return message
+        found = self._find(request)
+        if isinstance(found, status_pb2.Status):
+            return found
+        bound, message = found
         if not bound.action.is_compensatable:
             advice = f"{request.action} has no compensation; declare one with @{bound.action.name}.compensation"
             return _unknown_action(request.action, advice)
@@ -123,13 +119,16 @@ class CallReader:
         )
         return self._read(bound, call, message, request, request.execute_key)
 
-    def _find(self, request: CallRequest) -> BoundAction | status_pb2.Status:
+    def _find(self, request: CallRequest) -> tuple[BoundAction, Message] | status_pb2.Status:
         bound = self._actions.get(request.action)
         if bound is None:
             served = ", ".join(sorted(self._actions))
             return _unknown_action(request.action, f"expected one of the actions served here ({served})")
         violations = _violations(request)
-        return _invalid(violations) if violations else bound
+        if violations:
+            return _invalid(violations)
+        message = _input_of(bound, request.input)
+        return message if isinstance(message, status_pb2.Status) else (bound, message)
 
     def _read(self, bound: BoundAction, call: CallT, message: Message, request: CallRequest, execute_key: str) -> IncomingCall[CallT]:
         return IncomingCall(
