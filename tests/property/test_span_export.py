@@ -11,12 +11,13 @@ from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans 
 from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.sdk.resources import Resource
-from opentelemetry.sdk.trace import Event, ReadableSpan
+from opentelemetry.sdk.trace import Event, ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import Link, SpanContext, SpanKind, TraceFlags, TraceState
 from opentelemetry.trace.status import Status, StatusCode
 
-from participant_sdk.span_export import EncodedSpan, EncodedSpanExporter, put_together
+from participant_sdk.span_export import EncodedSpan, EncodedSpanExporter, EncodingProcessor, put_together
 
 RESOURCE = Resource({"service.name": "shop"}, "https://schemas.example/1")
 SCOPES = (None, InstrumentationScope("sagas"), InstrumentationScope("handlers", "1.2", "https://schemas.example/2", {"a": 1}))
@@ -78,6 +79,19 @@ def told(request: ExportTraceServiceRequest) -> list[tuple[object, ...]]:
 @given(st.lists(spans, max_size=5))
 def test_every_span_is_written_as_the_library_writes_it(batch: list[ReadableSpan]) -> None:
     assert told(put_together(map(EncodedSpan, batch))) == told(encode_spans_at_leisure(batch))
+
+
+def test_span_that_cannot_be_written_is_lost_and_whoever_ends_it_goes_on(caplog: pytest.LogCaptureFixture) -> None:
+    exported = InMemorySpanExporter()
+    provider = TracerProvider()
+    provider.add_span_processor(processor := EncodingProcessor(exported))
+    for description in ("file \udcff is not there", "file is not there"):
+        with provider.get_tracer("handlers").start_as_current_span("look") as span:
+            span.set_status(Status(StatusCode.ERROR, description))
+    processor.force_flush()
+    assert len(exported.get_finished_spans()) == 1
+    assert "a span is lost" in caplog.text
+    provider.shutdown()
 
 
 def test_library_asks_its_exporter_to_encode() -> None:
