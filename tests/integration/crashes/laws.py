@@ -24,6 +24,7 @@ from tests.simulation.journal_of_world import Entry
 
 COMPLETED: Final = saga_pb2.SAGA_STATUS_COMPLETED
 COMPENSATED: Final = saga_pb2.SAGA_STATUS_COMPENSATED
+STORY_LINES_MAX: Final = 60
 END_OF: Final = {COMPLETED: "saga_completed", COMPENSATED: "saga_compensated"}
 
 
@@ -159,7 +160,12 @@ def story_of(evidence: Evidence, saga_id: str, began_at_s: float) -> str:
             lines.append((told.intended_at_s, f"client   is about to start #{told.number}, {told.plan}: {told.input}"))
             known = ((told.told_at_s, "the start"), (told.ended_at_s, "the end"))
             lines += [(at_s, f"client   is told {what}") for at_s, what in known if at_s is not None]
-    return "\n".join(f"{at_s - began_at_s:9.3f}  {text}" for at_s, text in sorted(lines))
+    story = [f"{at_s - began_at_s:9.3f}  {text}" for at_s, text in sorted(lines)]
+    if len(story) > STORY_LINES_MAX:
+        left_out = len(story) - STORY_LINES_MAX
+        half = STORY_LINES_MAX // 2
+        story[half:-half] = [f"{'':9}  ... {left_out} lines are left out ..."]
+    return "\n".join(story)
 
 
 def _in_one_line(fact: object) -> str:

@@ -5,6 +5,7 @@ a saga says. Every effect is a line of a ledger, written in the database transac
 """
 
 import asyncio
+import logging
 import sqlite3
 import sys
 import time
@@ -16,6 +17,7 @@ from typing import Final, NamedTuple
 
 from google.protobuf.wrappers_pb2 import StringValue
 from sqlalchemy import Column, Float, Integer, MetaData, String, Table, Text, delete, insert, select
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from participant_sdk import (
@@ -38,6 +40,8 @@ from participant_sdk import (
 from participant_sdk.client import CoordinatorError
 from tests.simulation.chance import Chance
 from tests.simulation.journal_of_world import Deed, Entry
+
+logger = logging.getLogger(__name__)
 
 ACCEPTED_FOR: Final = timedelta(minutes=30)
 """Longer than a connection to the coordinator can be dead without being noticed."""
@@ -208,11 +212,17 @@ class Gamma(Participant, name="gamma"):
     async def fulfil(self) -> None:
         """Until cancelled: what is promised stands in the database, whatever happens to this process."""
         while True:
+            await asyncio.gather(*map(self._fulfil, await self._promises()))
+            await asyncio.sleep(LOOKS_EVERY_S)
+
+    async def _promises(self) -> list[_Promise]:
+        try:
             async with self._engine.connect() as connection:
                 found = await connection.execute(select(wishes.c.key, wishes.c.token, wishes.c.refused).limit(FULFILS_AT_ONCE))
-                promises = [_Promise(*row) for row in found]
-            await asyncio.gather(*map(self._fulfil, promises))
-            await asyncio.sleep(LOOKS_EVERY_S)
+                return [_Promise(*row) for row in found]
+        except SQLAlchemyError as error:
+            logger.warning("what was promised is read later: %s", error)
+            return []
 
     async def _fulfil(self, promise: _Promise) -> None:
         """Keeps the wish until the coordinator has heard of it, or says that it is too late."""
@@ -226,10 +236,14 @@ class Gamma(Participant, name="gamma"):
                     completion.succeed(OUTPUT)
         except (AlreadyCompletedError, CompletionRefusedError, StepNotWaitingError):
             pass  # the coordinator knows, or never will
-        except (CompletionUndeliveredError, CompletionPostponedError, CoordinatorError):
+        except (CompletionUndeliveredError, CompletionPostponedError, CoordinatorError, TimeoutError, SQLAlchemyError) as error:
+            logger.warning("%s is fulfilled later: %s: %s", promise.key, type(error).__name__, error)
             return
-        async with self._engine.begin() as connection:
-            await connection.execute(delete(wishes).where(wishes.c.key == promise.key))
+        try:
+            async with self._engine.begin() as connection:
+                await connection.execute(delete(wishes).where(wishes.c.key == promise.key))
+        except SQLAlchemyError as error:
+            logger.warning("the promise of %s is struck out later: %s", promise.key, error)
 
 
 @asynccontextmanager
@@ -250,10 +264,11 @@ async def opened(name: str, directory: Path, coordinator: str) -> AsyncIterator[
             case _:
                 client = await stack.enter_async_context(SagaClient(coordinator, timeout=timedelta(seconds=3)))
                 gamma = Gamma(engine, client, barrier)
-                fulfilling = asyncio.create_task(gamma.fulfil())
+                # A group: should fulfilling fail, this process ends and says why.
+                group = await stack.enter_async_context(asyncio.TaskGroup())
+                fulfilling = group.create_task(gamma.fulfil())
                 yield gamma
                 fulfilling.cancel()
-                await asyncio.wait((fulfilling,))
 
 
 def read_ledger(directory: Path) -> Sequence[Entry]:

@@ -248,12 +248,15 @@ class Place:
         self.kills += 1
         member.start()
 
-    def _start_again(self) -> None:
-        """As whoever supervises coordinators does with one that found no database when it was started."""
-        for name, member in self.members.items():
-            if name.startswith("coordinator") and self._storm.restarts and member.process.returncode == EXIT_CANNOT_START:
-                self.tell(f"{name} is started again")
-                member.start()
+    def _look_after(self, name: str, member: Member) -> None:
+        """Starts a coordinator again that found no database when it was started, as whoever supervises it does; nobody else may end."""
+        code = member.process.returncode
+        if code is None or (code == 0 and name.startswith("client")):
+            return
+        can_start_again = self._storm.restarts and name.startswith("coordinator") and code == EXIT_CANNOT_START
+        assert can_start_again, f"{name} has ended with {code}:\n{member.log(40)}\n{self.account()}"
+        self.tell(f"{name} is started again")
+        member.start()
 
     async def _wake(self, process: ForkedProcess, after_s: float) -> None:
         await asyncio.sleep(after_s)
@@ -261,11 +264,8 @@ class Place:
 
     async def _until(self, is_so: Callable[[], bool], what: str) -> None:
         while not is_so():
-            self._start_again()
             for name, member in self.members.items():
-                assert not (name.startswith("client") and member.process.returncode), (
-                    f"{name} has failed:\n{member.log(40)}\n{self.account()}"
-                )
+                self._look_after(name, member)
             left_s = self._began_at_s + self._storm.time_limit_s - time.monotonic()
             assert left_s > 0, f"waited in vain until {what}: {self.ended()} of {self._storm.sagas} sagas have ended\n{self.account()}"
             await asyncio.sleep(0.02)
