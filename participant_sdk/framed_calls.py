@@ -161,7 +161,7 @@ class _Stream(Generic[CallT, ReplyT]):
         self._is_retired = False
         self._was_heard = False
         self.has_ended = False
-        self._tasks = (loop.create_task(self._write()), loop.create_task(self._read()))
+        self._writing, self._reading = loop.create_task(self._write()), loop.create_task(self._read())
 
     def gathers(self, now_s: float) -> bool:
         """Whether its next frame has calls already, and room for more."""
@@ -229,7 +229,7 @@ class _Stream(Generic[CallT, ReplyT]):
 
     async def _write(self) -> None:
         try:
-            while not self.has_ended:
+            while True:
                 await self._work.wait()
                 self._work.clear()
                 while (frame := self._take_frame()) is not None:
@@ -301,7 +301,7 @@ class _Stream(Generic[CallT, ReplyT]):
 
     def _end(self, error: grpc.aio.AioRpcError) -> None:
         self.has_ended = self._is_retired = True
-        self._work.set()
+        self._writing.cancel()  # a write on a connection that has broken may never come back
         if self._timer is not None:
             self._timer.cancel()
         if error.code() is grpc.StatusCode.INTERNAL:

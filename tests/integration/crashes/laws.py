@@ -24,7 +24,7 @@ from tests.simulation.journal_of_world import Entry
 
 COMPLETED: Final = saga_pb2.SAGA_STATUS_COMPLETED
 COMPENSATED: Final = saga_pb2.SAGA_STATUS_COMPENSATED
-STORY_LINES_MAX: Final = 60
+STORY_LINES_MAX: Final = 30
 END_OF: Final = {COMPLETED: "saga_completed", COMPENSATED: "saga_compensated"}
 
 

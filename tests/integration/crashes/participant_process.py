@@ -195,6 +195,7 @@ class Gamma(Participant, name="gamma"):
         super().__init__(barrier=barrier)
         self._engine = engine
         self._client = client
+        self.is_stopping = False
 
     @action
     async def ask(self, request: StringValue, step: StepContext) -> StringValue | Accepted:
@@ -210,10 +211,15 @@ class Gamma(Participant, name="gamma"):
         await step.session.execute(delete(wishes).where(wishes.c.key == step.execute_key))
 
     async def fulfil(self) -> None:
-        """Until cancelled: what is promised stands in the database, whatever happens to this process."""
-        while True:
-            await asyncio.gather(*map(self._fulfil, await self._promises()))
-            await asyncio.sleep(LOOKS_EVERY_S)
+        """Until stopped: what is promised stands in the database, whatever happens to this process."""
+        try:
+            while True:
+                await asyncio.gather(*map(self._fulfil, await self._promises()))
+                await asyncio.sleep(LOOKS_EVERY_S)
+        except asyncio.CancelledError:
+            if not self.is_stopping:
+                raise RuntimeError("a call of this participant was cancelled by nobody") from None
+            raise
 
     async def _promises(self) -> list[_Promise]:
         try:
@@ -267,8 +273,11 @@ async def opened(name: str, directory: Path, coordinator: str) -> AsyncIterator[
                 # A group: should fulfilling fail, this process ends and says why.
                 group = await stack.enter_async_context(asyncio.TaskGroup())
                 fulfilling = group.create_task(gamma.fulfil())
-                yield gamma
-                fulfilling.cancel()
+                try:
+                    yield gamma
+                finally:
+                    gamma.is_stopping = True
+                    fulfilling.cancel()
 
 
 def read_ledger(directory: Path) -> Sequence[Entry]:

@@ -24,7 +24,7 @@ PARTICIPANTS: Final = ("alpha", "beta", "gamma")
 ROLES: Final = ("coordinator",) * 4 + PARTICIPANTS + ("client",) * 2
 """Who is hit, as often as it stands there."""
 EXIT_LIMIT_S: Final = 30.0
-STORIES_MAX: Final = 3
+STORIES_MAX: Final = 2
 COORDINATOR: Final = {"SAGA_PARTICIPANT_CIRCUIT_OPEN_S_MAX": "1", "SAGA_DRAIN_TIME_LIMIT_S": "1"}
 
 

@@ -100,6 +100,16 @@ async def test_call_whose_time_is_over_when_it_has_left_is_forsaken() -> None:
     assert [list(frame.forsaken) for frame in stub.written] == [[], [1]]
 
 
+async def test_write_that_never_comes_back_ends_with_its_stream() -> None:
+    stub = Stuck()
+    answer = ask(asked(stub), "first", 10.0)
+    await one_turn()
+    stub.end(grpc.StatusCode.UNAVAILABLE)
+    assert isinstance(await answer, grpc.aio.AioRpcError)
+    await one_turn()
+    assert asyncio.all_tasks() == {asyncio.current_task()}
+
+
 @pytest.mark.usefixtures("one_call_a_frame")
 async def test_what_had_not_left_when_the_stream_broke_goes_by_itself() -> None:
     stub = Stuck()
