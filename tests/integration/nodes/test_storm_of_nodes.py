@@ -81,6 +81,7 @@ async def test_many_kills_and_restarts_of_the_database_lose_and_double_nothing(t
 
 
 @pytest.mark.full
+@pytest.mark.timeout(450)  # beside another storm on two cores it takes three times as long as alone
 @pytest.mark.parametrize("pooling", [WITH_STATEMENTS, WITHOUT_STATEMENTS], ids=["with-statements", "without-statements"])
 async def test_kills_of_nodes_and_of_the_pooler_before_them_lose_and_double_nothing(
     postgres: tuple[URL, str], tmp_path: Path, pooling: Pooling
