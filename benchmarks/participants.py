@@ -112,6 +112,8 @@ def bench_class(place: int) -> type[Bench]:
 def bench_saga(*, participants: int = 1, mapped: bool = False, is_patient: bool = False, steps: int = STEPS) -> Saga[Mixin]:
     """Steps one after the other, three unless said otherwise, spread over the participants; called with the whole input of the saga or, if
     there are three, with what an expression makes."""
+    if steps < STEPS or (mapped and steps != STEPS):
+        raise SystemExit(f"expected at least {STEPS} steps, and no more where expressions make their inputs (--mapped), found {steps}")
     told = ["bench", str(participants), *(["mapped"] if mapped else []), *(["patient"] if is_patient else [])]
     saga = Saga("-".join([*told, *([str(steps)] if steps != STEPS else [])]), input=Mixin, defaults=PATIENT if is_patient else None)
     for place in range(steps):

@@ -263,9 +263,9 @@ class Engine:
 
     def shards_lost(self, shards: frozenset[int], reason: Failure, /) -> None:
         """Other nodes drive their sagas now: drops them, and announces nothing more of them (R26)."""
-        for slot in self.held.of_shards(shards):
-            saga_id = slot.state.saga_id
-            self._due = [call for call in self._due if call.saga_id != saga_id]
+        slots = {slot.state.saga_id: slot for slot in self.held.of_shards(shards)}
+        self._due = [call for call in self._due if call.saga_id not in slots]
+        for saga_id, slot in slots.items():
             if slot.released:
                 self._dispatcher.withdraw(saga_id, tuple(sorted(slot.released)))
             self._drop(slot, reason)

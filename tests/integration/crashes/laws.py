@@ -24,8 +24,9 @@ from tests.simulation.journal_of_world import Entry
 
 COMPLETED: Final = saga_pb2.SAGA_STATUS_COMPLETED
 COMPENSATED: Final = saga_pb2.SAGA_STATUS_COMPENSATED
-STORY_LINES_MAX: Final = 30
 END_OF: Final = {COMPLETED: "saga_completed", COMPENSATED: "saga_compensated"}
+STORY_LINES_MAX: Final = 30
+"""Of one saga: what went wrong is at the end, and who reads it may be shown so much of a failure only."""
 
 
 class Row(NamedTuple):

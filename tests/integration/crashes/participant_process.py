@@ -10,7 +10,7 @@ import sqlite3
 import sys
 import time
 from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, closing, contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, closing, contextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -195,7 +195,6 @@ class Gamma(Participant, name="gamma"):
         super().__init__(barrier=barrier)
         self._engine = engine
         self._client = client
-        self.is_stopping = False
 
     @action
     async def ask(self, request: StringValue, step: StepContext) -> StringValue | Accepted:
@@ -211,45 +210,50 @@ class Gamma(Participant, name="gamma"):
         await step.session.execute(delete(wishes).where(wishes.c.key == step.execute_key))
 
     async def fulfil(self) -> None:
-        """Until stopped: what is promised stands in the database, whatever happens to this process."""
+        """Until cancelled: what is promised stands in the database, whatever happens to this process."""
+        task = asyncio.current_task()
+        assert task is not None
         try:
             while True:
-                await asyncio.gather(*map(self._fulfil, await self._promises()))
+                with tried_again("what was promised"):
+                    await asyncio.gather(*map(self._fulfil, await self._promises()))
                 await asyncio.sleep(LOOKS_EVERY_S)
         except asyncio.CancelledError:
-            if not self.is_stopping:
+            if not task.cancelling():
                 raise RuntimeError("a call of this participant was cancelled by nobody") from None
             raise
 
     async def _promises(self) -> list[_Promise]:
-        try:
-            async with self._engine.connect() as connection:
-                found = await connection.execute(select(wishes.c.key, wishes.c.token, wishes.c.refused).limit(FULFILS_AT_ONCE))
-                return [_Promise(*row) for row in found]
-        except SQLAlchemyError as error:
-            logger.warning("what was promised is read later: %s", error)
-            return []
+        async with self._engine.connect() as connection:
+            found = await connection.execute(select(wishes.c.key, wishes.c.token, wishes.c.refused).limit(FULFILS_AT_ONCE))
+            return [_Promise(*row) for row in found]
 
     async def _fulfil(self, promise: _Promise) -> None:
         """Keeps the wish until the coordinator has heard of it, or says that it is too late."""
-        try:
-            async with self.completing(promise.token, Gamma.ask, client=self._client) as completion:
-                if promise.refused:
-                    completion.reject("REFUSED", "refused in the end")
-                else:
-                    line = {"saga_id": completion.saga_id, "step_id": completion.step_id, "key": promise.key, "deed": Deed.DO}
-                    await completion.session.execute(insert(ledger).values(at_s=time.monotonic(), **line))
-                    completion.succeed(OUTPUT)
-        except (AlreadyCompletedError, CompletionRefusedError, StepNotWaitingError):
-            pass  # the coordinator knows, or never will
-        except (CompletionUndeliveredError, CompletionPostponedError, CoordinatorError, TimeoutError, SQLAlchemyError) as error:
-            logger.warning("%s is fulfilled later: %s: %s", promise.key, type(error).__name__, error)
-            return
-        try:
+        with tried_again(promise.key):
+            # Otherwise the coordinator knows, or never will.
+            with suppress(AlreadyCompletedError, CompletionRefusedError, StepNotWaitingError):
+                await self._complete(promise)
             async with self._engine.begin() as connection:
                 await connection.execute(delete(wishes).where(wishes.c.key == promise.key))
-        except SQLAlchemyError as error:
-            logger.warning("the promise of %s is struck out later: %s", promise.key, error)
+
+    async def _complete(self, promise: _Promise) -> None:
+        async with self.completing(promise.token, Gamma.ask, client=self._client) as completion:
+            if promise.refused:
+                completion.reject("REFUSED", "refused in the end")
+            else:
+                line = {"saga_id": completion.saga_id, "step_id": completion.step_id, "key": promise.key, "deed": Deed.DO}
+                await completion.session.execute(insert(ledger).values(at_s=time.monotonic(), **line))
+                completion.succeed(OUTPUT)
+
+
+@contextmanager
+def tried_again(what: str) -> Iterator[None]:
+    """What cannot be done now is left for the next round."""
+    try:
+        yield
+    except (CompletionUndeliveredError, CompletionPostponedError, CoordinatorError, TimeoutError, SQLAlchemyError) as error:
+        logger.warning("%s is left for later: %s: %s", what, type(error).__name__, error)
 
 
 @asynccontextmanager
@@ -273,11 +277,8 @@ async def opened(name: str, directory: Path, coordinator: str) -> AsyncIterator[
                 # A group: should fulfilling fail, this process ends and says why.
                 group = await stack.enter_async_context(asyncio.TaskGroup())
                 fulfilling = group.create_task(gamma.fulfil())
-                try:
-                    yield gamma
-                finally:
-                    gamma.is_stopping = True
-                    fulfilling.cancel()
+                yield gamma
+                fulfilling.cancel()
 
 
 def read_ledger(directory: Path) -> Sequence[Entry]:

@@ -233,10 +233,10 @@ class Place:
             self.tell("the server of the database is restarted")
             await self._books.restart()
             return
+        self._look_after_all()
         member = self.members[blow.role]
         if member.process.returncode is not None:
-            assert blow.role.startswith("client"), f"{blow.role} has ended with {member.process.returncode}:\n{member.log(20)}"
-            # It is through with its sagas: somebody else is hit in its place.
+            # A client that is through with its sagas: somebody else is hit in its place.
             member = self.members["coordinator-0"]
         if blow.stop_s:
             self.tell(f"SIGSTOP {member.name} for {blow.stop_s:.2f} s")
@@ -248,15 +248,16 @@ class Place:
         self.kills += 1
         member.start()
 
-    def _look_after(self, name: str, member: Member) -> None:
-        """Starts a coordinator again that found no database when it was started, as whoever supervises it does; nobody else may end."""
-        code = member.process.returncode
-        if code is None or (code == 0 and name.startswith("client")):
-            return
-        can_start_again = self._storm.restarts and name.startswith("coordinator") and code == EXIT_CANNOT_START
-        assert can_start_again, f"{name} has ended with {code}:\n{member.log(40)}\n{self.account()}"
-        self.tell(f"{name} is started again")
-        member.start()
+    def _look_after_all(self) -> None:
+        """Starts coordinators again that found no database when they were started, as whoever supervises them does; nobody else may end."""
+        for name, member in self.members.items():
+            code = member.process.returncode
+            if code is None or (code == 0 and name.startswith("client")):
+                continue
+            can_start_again = self._storm.restarts and name.startswith("coordinator") and code == EXIT_CANNOT_START
+            assert can_start_again, f"{name} has ended with {code}:\n{member.log(40)}\n{self.account()}"
+            self.tell(f"{name} is started again")
+            member.start()
 
     async def _wake(self, process: ForkedProcess, after_s: float) -> None:
         await asyncio.sleep(after_s)
@@ -264,8 +265,7 @@ class Place:
 
     async def _until(self, is_so: Callable[[], bool], what: str) -> None:
         while not is_so():
-            for name, member in self.members.items():
-                self._look_after(name, member)
+            self._look_after_all()
             left_s = self._began_at_s + self._storm.time_limit_s - time.monotonic()
             assert left_s > 0, f"waited in vain until {what}: {self.ended()} of {self._storm.sagas} sagas have ended\n{self.account()}"
             await asyncio.sleep(0.02)
