@@ -111,7 +111,7 @@ MUTANTS = (
     Mutant("key-of-a-start-forgotten", "R4", "coordinator.journal.settling", "    if holder is not None and holder.expires_at > start.created_at:", "    if False:"),
     Mutant("zombie-writes", "P6", "coordinator.journal.memory_journal", "        return held is not None and held.epoch == self._database.shards[shard].epoch", "        return True"),
     Mutant("lease-without-end", "R31", _LEASES, "        return self._clock.now() < self._current_until", "        return True"),
-    Mutant("what-was-lost-is-kept", "R26", _ENGINE, "        for slot in self.held.of_shards(shards):", "        for slot in self.held.of_shards(()):"),
+    Mutant("what-was-lost-is-kept", "R26", _ENGINE, "for slot in self.held.of_shards(shards)}", "for slot in self.held.of_shards(())}"),
     Mutant("taken-over-without-doubt", "R29", "coordinator.journal.ownership", "return held is not None and position > held.since", "return held is not None"),
     Mutant("sleepers-sleep-on", "D9", "coordinator.engine.sleepers", "        self._looks[shard] = _Look(Instant(0))\n        self._look_by(Instant(0))", "        pass"),
     Mutant("broken-stream-taken-for-not-sent", "R6", "coordinator.dispatcher.caller", "            return outcome_of_status(from_rpc_error(answer))\n        is_execution", "            from coordinator.core.inputs import NotSent\n            return NotSent(failure=Failure(Code.UNAVAILABLE, answer.details() or \"\"))\n        is_execution"),

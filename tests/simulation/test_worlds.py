@@ -1,9 +1,11 @@
 """Whole worlds in virtual time: the real coordinator and the real SDK, and everything that can go wrong between them."""
 
+import importlib.util
 import os
 import random
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -71,6 +73,16 @@ def test_same_seed_is_the_same_world_in_every_process() -> None:
         for seed in ("1", "2")
     }
     assert said == {live(drawn(14)).fingerprint.encode() + os.linesep.encode()}
+
+
+@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)
+def test_deliberate_bug_stands_in_the_code_of_today(mutant: Mutant) -> None:
+    spec = importlib.util.find_spec(mutant.module)
+    assert spec is not None
+    assert spec.origin is not None
+    assert Path(spec.origin).read_text(encoding="utf-8").count(mutant.old) == 1, (
+        f"{mutant.name} is to change a text that {mutant.module} has once"
+    )
 
 
 @pytest.mark.full
