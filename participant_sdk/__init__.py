@@ -47,6 +47,7 @@ from participant_sdk.errors import (
     CompletionPostponedError,
     CompletionRefusedError,
     CompletionUndeliveredError,
+    MiddlewareMisusedError,
     ParticipantDefinitionError,
     ParticipantSetupError,
     Rejected,
@@ -55,8 +56,10 @@ from participant_sdk.errors import (
     SessionUnavailableError,
 )
 from participant_sdk.ids import new_saga_id, parse_saga_id
+from participant_sdk.middleware import Direction, HandlerRun, Middleware
 from participant_sdk.otlp import configure_otlp
 from participant_sdk.participant import Participant
+from participant_sdk.payloads import Payload, PayloadDecodeError, PayloadEncodeError, WireField, payload
 from participant_sdk.policies import RetryPolicy, StepDefaults, StepKind
 from participant_sdk.server import ParticipantServer, serve
 from participant_sdk.servicer import ParticipantServicer
@@ -90,10 +93,14 @@ __all__ = [
     "DefinitionError",
     "DefinitionNotFound",
     "DefinitionVersion",
+    "Direction",
     "Effect",
+    "HandlerRun",
     "Heartbeat",
     "IncidentNotFound",
     "InvalidRequest",
+    "Middleware",
+    "MiddlewareMisusedError",
     "NoBarrier",
     "NoLongerSelected",
     "NotNow",
@@ -103,6 +110,9 @@ __all__ = [
     "ParticipantServer",
     "ParticipantServicer",
     "ParticipantSetupError",
+    "Payload",
+    "PayloadDecodeError",
+    "PayloadEncodeError",
     "PointOfNoReturnPassed",
     "Rejected",
     "Resolution",
@@ -126,6 +136,7 @@ __all__ = [
     "StepNotWaitingError",
     "SyncStepContext",
     "WaitTimedOut",
+    "WireField",
     "action",
     "barrier_table",
     "beating",
@@ -133,6 +144,7 @@ __all__ = [
     "new_saga_id",
     "output_of",
     "parse_saga_id",
+    "payload",
     "serve",
 ]
 

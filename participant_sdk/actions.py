@@ -4,16 +4,15 @@ import copy
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Generic, Literal, Protocol, Self, TypeAlias, TypeVar, overload
 
-from google.protobuf.message import Message
-
 from participant_sdk.accepted import Accepted
 from participant_sdk.effects import Effect
 from participant_sdk.errors import ParticipantDefinitionError
+from participant_sdk.payloads import Payload
 from participant_sdk.signatures import ActionSignature
 from participant_sdk.step_context import StepContext, SyncStepContext
 
-RequestT = TypeVar("RequestT", bound=Message)
-ResponseT = TypeVar("ResponseT", bound=Message)
+RequestT = TypeVar("RequestT", bound=Payload)
+ResponseT = TypeVar("ResponseT", bound=Payload)
 CalledT = TypeVar("CalledT")
 """What calling the handler gives: the response, or an awaitable of it."""
 OwnerT = TypeVar("OwnerT")
@@ -60,13 +59,13 @@ class Action(Generic[RequestT, ResponseT]):
 
     @property
     def request_type(self) -> type[RequestT]:
-        """The message that it takes."""
-        return self.signature.request.python_type  # type: ignore[return-value]  # checked when the class was created
+        """What it takes."""
+        return self.signature.request.python_type
 
     @property
     def response_type(self) -> type[ResponseT]:
-        """The message that it returns."""
-        return self.signature.response.python_type  # type: ignore[return-value]  # checked when the class was created
+        """What it returns."""
+        return self.signature.response.python_type
 
     @property
     def is_compensatable(self) -> bool:
@@ -247,9 +246,10 @@ def action(
 ) -> Action[Any, Any] | Callable[[Handler], Action[Any, Any]]:
     """Declares a method `(self, request, step) -> response` as an action of its participant.
 
-    The types come from the annotations; both are protobuf messages. Annotated `-> response | Accepted`, a step may be finished later
-    (R24). `async def` handlers share the barrier's database transaction through `step.session`; so do plain `def` handlers that take a
-    SyncStepContext, under a barrier whose engine blocks. Other plain handlers run in threads and have no session.
+    The types come from the annotations: generated protobuf messages, dataclasses or Pydantic models (docs/payloads.md). Annotated
+    `-> response | Accepted`, a step may be finished later (R24). `async def` handlers share the barrier's database transaction through
+    `step.session`; so do plain `def` handlers that take a SyncStepContext, under a barrier whose engine blocks. Other plain handlers run
+    in threads and have no session.
 
     `name` is the part after the dot; the method's name unless given. `effect` says where the effect takes place.
     """

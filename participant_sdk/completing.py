@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, cast
 
-from google.protobuf.message import EncodeError, Message
+from google.protobuf.message import Message
 
 from participant_sdk.actions import Action
 from participant_sdk.barrier import answers
@@ -16,7 +16,7 @@ from participant_sdk.barrier.barrier import Barrier
 from participant_sdk.barrier.completions import OpenCompletion, StoredResult
 from participant_sdk.barrier.guard import LOCK_WAIT_SHARE
 from participant_sdk.barrier.verdict import CompletionCall, StepIdentity
-from participant_sdk.client.completion import StepCompleter, identity_of
+from participant_sdk.client.completion import Heartbeat, StepCompleter, identity_of
 from participant_sdk.client.errors import CoordinatorUnavailable
 from participant_sdk.client.saga_client import SagaClient
 from participant_sdk.completion_token import CompletionIdentity, execute_key_of
@@ -27,7 +27,7 @@ from participant_sdk.errors import (
     ParticipantSetupError,
     Rejected,
 )
-from participant_sdk.payloads import PAYLOAD_BYTES_MAX
+from participant_sdk.payloads import PAYLOAD_BYTES_MAX, Payload, PayloadEncodeError
 from saga.v1 import participant_pb2
 
 if TYPE_CHECKING:
@@ -39,12 +39,12 @@ logger = logging.getLogger(__name__)
 COMPLETING_TIME_LIMIT_DEFAULT: Final = timedelta(seconds=10)
 """How long a completion may take, from asking for the row to its commit; telling the coordinator comes on top."""
 
-ResponseT = TypeVar("ResponseT", bound=Message)
+ResponseT = TypeVar("ResponseT", bound=Payload)
 ResultT = TypeVar("ResultT")
 
 
 class LentClient:
-    """What a server lends its participants: one client to tell the coordinator through, never closed under a call. A `StepCompleter`."""
+    """What a server lends its participants: one client to tell the coordinator through, never closed under a call. A `StepVoice`."""
 
     def __init__(self, client: SagaClient) -> None:
         """`client` becomes its own."""
@@ -60,6 +60,10 @@ class LentClient:
     async def reject_step(self, token: str, rejection: Rejected | participant_pb2.Rejected) -> bool:
         with self._calling():
             return await self._client.reject_step(token, rejection)
+
+    async def heartbeat(self, token: str, *, time_limit: timedelta | None = None, progress: Message | None = None) -> Heartbeat:
+        with self._calling():
+            return await self._client.heartbeat(token, time_limit=time_limit, progress=progress)
 
     async def close(self, time_limit: timedelta) -> None:
         """Waits for the calls under way, so long at most, then closes the client. A call that is cut off after all is cancelled."""
@@ -117,7 +121,7 @@ class Completion(Generic[ResponseT]):
             raise CompletionMisusedError(f"{name} is completed with a {expected.name}, found {type(output).__qualname__}")
         try:
             packed = expected.pack(output)
-        except (EncodeError, ValueError) as error:
+        except PayloadEncodeError as error:
             raise CompletionMisusedError(f"{name} is completed with what cannot be encoded: {error}") from error
         if len(packed.value) > PAYLOAD_BYTES_MAX:  # R6: before anything is stored
             raise CompletionMisusedError(

@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from datetime import timedelta
 
 import grpc
-from google.protobuf.message import Message
 from google.rpc import status_pb2
 
+from participant_sdk.payloads.types import Payload
 from participant_sdk.rpc_errors import error_details, status_with
 
 
@@ -87,7 +87,7 @@ class AlreadyCompletedError(CompletionError):
     The one to catch where a message may come twice, or two people may answer: `output` and `rejection` say what counts.
     """
 
-    def __init__(self, message: str, *, saga_id: str, step_id: str, output: Message | None, rejection: status_pb2.Status | None) -> None:
+    def __init__(self, message: str, *, saga_id: str, step_id: str, output: Payload | None, rejection: status_pb2.Status | None) -> None:
         super().__init__(message, saga_id=saga_id, step_id=step_id)
         self.output = output
         """What it was completed with; None if it was rejected."""
@@ -111,6 +111,10 @@ class CompletionUndeliveredError(CompletionError):
 
 class CompletionMisusedError(RuntimeError):
     """A completion was left without a result, or was given two, or one of another type. Nothing was stored; fix the source."""
+
+
+class MiddlewareMisusedError(RuntimeError):
+    """A middleware is no context manager, or swallowed an error of its handler. Nothing was committed; fix the source."""
 
 
 class ParticipantDefinitionError(TypeError):

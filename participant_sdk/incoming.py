@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Final, Generic, TypeVar
 
 import grpc
@@ -11,10 +12,11 @@ from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2
 
 from participant_sdk.barrier.verdict import CompensateCall, ExecuteCall, Knowledge, StepIdentity
+from participant_sdk.client.completion import Heartbeat
 from participant_sdk.clock import MICROS_PER_SECOND, Clock, instant_of
 from participant_sdk.ids import parse_saga_id
 from participant_sdk.invocation import BoundAction, Cancellation
-from participant_sdk.payloads import PAYLOAD_BYTES_MAX, PayloadDecodeError
+from participant_sdk.payloads import PAYLOAD_BYTES_MAX, Payload, PayloadDecodeError
 from participant_sdk.rpc_errors import ErrorReason, error_details, status_with
 from participant_sdk.step_context import DefinitionVersion, SessionSource, StepContext, SyncStepContext
 from participant_sdk.telemetry import CallRequest
@@ -42,7 +44,7 @@ class IncomingCall(Generic[CallT]):
     """What is to be called."""
     call: CallT
     """The call as the barrier sees it."""
-    request: Message
+    request: Payload
     """The decoded input."""
     raw: CallRequest
     """The call as it came."""
@@ -68,7 +70,14 @@ class IncomingCall(Generic[CallT]):
             sessions=sessions,
             cancellation=self.cancellation,
             now=lambda: instant_of(clock()),
+            send_heartbeat=self._send_heartbeat,
         )
+
+    async def _send_heartbeat(self, token: str, time_limit: timedelta | None, progress: Message | None) -> Heartbeat:
+        answer = await self.bound.heartbeat(token, time_limit, progress)
+        if answer.is_cancelled:
+            self.cancellation.set()
+        return answer
 
 
 class CallReader:
@@ -119,7 +128,7 @@ class CallReader:
         )
         return self._read(bound, call, message, request, request.execute_key)
 
-    def _find(self, request: CallRequest) -> tuple[BoundAction, Message] | status_pb2.Status:
+    def _find(self, request: CallRequest) -> tuple[BoundAction, Payload] | status_pb2.Status:
         bound = self._actions.get(request.action)
         if bound is None:
             served = ", ".join(sorted(self._actions))
@@ -130,7 +139,7 @@ class CallReader:
         message = _input_of(bound, request.input)
         return message if isinstance(message, status_pb2.Status) else (bound, message)
 
-    def _read(self, bound: BoundAction, call: CallT, message: Message, request: CallRequest, execute_key: str) -> IncomingCall[CallT]:
+    def _read(self, bound: BoundAction, call: CallT, message: Payload, request: CallRequest, execute_key: str) -> IncomingCall[CallT]:
         return IncomingCall(
             bound=bound,
             call=call,
@@ -180,7 +189,7 @@ def _violations(request: CallRequest) -> dict[str, str]:
     return found
 
 
-def _input_of(bound: BoundAction, packed: PackedAny) -> Message | status_pb2.Status:
+def _input_of(bound: BoundAction, packed: PackedAny) -> Payload | status_pb2.Status:
     expected = bound.signature.request
     name = bound.action.qualified_name
     if not expected.is_in(packed):
@@ -191,9 +200,10 @@ def _input_of(bound: BoundAction, packed: PackedAny) -> Message | status_pb2.Sta
         message = f"{name}: the input has {len(packed.value)} bytes, {PAYLOAD_BYTES_MAX} are allowed"
         return status_with(grpc.StatusCode.INVALID_ARGUMENT, message, error_details(ErrorReason.PAYLOAD_TOO_LARGE))
     try:
-        return expected.unpack(packed)
+        value: Payload = expected.unpack(packed)
     except PayloadDecodeError as error:
         return status_with(grpc.StatusCode.INVALID_ARGUMENT, f"{name}: {error}", error_details(ErrorReason.INPUT_INVALID))
+    return value
 
 
 def _invalid(violations: Mapping[str, str]) -> status_pb2.Status:

@@ -6,11 +6,13 @@ import inspect
 import logging
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractAsyncContextManager, nullcontext
+from datetime import timedelta
 from typing import Any, Final
 
 import grpc
 from google.protobuf.any_pb2 import Any as PackedAny
-from google.protobuf.message import EncodeError, Message
+from google.protobuf.message import Message
 
 from participant_sdk.accepted import Accepted
 from participant_sdk.actions import Action, Handler
@@ -25,9 +27,11 @@ from participant_sdk.barrier.outcomes import (
     HandlerSucceeded,
     HandlerUndid,
 )
+from participant_sdk.client.completion import Heartbeat
 from participant_sdk.errors import Rejected, RetryLater
+from participant_sdk.middleware import Direction, HandlerRun, around, around_plain
 from participant_sdk.participant import Participant
-from participant_sdk.payloads import PAYLOAD_BYTES_MAX, PayloadDecodeError
+from participant_sdk.payloads import PAYLOAD_BYTES_MAX, Payload, PayloadDecodeError, PayloadEncodeError
 from participant_sdk.rpc_errors import ErrorReason, error_details, status_with
 from participant_sdk.shielding import finish
 from participant_sdk.step_context import Step, SyncStepContext
@@ -41,7 +45,7 @@ THREADS_MAX: Final = 32
 
 
 class Cancellation:
-    """Whether nobody waits for a call any more; what `StepContext.is_cancelled` of a plain handler looks at."""
+    """Whether nobody waits for a call any more; what `StepContext.cancelled` of a plain handler looks at."""
 
     def __init__(self) -> None:
         self._is_set = False
@@ -89,11 +93,10 @@ class BoundAction:
         self._participant = participant
         self._threads = threads
 
-    async def execute(self, request: Message, step: Step, cancellation: Cancellation) -> ExecuteOutcome:
+    async def execute(self, request: Payload, step: Step, cancellation: Cancellation) -> ExecuteOutcome:
         """Runs the handler. Raises CancelledError only."""
-        ended = await self._call(
-            self.action.handler, (request, step), is_async=self.signature.is_async, step=step, cancellation=cancellation
-        )
+        run = HandlerRun(action=self.action, direction=Direction.EXECUTE, request=request, output=None, step=step)
+        ended = await self._call(self.action.handler, (request, step), run, cancellation, is_async=self.signature.is_async)
         match ended:
             case HandlerFailed(error=Rejected() as rejected):
                 return HandlerRejected(status=rejected.to_status())
@@ -104,7 +107,7 @@ class BoundAction:
             case _:
                 return self._checked(ended)
 
-    async def compensate(self, request: Message, output: PackedAny | None, step: Step, cancellation: Cancellation) -> CompensateOutcome:
+    async def compensate(self, request: Payload, output: PackedAny | None, step: Step, cancellation: Cancellation) -> CompensateOutcome:
         """Runs the compensation handler. Raises CancelledError only."""
         handler = self.action.compensation_handler
         if handler is None:
@@ -113,24 +116,36 @@ class BoundAction:
         if isinstance(undone, HandlerFailed):
             return undone
         is_async = self.signature.is_compensation_async
-        ended = await self._call(handler, (request, undone, step), is_async=is_async, step=step, cancellation=cancellation)
+        run = HandlerRun(action=self.action, direction=Direction.COMPENSATE, request=request, output=undone, step=step)
+        ended = await self._call(handler, (request, undone, step), run, cancellation, is_async=is_async)
         if isinstance(ended, (HandlerFailed, HandlerPostponed)):
             return ended  # R8: a rejection among them is a failed attempt, and is not stored.
         return HandlerUndid()
 
+    async def heartbeat(self, token: str, time_limit: timedelta | None, progress: Message | None) -> Heartbeat:
+        """Sends one through what the participant's server has lent. Raises RuntimeError if that is nothing."""
+        voice = self._participant.voice
+        if voice is None:
+            raise RuntimeError(
+                f"{self._participant.participant_name} knows no coordinator to send heartbeats to: serve it with "
+                "ParticipantServer(…, coordinator=…)"
+            )
+        return await voice.heartbeat(token, time_limit=time_limit, progress=progress)
+
     async def _call(
-        self, handler: Handler, arguments: tuple[object, ...], *, is_async: bool, step: Step, cancellation: Cancellation
+        self, handler: Handler, arguments: tuple[object, ...], run: HandlerRun, cancellation: Cancellation, *, is_async: bool
     ) -> object:
         """What the handler returned, or what it raised as HandlerFailed or HandlerPostponed."""
+        step = run.step
         # Where calls share a commit the handler outlives its call, which nobody could end then but this.
         limit = asyncio.timeout(step.time_left().total_seconds()) if is_async else None
         try:
             if self.takes_part:
-                return handler(self._participant, *arguments)
+                return self._plain(handler, arguments, run)
             if limit is None:
-                returned = await self._threads.run(lambda: handler(self._participant, *arguments), cancellation)
+                returned = await self._threads.run(lambda: self._plain(handler, arguments, run), cancellation)
                 return await returned if inspect.isawaitable(returned) else returned
-            async with limit:
+            async with limit, self._around(run):
                 returned = handler(self._participant, *arguments)
                 return await returned if inspect.isawaitable(returned) else returned
         except RetryLater as error:
@@ -150,6 +165,15 @@ class BoundAction:
                 return HandlerFailed(status=status_with(grpc.StatusCode.DEADLINE_EXCEEDED, message), error=error)
             return HandlerFailed(status=status_with(grpc.StatusCode.UNKNOWN, _described(error)), error=error)
 
+    def _plain(self, handler: Handler, arguments: tuple[object, ...], run: HandlerRun) -> object:
+        middleware = self._participant.middleware
+        with around_plain(middleware, run) if middleware else nullcontext():
+            return handler(self._participant, *arguments)
+
+    def _around(self, run: HandlerRun) -> AbstractAsyncContextManager[None]:
+        middleware = self._participant.middleware
+        return around(middleware, run) if middleware else nullcontext()
+
     def _accepted(self, accepted: Accepted, step: Step) -> HandlerAccepted | HandlerFailed:
         """What could never be completed is refused before anything is committed."""
         name, retention = self.action.qualified_name, self.barrier.retention
@@ -167,14 +191,14 @@ class BoundAction:
     def _checked(self, returned: object) -> HandlerSucceeded | HandlerFailed:
         """R6: type and size are checked before anything is committed."""
         expected = self.signature.response
-        if type(returned) is not expected.python_type or not isinstance(returned, Message):
+        if type(returned) is not expected.python_type:
             return _unfit(
                 ErrorReason.REPLY_TYPE_MISMATCH,
                 f"{self.action.qualified_name} must return {expected.name}, found {type(returned).__qualname__}{_advice(returned)}",
             )
         try:
             output = expected.pack(returned)
-        except (EncodeError, ValueError) as error:
+        except PayloadEncodeError as error:
             return _unfit(ErrorReason.REPLY_TYPE_MISMATCH, f"{self.action.qualified_name} returned what cannot be encoded: {error}")
         if len(output.value) > PAYLOAD_BYTES_MAX:
             return _unfit(
@@ -184,20 +208,22 @@ class BoundAction:
             )
         return HandlerSucceeded(response=participant_pb2.ExecuteResponse(succeeded=participant_pb2.Succeeded(output=output)))
 
-    def _output(self, packed: PackedAny | None) -> Message | HandlerFailed | None:
+    def _output(self, packed: PackedAny | None) -> Payload | HandlerFailed | None:
         """The output to undo as the compensation wants it."""
         expected = self.signature.response
         if packed is not None:
             if not expected.is_in(packed):
                 return _unfit(ErrorReason.REPLY_TYPE_MISMATCH, f"expected a {expected.name} to undo, found {packed.type_url!r}")
             try:
-                return expected.unpack(packed)
+                output: Payload = expected.unpack(packed)
             except PayloadDecodeError as error:
                 return _unfit(ErrorReason.REPLY_TYPE_MISMATCH, str(error))
+            return output
         if self.signature.may_output_be_missing:
             return None
-        if not self.barrier.is_effect_once:
-            return expected.python_type()
+        unknown: Payload | None = None if self.barrier.is_effect_once else expected.empty()
+        if unknown is not None:
+            return unknown
         return _unfit(
             ErrorReason.REPLY_TYPE_MISMATCH,
             f"nobody knows the output of {self.action.qualified_name}, and its compensation does not accept None: annotate it as "

@@ -1,22 +1,23 @@
 """The base class of participants: a service's actions, with what they are and how they are guarded."""
 
 import re
+from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
 from datetime import timedelta
 from typing import Any, ClassVar, Final, TypeVar, overload
 
-from google.protobuf.message import Message
-
 from participant_sdk.actions import Action
 from participant_sdk.barrier.barrier import Barrier
-from participant_sdk.client.completion import StepCompleter
+from participant_sdk.client.completion import StepCompleter, StepVoice
 from participant_sdk.completing import COMPLETING_TIME_LIMIT_DEFAULT, Completion, CompletionOrder, completing
 from participant_sdk.effects import Effect
 from participant_sdk.errors import ParticipantDefinitionError, ParticipantSetupError
+from participant_sdk.middleware import Middleware
+from participant_sdk.payloads import Payload
 from participant_sdk.signatures import SignatureError, read_signature
 from participant_sdk.step_context import SyncStepContext
 
-ResponseT = TypeVar("ResponseT", bound=Message)
+ResponseT = TypeVar("ResponseT", bound=Payload)
 
 _NAME: Final = re.compile(r"[a-z][a-z0-9_-]{0,63}")
 _ACTION_NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
@@ -40,7 +41,7 @@ class Participant:
     """The part of its actions before the dot; empty for an abstract class."""
     actions: ClassVar[dict[str, Action[Any, Any]]] = {}
     """Its actions by the part after the dot."""
-    _completer: StepCompleter | None = None
+    _completer: StepVoice | None = None
     """What the server has lent; None: it is not served, or its server knows no coordinator."""
 
     def __init_subclass__(cls, *, name: str | None = None, **rest: object) -> None:
@@ -55,8 +56,9 @@ class Participant:
         if cls.participant_name:
             cls.actions = _bind_actions(cls)
 
-    def __init__(self, *, barrier: Barrier) -> None:
-        """`barrier` guards its actions: `SqlBarrier(engine)` with a database, `NoBarrier()` without.
+    def __init__(self, *, barrier: Barrier, middleware: Sequence[Middleware] = ()) -> None:
+        """`barrier` guards its actions: `SqlBarrier(engine)` with a database, `NoBarrier()` without. `middleware`: what runs around each of
+        its handlers, the first one outermost; within the barrier, so that a call that is answered from what is stored runs none.
 
         Raises ParticipantSetupError if the barrier could not keep its promise for one of the actions.
         """
@@ -67,6 +69,7 @@ class Participant:
         for each in self.actions.values():
             _check_promise(each, barrier)
         self._barrier = barrier
+        self._middleware = tuple(middleware)
 
     @property
     def barrier(self) -> Barrier:
@@ -77,6 +80,11 @@ class Participant:
             raise ParticipantSetupError(
                 f"{type(self).__qualname__}.__init__ did not call super().__init__(barrier=…); do it before serving"
             ) from None
+
+    @property
+    def middleware(self) -> tuple[Middleware, ...]:
+        """What runs around each of its handlers, the outermost first."""
+        return self._middleware
 
     @overload
     def completing(
@@ -144,8 +152,13 @@ class Participant:
         )
         return completing(order)
 
-    def tell_completions_to(self, completer: StepCompleter | None) -> None:
-        """What `completing` tells the coordinator through, unless it is given a client; for servers."""
+    @property
+    def voice(self) -> StepVoice | None:
+        """What its server has lent it to tell the coordinator through; None if there is none."""
+        return self._completer
+
+    def tell_completions_to(self, completer: StepVoice | None) -> None:
+        """What `completing` and `step.heartbeat` tell the coordinator through, unless they are given a client; for servers."""
         self._completer = completer
 
 

@@ -5,8 +5,7 @@ import types
 import typing
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-
-from google.protobuf.message import Message
+from typing import Any
 
 from participant_sdk.accepted import Accepted
 from participant_sdk.payloads import PayloadType, payload_type
@@ -17,10 +16,10 @@ from participant_sdk.step_context import StepContext, SyncStepContext
 class ActionSignature:
     """What an action takes and returns."""
 
-    request: PayloadType[Message]
-    """The message that it takes."""
-    response: PayloadType[Message]
-    """The message that it returns."""
+    request: PayloadType[Any]
+    """What it takes."""
+    response: PayloadType[Any]
+    """What it returns."""
     accepts: bool
     """Whether it may return Accepted instead, and be finished later."""
     step_type: type[StepContext] | type[SyncStepContext]
@@ -126,7 +125,7 @@ def _step_type(handler: Callable[..., object], annotation: object, *, is_externa
     return SyncStepContext
 
 
-def _returned(handler: Callable[..., object], annotation: object) -> tuple[PayloadType[Message], bool]:
+def _returned(handler: Callable[..., object], annotation: object) -> tuple[PayloadType[Any], bool]:
     """The message that it returns, and whether it may return Accepted instead: `-> Approved | Accepted`."""
     members = typing.get_args(annotation) if _is_union(annotation) else (annotation,)
     messages = [member for member in members if member is not Accepted]
@@ -139,7 +138,7 @@ def _returned(handler: Callable[..., object], annotation: object) -> tuple[Paylo
     return _payload(handler, "return", messages[0]), True
 
 
-def _payload(handler: Callable[..., object], what: str, annotation: object) -> PayloadType[Message]:
+def _payload(handler: Callable[..., object], what: str, annotation: object) -> PayloadType[Any]:
     try:
         return payload_type(annotation)
     except TypeError as error:

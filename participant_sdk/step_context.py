@@ -8,8 +8,11 @@ from typing import TYPE_CHECKING, NoReturn, Protocol, cast
 from participant_sdk.errors import SessionUnavailableError
 
 if TYPE_CHECKING:
+    from google.protobuf.message import Message
     from sqlalchemy.ext.asyncio import AsyncSession
     from sqlalchemy.orm import Session
+
+    from participant_sdk.client.completion import Heartbeat
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,6 +42,16 @@ class NoSession:
     @property
     def session(self) -> NoReturn:
         raise SessionUnavailableError(self._why)
+
+
+class SendHeartbeat(Protocol):
+    """Sends the heartbeat of the step with that completion token."""
+
+    async def __call__(self, token: str, time_limit: timedelta | None, progress: "Message | None", /) -> "Heartbeat": ...
+
+
+async def _no_heartbeat(token: str, time_limit: timedelta | None, progress: "Message | None", /) -> NoReturn:
+    raise RuntimeError("this step has nobody to send heartbeats to: serve its participant with ParticipantServer(…, coordinator=…)")
 
 
 def _never() -> bool:
@@ -82,12 +95,15 @@ class Step:
     """Tells whether the caller has given up."""
     now: Callable[[], datetime] = field(default=_now, repr=False)
     """The clock that `time_left` is read from."""
+    send_heartbeat: "SendHeartbeat" = field(default=_no_heartbeat, repr=False)
+    """What `StepContext.heartbeat` sends with."""
 
     def time_left(self) -> timedelta:
         """Time until the deadline; zero when it is over."""
         return max(self.deadline - self.now(), timedelta())
 
-    def is_cancelled(self) -> bool:
+    @property
+    def cancelled(self) -> bool:
         """Whether nobody waits for the answer any more.
 
         An `async def` handler is cancelled by itself; a plain `def` handler should look here between pieces of its work,
@@ -100,6 +116,22 @@ class StepContext(Step):
     """The step of an `async def` handler, and of one whose effect is EXTERNAL."""
 
     __slots__ = ()
+
+    async def heartbeat(self, *, time_limit: timedelta | None = None, progress: "Message | None" = None) -> "Heartbeat":
+        """Tells the coordinator that the step is worked on, and learns whether it is still wanted (R24).
+
+        In the handler it says whether the saga has turned back meanwhile; then `cancelled` is true as well. It does not move `deadline`:
+        what takes longer than an attempt returns Accepted, and goes on beating afterwards, here or with `beating`, which extends its time.
+
+        `time_limit`: how long an accepted step may take from now; None: as long as was said when it was accepted. `progress`: how far it
+        is, for people; any message of at most 16 KiB.
+
+        Raises RuntimeError in a compensation, which nothing calls off, and where the participant's server
+        knows no coordinator; what `SagaClient.heartbeat` raises.
+        """
+        if not self.completion_token:
+            raise RuntimeError("a compensation has no heartbeat: it is wanted until it has succeeded")
+        return await self.send_heartbeat(self.completion_token, time_limit, progress)
 
     @property
     def session(self) -> "AsyncSession":

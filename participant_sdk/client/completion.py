@@ -69,6 +69,10 @@ class HeartbeatSender(Protocol):
         """See `heartbeat` of this module."""
 
 
+class StepVoice(StepCompleter, HeartbeatSender, Protocol):
+    """Both."""
+
+
 async def complete_step(service: "coordinator_pb2_grpc.SagaServiceAsyncStub", token: str, output: Message, *, retries: Retries) -> bool:
     """Tells that the step took effect. `output`: what its action returns, or a `google.protobuf.Any` that holds it already.
 

@@ -4,8 +4,7 @@ from collections.abc import Iterable, Mapping
 from datetime import timedelta
 from typing import Final
 
-from google.protobuf.message import Message
-
+from participant_sdk.payloads import Payload
 from participant_sdk.testing.errors import KitError
 from participant_sdk.testing.faults import Refusal
 from participant_sdk.testing.plans import Plan, definition_of
@@ -18,7 +17,7 @@ LATENCY_DEFAULT: Final = timedelta(milliseconds=10)
 
 def dry_run(
     plan: Plan,
-    message: Message,
+    message: Payload,
     *,
     latencies: Mapping[str, timedelta] | None = None,
     latency: timedelta = LATENCY_DEFAULT,

@@ -9,7 +9,6 @@ from types import TracebackType
 from typing import Any, Final, Self, Unpack
 
 from google.protobuf.descriptor_pb2 import FileDescriptorSet
-from google.protobuf.message import Message
 
 from coordinator.codec.completion_tokens import SECRET_NAME
 from coordinator.core.values import SagaId
@@ -20,6 +19,7 @@ from participant_sdk.client import NotNow, SagaAlreadyEnded, SagaClient, SagaHan
 from participant_sdk.client.starting import StartOptions
 from participant_sdk.clock import instant_of
 from participant_sdk.ids import saga_id_of
+from participant_sdk.payloads import Payload
 from participant_sdk.testing.disturbance import Disturbance, DisturbedDisk
 from participant_sdk.testing.errors import KitError, SagaStandstillError
 from participant_sdk.testing.faults import AWAY_S, CallFault, Fault, Mishap, Refusal
@@ -140,7 +140,7 @@ class SagaKit:
             await self.client.register_definition(definition.message, definition.descriptors)
             self._known[key] = definition.descriptors
 
-    async def start(self, plan: Plan, message: Message, **options: Unpack[StartOptions]) -> SagaHandle:
+    async def start(self, plan: Plan, message: Payload, **options: Unpack[StartOptions]) -> SagaHandle:
         """Registers a saga, if that was not done, and starts it; it goes on while the test awaits something."""
         await self.register(plan)
         options.setdefault("saga_id", self._next_id())
@@ -149,7 +149,7 @@ class SagaKit:
         named: StartOptions = {"version": plan.message.version, **options}
         return await self.client.start(plan.message.name, message, **named)
 
-    async def run(self, plan: Plan, message: Message, **options: Unpack[StartOptions]) -> SagaRun:
+    async def run(self, plan: Plan, message: Payload, **options: Unpack[StartOptions]) -> SagaRun:
         """Starts a saga and waits until it is at rest: ended, its hook too, or in need of a person."""
         return await self.wait(await self.start(plan, message, **options))
 

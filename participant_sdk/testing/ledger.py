@@ -6,9 +6,10 @@ from enum import StrEnum
 from typing import TypeVar
 
 from google.protobuf.any_pb2 import Any as PackedAny
-from google.protobuf.message import Message
 
-MessageT = TypeVar("MessageT", bound=Message)
+from participant_sdk.payloads import Payload, payload_type
+
+MessageT = TypeVar("MessageT", bound=Payload)
 
 
 class CallOutcome(StrEnum):
@@ -61,10 +62,10 @@ class Call:
 
     def input(self, message_type: type[MessageT]) -> MessageT:
         """What it was given. Raises TypeError if that is of another type."""
-        message = message_type()
-        if not self.packed_input.Unpack(message):
-            raise TypeError(f"input of {self.name}: expected {message.DESCRIPTOR.full_name}, found {self.packed_input.TypeName()}")
-        return message
+        expected = payload_type(message_type)
+        if not expected.is_in(self.packed_input):
+            raise TypeError(f"input of {self.name}: expected {expected.name}, found {self.packed_input.TypeName()}")
+        return expected.unpack(self.packed_input)
 
     def __str__(self) -> str:
         said = f"{self.outcome or 'under way'}{f': {self.error}' if self.error else ''}"

@@ -15,10 +15,11 @@ from coordinator.cli.timeline import render_saga
 from coordinator.cli.wording import instant, plain_name, short_name
 from participant_sdk.client import SagaNotCompleted, output_of
 from participant_sdk.participant import Participant
+from participant_sdk.payloads import Payload, payload_type
 from participant_sdk.testing.ledger import Call, order_of
 from saga.v1 import saga_pb2
 
-OutputT = TypeVar("OutputT", bound=Message)
+OutputT = TypeVar("OutputT", bound=Payload)
 ParticipantT = TypeVar("ParticipantT", bound=Participant)
 
 STORY_COLUMNS: Final = 150
@@ -95,7 +96,7 @@ class SagaRun:
 
     # ── Expectations ────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def then_completed(self, output: Message | None = None) -> Self:
+    def then_completed(self, output: Payload | None = None) -> Self:
         """It is COMPLETED; and returned that, if it is said."""
         self._expect_status(saga_pb2.SAGA_STATUS_COMPLETED)
         return self if output is None else self.then_output(output)
@@ -125,13 +126,14 @@ class SagaRun:
             self._unexpected("no open incident", kinds)
         return self
 
-    def then_output(self, output: Message) -> Self:
+    def then_output(self, output: Payload) -> Self:
         """It returned that."""
         if not self.saga.HasField("output"):
             self._unexpected(f"the output {_shown(output)}", "none")
-        found = type(output)()
-        if not self.saga.output.Unpack(found):
-            self._unexpected(f"an output of type {output.DESCRIPTOR.full_name}", self.saga.output.TypeName())
+        expected = payload_type(type(output))
+        if not expected.is_in(self.saga.output):
+            self._unexpected(f"an output of type {expected.name}", self.saga.output.TypeName())
+        found = expected.unpack(self.saga.output)
         if found != output:
             self._unexpected(f"the output {_shown(output)}", _shown(found))
         return self
@@ -170,8 +172,8 @@ class SagaRun:
         raise AssertionError(f"expected {expected}, found {found}\n\n{self.story()}")
 
 
-def _shown(message: Message) -> str:
-    return f"{message.DESCRIPTOR.name}({' '.join(str(message).split())})"
+def _shown(value: Payload) -> str:
+    return f"{value.DESCRIPTOR.name}({' '.join(str(value).split())})" if isinstance(value, Message) else repr(value)
 
 
 def _shown_order(names: Sequence[str | set[str]]) -> str:

@@ -12,9 +12,8 @@ from collections.abc import Coroutine, Iterable
 from dataclasses import dataclass, replace
 from typing import Any, Self, TypeVar, Unpack
 
-from google.protobuf.message import Message
-
 from participant_sdk.client.starting import StartOptions
+from participant_sdk.payloads import Payload
 from participant_sdk.testing.errors import KitError
 from participant_sdk.testing.faults import CallFault, Fault, Mishap, Refusal
 from participant_sdk.testing.kit import SagaKit
@@ -42,7 +41,7 @@ class Given:
         """The participant refuses that step, whatever its code would say."""
         return replace(self, faults=(*self.faults, Refusal(step_id)))
 
-    def when(self, message: Message, **options: Unpack[StartOptions]) -> SagaRun:
+    def when(self, message: Payload, **options: Unpack[StartOptions]) -> SagaRun:
         """The saga starts with that, and goes on until it is at rest: ended, or in need of a person.
 
         Raises SagaStandstillError if nothing would ever move it, KitError in an `async def` test.

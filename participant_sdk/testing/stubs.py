@@ -10,8 +10,6 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any, Final, Generic, Self, TypeVar, cast, overload
 
-from google.protobuf.message import Message
-
 from participant_sdk.accepted import Accepted
 from participant_sdk.actions import Action, action
 from participant_sdk.builder import Saga
@@ -20,12 +18,13 @@ from participant_sdk.clock import Clock
 from participant_sdk.definitions import MessageTypes
 from participant_sdk.errors import AlreadyCompletedError, CompletionError, CompletionRefusedError, Rejected
 from participant_sdk.participant import Participant
+from participant_sdk.payloads import Payload, payload_type
 from participant_sdk.step_context import StepContext
 from participant_sdk.testing.memory_barrier import MemoryBarrier, MemoryDatabase
 from participant_sdk.testing.plans import Plan
 
-RequestT = TypeVar("RequestT", bound=Message)
-ResponseT = TypeVar("ResponseT", bound=Message)
+RequestT = TypeVar("RequestT", bound=Payload)
+ResponseT = TypeVar("ResponseT", bound=Payload)
 
 ACCEPTED_FOR: Final = timedelta(days=30)
 """How long a stub that accepts says that it takes at most."""
@@ -102,10 +101,13 @@ class Stub(Generic[RequestT, ResponseT]):
         """What it answers to that."""
         answer = self.behaviour.answer
         if answer is None:
-            return self.response_type()
-        if isinstance(answer, Message):
+            empty = payload_type(self.response_type).empty()
+            if empty is None:
+                raise TypeError(f"a {self.response_type.__name__} has fields that must be given: say what {self.action} answers")
+            return empty
+        if isinstance(answer, self.response_type):
             return answer
-        return answer(request)
+        return cast("Callable[[RequestT], ResponseT]", answer)(request)
 
 
 @overload
@@ -122,7 +124,8 @@ def stub(
     response: type[ResponseT] | None = None,
     is_compensatable: bool = True,
 ) -> Stub[RequestT, ResponseT]:
-    """Stands in for an action that is not under test. Answers an empty message at once, unless told otherwise.
+    """Stands in for an action that is not under test. Answers an empty message at once, unless told otherwise, as it must be where a field
+    has no default.
 
     `action`: as `Payments.charge`, or by its text with its types. Raises TypeError if those are missing.
     """
@@ -156,7 +159,7 @@ class StubbedParticipant(Participant):
         """Calls by key."""
         self._completions: set[asyncio.Task[None]] = set()
 
-    async def execute(self, stub: Stub[Any, Any], request: Message, step: StepContext) -> Message | Accepted:
+    async def execute(self, stub: Stub[Any, Any], request: Payload, step: StepContext) -> Payload | Accepted:
         """Does what the stub says."""
         behaviour = stub.behaviour
         self._fail(step, behaviour.failures)
@@ -166,7 +169,7 @@ class StubbedParticipant(Participant):
             return Accepted(behaviour.accepted_for)
         if behaviour.rejection is not None:
             raise behaviour.rejection
-        return cast("Message", stub.output_of(request))
+        return cast("Payload", stub.output_of(request))
 
     async def compensate(self, stub: Stub[Any, Any], step: StepContext) -> None:
         """Undoes what the stub says that it did."""
@@ -188,7 +191,7 @@ class StubbedParticipant(Participant):
         self._completions.add(task)
         task.add_done_callback(self._completions.discard)
 
-    async def _complete(self, stub: Stub[Any, Any], request: Message, step: StepContext, after: timedelta) -> None:
+    async def _complete(self, stub: Stub[Any, Any], request: Payload, step: StepContext, after: timedelta) -> None:
         await asyncio.sleep(after.total_seconds())
         while True:
             try:
@@ -224,10 +227,10 @@ def _action_of(stub: Stub[Any, Any]) -> Action[Any, Any]:
     returned = stub.response_type | Accepted if stub.behaviour.later is not None else stub.response_type
     output = stub.response_type | None if stub.behaviour.later is not None else stub.response_type
 
-    async def execute(self: StubbedParticipant, request: Message, step: StepContext) -> Message | Accepted:
+    async def execute(self: StubbedParticipant, request: Payload, step: StepContext) -> Payload | Accepted:
         return await self.execute(stub, request, step)
 
-    async def compensate(self: StubbedParticipant, request: Message, output: Message, step: StepContext) -> None:
+    async def compensate(self: StubbedParticipant, request: Payload, output: Payload, step: StepContext) -> None:
         await self.compensate(stub, step)
 
     execute.__name__ = stub.action.partition(".")[2]

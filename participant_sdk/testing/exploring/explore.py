@@ -4,9 +4,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from google.protobuf.message import Message
-
 from participant_sdk.participant import Participant
+from participant_sdk.payloads import Payload
 from participant_sdk.testing.errors import KitError
 from participant_sdk.testing.exploring.cases import Case, cases_of, courses_of, parse_case
 from participant_sdk.testing.exploring.living import Invariant, Life, Subject, live_case
@@ -19,7 +18,7 @@ WORLDS_MAX: Final = 2_000
 
 def explore(
     plan: Plan,
-    inputs: Message | Sequence[Message],
+    inputs: Payload | Sequence[Payload],
     *parts: Part,
     invariant: Invariant | None = None,
     may_need_person: bool = False,
@@ -42,7 +41,7 @@ def explore(
 
     Raises PromiseBrokenError with the smallest world in which something was broken; KitError for what cannot be explored.
     """
-    given = (inputs,) if isinstance(inputs, Message) else tuple(inputs)
+    given = (inputs,) if not isinstance(inputs, Sequence) else tuple(inputs)
     _check_parts(parts)
     if not given or faults < 1 or worlds_max < 1:
         raise KitError("explore(…) needs at least one input, one fault and one world")

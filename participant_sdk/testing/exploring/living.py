@@ -9,8 +9,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final, TypeAlias
 
-from google.protobuf.message import Message
-
+from participant_sdk.payloads import Payload
 from participant_sdk.testing.errors import SagaStandstillError
 from participant_sdk.testing.exploring.cases import Case, Seen
 from participant_sdk.testing.exploring.promises import broken_promises
@@ -35,7 +34,7 @@ class Subject:
     """What is explored."""
 
     definition: Definition
-    inputs: Sequence[Message]
+    inputs: Sequence[Payload]
     parts: tuple[Part, ...]
     invariant: Invariant | None
     may_need_person: bool

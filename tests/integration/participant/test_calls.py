@@ -43,7 +43,7 @@ async def test_handler_is_told_about_its_step(stub: Stub, till: Till) -> None:
     assert (step.definition.name, step.definition.version, step.attempt) == ("buy", 3, 2)
     assert step.first_attempt_at == request.first_attempt_at.ToDatetime(tzinfo=step.first_attempt_at.tzinfo)
     assert 0 < step.time_left().total_seconds() < 5.1  # the shorter one: the gRPC deadline
-    assert not step.is_cancelled()
+    assert not step.cancelled
 
 
 async def test_compensation_is_told_both_keys(stub: Stub, till: Till) -> None:

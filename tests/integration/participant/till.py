@@ -92,7 +92,7 @@ class Scale(Participant, name="scale"):
                 raise StopIteration
             case "wait":
                 self.entered.set()
-                if _until(step.is_cancelled):
+                if _until(lambda: step.cancelled):
                     self.saw_cancellation.set()
         is_main = threading.current_thread() is threading.main_thread()
         return StringValue(value=f"{'loop' if is_main else 'thread'} {CURRENT.get()}")

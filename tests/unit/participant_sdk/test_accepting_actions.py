@@ -71,7 +71,7 @@ async def _no_message(self: object, request: StringValue, step: StepContext) -> 
     [
         (_accepts_only, "expected one message beside Accepted, as in `-> Approved | Accepted`; found Accepted"),
         (_two_messages, "expected one message beside Accepted"),
-        (_no_message, "return: expected a generated protobuf message class, found <class 'int'>"),
+        (_no_message, "return: expected a generated protobuf message class, a dataclass or a Pydantic model, found <class 'int'>"),
     ],
 )
 def test_accepting_action_needs_one_message_to_be_completed_with(handler: object, message: str) -> None:

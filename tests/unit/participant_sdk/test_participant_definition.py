@@ -131,7 +131,7 @@ async def _keyword_only(self: object, request: StringValue, *, step: StepContext
     ("handler", "message"),
     [
         (_no_annotations, "no annotation for request, step, return"),
-        (_no_message, "request: expected a generated protobuf message class, found <class 'int'>"),
+        (_no_message, "request: expected a generated protobuf message class, a dataclass or a Pydantic model, found <class 'int'>"),
         (_message_itself, "expected a generated protobuf message class"),
         (_no_step, "expected 2 arguments after self"),
         (_wrong_step, "must be a StepContext, found int"),

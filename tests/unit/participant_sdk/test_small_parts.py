@@ -58,8 +58,8 @@ def test_database_without_on_conflict_is_refused() -> None:
 def test_step_context_for_tests_has_time_left_and_says_why_it_has_no_session() -> None:
     step = step_context(time_left=timedelta(hours=1))
     assert timedelta(minutes=59) < step.time_left() <= timedelta(hours=1)
-    assert not step.is_cancelled()
-    assert step_context(time_left=timedelta()).is_cancelled()
+    assert not step.cancelled
+    assert step_context(time_left=timedelta()).cancelled
     with pytest.raises(RuntimeError, match=r"step_context\(session=…\)"):
         _ = step.session
 
