@@ -3,14 +3,15 @@
 import asyncio
 import logging
 import random
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import timedelta
 from typing import Final
 
 import grpc
 from google.protobuf.duration_pb2 import Duration
 
-from participant_sdk.client.channel import open_channel
+from participant_sdk.client.addresses import parse_addresses
+from participant_sdk.client.channel import Patience, open_channel
 from participant_sdk.rpc_errors import error_reason, from_rpc_error
 from saga.v1 import coordinator_pb2, coordinator_pb2_grpc, participant_pb2
 
@@ -28,20 +29,29 @@ _DOUBLINGS_MAX: Final = 10
 
 
 class Registration:
-    """Registers participants with one coordinator for as long as `run` is running."""
+    """Registers participants with one coordinator for as long as `run` is running.
+
+    Of several nodes any one will do, since they share their database: the next one is asked when one does not answer or refuses.
+    """
 
     def __init__(
         self,
         *,
-        coordinator: str,
+        coordinator: str | Sequence[str],
         target: str,
         descriptions: Iterable[participant_pb2.ParticipantDescription],
         ttl: timedelta,
+        channel_credentials: grpc.ChannelCredentials | None = None,
     ) -> None:
-        """`coordinator` is the gRPC target to tell, `target` what it is told to dial, `ttl` 1 s to 1 h."""
+        """`coordinator` is where to tell, as a SagaClient takes it; `target` what is to be dialled; `ttl` 1 s to 1 h.
+
+        `channel_credentials`: for TLS to the coordinator; None: none. Raises ValueError for what is no address.
+        """
         lasting = Duration()
         lasting.FromTimedelta(ttl)
-        self._coordinator = coordinator
+        self._nodes = parse_addresses(coordinator)
+        self._node = random.randrange(len(self._nodes))  # noqa: S311 - spreads load, guards nothing
+        self._channel_credentials = channel_credentials
         self._requests = [
             coordinator_pb2.RegisterParticipantRequest(target=target, description=description, ttl=lasting) for description in descriptions
         ]
@@ -57,13 +67,23 @@ class Registration:
         while True:
             # A new connection after each failure: the old one may be dead without a word, and a registration lapses sooner than that is
             # noticed.
-            async with open_channel(self._coordinator) as channel:
+            async with self._open_channel() as channel:
                 stub = coordinator_pb2_grpc.SagaServiceStub(channel)
                 while await self._register(stub):
                     failures = 0
                     await self._until_due(channel)
             failures += 1
+            self._node = (self._node + 1) % len(self._nodes)
             await asyncio.sleep(_backoff_s(failures))
+
+    @property
+    def _coordinator(self) -> str:
+        """The node that is told now."""
+        return self._nodes[self._node]
+
+    def _open_channel(self) -> grpc.aio.Channel:
+        patience = Patience.ALONE if len(self._nodes) == 1 else Patience.AMONG_MANY
+        return open_channel(self._coordinator, self._channel_credentials, patience)
 
     async def _register(self, stub: "coordinator_pb2_grpc.SagaServiceAsyncStub") -> bool:
         for request in self._requests:

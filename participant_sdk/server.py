@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import signal
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from datetime import timedelta
 from types import TracebackType
 from typing import Final, Self
@@ -58,7 +58,7 @@ class ParticipantServer:
         self,
         *participants: Participant,
         address: str = ADDRESS_DEFAULT,
-        coordinator: str | None = COORDINATOR_DEFAULT,
+        coordinator: str | Sequence[str] | None = COORDINATOR_DEFAULT,
         advertise: str | None = None,
         ttl: timedelta = TTL_DEFAULT,
         drain_time_limit: timedelta = DRAIN_TIME_LIMIT_DEFAULT,
@@ -66,7 +66,7 @@ class ParticipantServer:
     ) -> None:
         """`address`: where to listen, "host:port" or "unix:path"; port 0 picks a free one.
 
-        `coordinator`: where to register; None if the coordinator knows the participants by its configuration.
+        `coordinator`: where to register, one address or those of several nodes; None if it knows the participants by its configuration.
         `advertise`: what the coordinator is to dial, if that is not `address`.
         `ttl`: how long a registration holds, 1 s to 1 h; it is repeated three times as often.
         `tracer_provider`: None for the global one of OpenTelemetry.
@@ -191,7 +191,7 @@ class ParticipantServer:
 async def serve(
     *participants: Participant,
     address: str = ADDRESS_DEFAULT,
-    coordinator: str | None = COORDINATOR_DEFAULT,
+    coordinator: str | Sequence[str] | None = COORDINATOR_DEFAULT,
     advertise: str | None = None,
     ttl: timedelta = TTL_DEFAULT,
     drain_time_limit: timedelta = DRAIN_TIME_LIMIT_DEFAULT,

@@ -2,16 +2,14 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TypeVar
-
-from google.protobuf.message import Message
+from typing import Any, TypeVar
 
 from participant_sdk.actions import Action
 from participant_sdk.builder.sources import Origin
-from participant_sdk.definitions import Problem
+from participant_sdk.definitions.problems import Problem
 
-RequestT = TypeVar("RequestT", bound=Message)
-ResponseT = TypeVar("ResponseT", bound=Message)
+RequestT = TypeVar("RequestT")
+ResponseT = TypeVar("ResponseT")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,13 +17,13 @@ class ActionDraft:
     """An action as a step or a hook names it."""
 
     name: str
-    request_type: type[Message]
-    response_type: type[Message]
+    request_type: type[Any]
+    response_type: type[Any]
     is_compensatable: bool | None
     """None: only the participant knows."""
 
 
-def draft_action(action: Action[RequestT, ResponseT] | str, request: type[Message] | None, response: type[Message] | None) -> ActionDraft:
+def draft_action(action: Action[RequestT, ResponseT] | str, request: type[Any] | None, response: type[Any] | None) -> ActionDraft:
     """An action whose code is here, or one named by its text with its types.
 
     Raises TypeError if the types of the latter are missing.

@@ -3,20 +3,18 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Final, Generic, TypedDict, TypeVar, Unpack, overload
-
-from google.protobuf.message import Message
+from typing import Any, Final, Generic, TypedDict, TypeVar, Unpack, overload
 
 from participant_sdk.actions import Action
 from participant_sdk.builder.drafts import ActionDraft, draft_action, source_problems
 from participant_sdk.builder.sources import Origin, Source, full_name, text_of
-from participant_sdk.definitions import Problem
+from participant_sdk.definitions.problems import Problem
 from participant_sdk.policies import RetryPolicy, to_duration, to_retry_message
 from saga.v1 import saga_pb2
 
-InputT = TypeVar("InputT", bound=Message)
-RequestT = TypeVar("RequestT", bound=Message)
-ResponseT = TypeVar("ResponseT", bound=Message)
+InputT = TypeVar("InputT")
+RequestT = TypeVar("RequestT")
+ResponseT = TypeVar("ResponseT")
 
 
 class HookOptions(TypedDict, total=False):
@@ -85,8 +83,8 @@ class Hook(Generic[InputT]):
         action: Action[RequestT, ResponseT] | str,
         input: Origin | str | None = None,  # noqa: A002 - reads as the definition does
         *,
-        request: type[Message] | None = None,
-        response: type[Message] | None = None,
+        request: type[Any] | None = None,
+        response: type[Any] | None = None,
         **options: Unpack[HookOptions],
     ) -> None:
         """Calls `action` with `input` once the saga has ended: a source of the saga, or an expression.

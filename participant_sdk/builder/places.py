@@ -3,7 +3,7 @@
 import re
 from typing import Final
 
-from participant_sdk.definitions import Problem
+from participant_sdk.definitions.problems import Problem
 from saga.v1 import saga_pb2
 
 _STEP: Final = re.compile(r"steps\[(\d+)\](?:\.(.+))?")

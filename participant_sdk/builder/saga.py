@@ -4,11 +4,11 @@ from collections.abc import Callable, Iterator, Mapping, Set
 from datetime import timedelta
 from itertools import chain
 from types import MappingProxyType
-from typing import Final, Generic, TypeVar, Unpack, cast, overload
+from typing import Any, Final, Generic, Self, TypeVar, Unpack, cast, overload
 
-from google.protobuf.descriptor import Descriptor
 from google.protobuf.descriptor_pb2 import FileDescriptorSet
 from google.protobuf.message import Message
+from typing_extensions import TypeVar as TypeVarWithDefault
 
 from participant_sdk.actions import Action
 from participant_sdk.builder.drafts import ActionDraft, draft_action, source_problems
@@ -17,26 +17,56 @@ from participant_sdk.builder.hooks import Hook
 from participant_sdk.builder.places import describe_problem, reading_order
 from participant_sdk.builder.sources import SAGA_INPUT, Origin, Source, StepHandle, full_name, text_of
 from participant_sdk.builder.steps import StepDraft, StepOptions, TextStepOptions
-from participant_sdk.definitions import MessageTypes, Problem, UnusableDescriptorsError, find_problems
+from participant_sdk.definitions.problems import Problem
 from participant_sdk.descriptors import closed_descriptors
+from participant_sdk.payloads import payload_type
 from participant_sdk.policies import StepDefaults, to_duration
 from saga.v1 import saga_pb2
 
-InputT = TypeVar("InputT", bound=Message)
-RequestT = TypeVar("RequestT", bound=Message)
-ResponseT = TypeVar("ResponseT", bound=Message)
+InputT = TypeVar("InputT")
+OutputT = TypeVarWithDefault("OutputT", default=Any)
+"""What a saga returns: None if that is nothing. `Saga[PlaceOrder]` in an annotation stands for one that returns whatever."""
+RequestT = TypeVar("RequestT")
+ResponseT = TypeVar("ResponseT")
+ResultT = TypeVar("ResultT")
 MessageT = TypeVar("MessageT", bound=Message)
 
 
-class Saga(Generic[InputT]):
+class Saga(Generic[InputT, OutputT]):
     """A saga definition under construction. Writing it down never raises for what a definition may not say; `definition()` says
     everything that is wrong, as the coordinator would."""
+
+    @overload
+    def __init__(
+        self: "Saga[InputT, None]",
+        name: str,
+        *,
+        input: type[InputT],
+        version: int = 1,
+        time_limit: timedelta | None = None,
+        labels: Mapping[str, str] = MappingProxyType({}),
+        defaults: StepDefaults | None = None,
+    ) -> None: ...
+
+    @overload
+    def __init__(
+        self,
+        name: str,
+        *,
+        input: type[InputT],
+        output: type[OutputT],
+        version: int = 1,
+        time_limit: timedelta | None = None,
+        labels: Mapping[str, str] = MappingProxyType({}),
+        defaults: StepDefaults | None = None,
+    ) -> None: ...
 
     def __init__(
         self,
         name: str,
         *,
         input: type[InputT],  # noqa: A002 - reads as the definition does
+        output: type[OutputT] | None = None,
         version: int = 1,
         time_limit: timedelta | None = None,
         labels: Mapping[str, str] = MappingProxyType({}),
@@ -44,6 +74,7 @@ class Saga(Generic[InputT]):
     ) -> None:
         """Begins a definition.
 
+        `output`: the message that it returns, which `returns` takes from somewhere; None: what `returns` says, or nothing.
         `name`: letters, digits, dots, dashes, underscores; at most 128. `version`: from 1; raise it with every change,
         since a registered version never changes. `time_limit`: for the forward way of the whole saga, then it turns
         back unless it has passed its point of no return; None: no limit.
@@ -62,7 +93,8 @@ class Saga(Generic[InputT]):
         self._defaults: Final = defaults
         self._drafts: Final[list[StepDraft]] = []
         self._output: Origin | str = ""
-        self._output_type: type[Message] | None = None
+        self._declared_output: Final = output
+        self._output_type: type[Any] | None = output
 
     @overload
     def step(self, action: Action[InputT, ResponseT], **options: Unpack[StepOptions]) -> StepHandle[ResponseT]: ...
@@ -93,7 +125,7 @@ class Saga(Generic[InputT]):
         action: Action[RequestT, ResponseT] | str,
         input: Origin | str | None = None,  # noqa: A002 - reads as the definition does
         *,
-        request: type[Message] | None = None,
+        request: type[Any] | None = None,
         response: type[ResponseT] | None = None,
         **options: Unpack[TextStepOptions],
     ) -> StepHandle[ResponseT]:
@@ -115,21 +147,35 @@ class Saga(Generic[InputT]):
         self._drafts.append(StepDraft(step=step, action=drafted, source=source, options=options))
         return step
 
-    @overload
-    def returns(self, output: Origin, /) -> None: ...
+    @property
+    def output_type(self) -> type[OutputT] | None:
+        """The message that it returns; None if that is nothing."""
+        return self._output_type
 
     @overload
-    def returns(self, output: str, output_type: type[Message], /) -> None: ...
+    def returns(self: "Saga[InputT, None]", output: Source[ResultT], /) -> "Saga[InputT, ResultT]": ...
 
-    def returns(self, output: Origin | str, output_type: type[Message] | None = None, /) -> None:
+    @overload
+    def returns(self: "Saga[InputT, None]", output: str, output_type: type[ResultT], /) -> "Saga[InputT, ResultT]": ...
+
+    @overload
+    def returns(self, output: Source[OutputT] | str, /) -> Self: ...
+
+    @overload
+    def returns(self, output: str, output_type: type[OutputT], /) -> Self: ...
+
+    def returns(self, output: Origin | str, output_type: type[Any] | None = None, /) -> "Saga[InputT, Any]":
         """Says what the saga returns: the whole output of a step, the saga's input, or an expression that may read the outputs of all
-        steps, with the message that it is. Without it: nothing.
+        steps, whose message type is `output_type` or else the `output` of this saga. Without it: nothing.
 
+        Returns this saga, as one whose output a type checker knows: for a saga that was made without `output`.
         Raises TypeError if an expression comes without its message type.
         """
-        if isinstance(output, str) and output_type is None:
+        if not isinstance(output, Origin) and output_type is None and self._declared_output is None:
             raise TypeError(f"returns({output!r}) needs the message type that it is: returns({output!r}, PlaceOrderResult)")
-        self._output, self._output_type = output, output_type
+        self._output = output
+        self._output_type = output.message_type if isinstance(output, Origin) else output_type or self._declared_output
+        return self
 
     def actions(self) -> list[ActionDraft]:
         """The actions of its steps and hooks, each as it was named, in their order."""
@@ -155,11 +201,9 @@ class Saga(Generic[InputT]):
     def descriptors(self) -> FileDescriptorSet:
         """The message types that the plan names with everything that they import, each file after its imports."""
         of_actions = chain.from_iterable((action.request_type, action.response_type) for action in self.actions())
-        types: Iterator[type[Message]] = chain(
-            (self.input_type,), of_actions, (self._output_type,) if self._output_type is not None else ()
-        )
+        types: Iterator[type[Any]] = chain((self.input_type,), of_actions, (self._output_type,) if self._output_type is not None else ())
         # In the order of their files, so that the same definition is the same bytes each time it is registered.
-        descriptors = (cast("Descriptor", each.DESCRIPTOR) for each in types)
+        descriptors = (payload_type(each).descriptor for each in types)
         return closed_descriptors(sorted(descriptors, key=lambda descriptor: descriptor.file.name))
 
     def _written_down(self) -> tuple[saga_pb2.SagaDefinition, list[Problem]]:
@@ -179,7 +223,8 @@ class Saga(Generic[InputT]):
             version=self.version,
             input_type=full_name(self.input_type),
             output=text_of(self._output),
-            output_type=full_name(self._output_type) if self._output_type is not None else "",
+            # A source says by itself what it is.
+            output_type=full_name(self._output_type) if self._output_type is not None and isinstance(self._output, str) else "",
             time_limit=to_duration(self._time_limit),
             defaults=self._defaults.to_message() if self._defaults is not None else None,
             labels=self._labels,
@@ -189,9 +234,17 @@ class Saga(Generic[InputT]):
         """What only Python can see."""
         for index, draft in enumerate(self._drafts):
             yield from draft.own_problems(f"definition.steps[{index}]")
-        yield from source_problems(self._output, self, "definition.output")
+        yield from self._output_problems()
         yield from self.on_success.own_problems()
         yield from self.on_failure.own_problems()
+
+    def _output_problems(self) -> Iterator[Problem]:
+        yield from source_problems(self._output, self, "definition.output")
+        declared, found = self._declared_output, self._output_type
+        if declared is not None and not self._output:
+            yield Problem("definition.output", f"expected what the {declared.__name__} is that this saga returns: say it with returns(...)")
+        elif declared is not None and found is not declared and found is not None:
+            yield Problem("definition.output", f"expected a {declared.__name__}, as output=... says, found a {found.__name__}")
 
 
 def _fitting(build: Callable[[], MessageT], fallback: MessageT, path: str, misfits: list[Problem]) -> MessageT:
@@ -205,6 +258,9 @@ def _fitting(build: Callable[[], MessageT], fallback: MessageT, path: str, misfi
 
 def _judged(definition: saga_pb2.SagaDefinition, descriptors: FileDescriptorSet, *, told: Set[str]) -> list[Problem]:
     """What the rules of the coordinator say, without the places of which something was told already."""
+    # All of the rules with the words for their mistakes: what only starts sagas does without.
+    from participant_sdk.definitions import MessageTypes, UnusableDescriptorsError, find_problems  # noqa: PLC0415
+
     try:
         types = MessageTypes(descriptors)
     except UnusableDescriptorsError as error:

@@ -1,20 +1,20 @@
 """Messages that a saga has at hand while it is written down, with their types."""
 
-from typing import Final, Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
-from google.protobuf.message import Message
+from participant_sdk.payloads import payload_type
 
 SAGA_INPUT: Final = "input"
 """As definitions name what a saga is started with."""
 
-SourceT = TypeVar("SourceT", bound=Message)
-"""Invariant on purpose: were it covariant, a checker would accept any source for any action by joining both types to Message."""
+SourceT = TypeVar("SourceT")
+"""Invariant on purpose: were it covariant, a checker would accept any source for any action by joining both types to object."""
 
 
 class Origin:
     """A message that a saga has at hand: its input, or the output of a step. Made by `Saga`."""
 
-    def __init__(self, *, owner: object, reference: str, message_type: type[Message]) -> None:
+    def __init__(self, *, owner: object, reference: str, message_type: type[Any]) -> None:
         self.owner: Final = owner
         """The saga that made it. Compared by identity: two sagas may have the same name."""
         self.reference: Final = reference
@@ -46,6 +46,6 @@ def text_of(source: object) -> str:
     return source if isinstance(source, str) else ""
 
 
-def full_name(message_type: type[Message]) -> str:
-    """As definitions name a message type. Example: "shop.v1.PlaceOrder"."""
-    return message_type.DESCRIPTOR.full_name
+def full_name(message_type: type[Any]) -> str:
+    """As definitions name a message type. Example: "shop.v1.PlaceOrder". Raises TypeError for a type that cannot be a message."""
+    return payload_type(message_type).name

@@ -7,7 +7,7 @@ from typing import TypedDict
 
 from participant_sdk.builder.drafts import ActionDraft, source_problems
 from participant_sdk.builder.sources import Origin, Step, full_name, text_of
-from participant_sdk.definitions import Problem
+from participant_sdk.definitions.problems import Problem
 from participant_sdk.policies import RetryPolicy, StepKind, to_duration, to_retry_message
 from saga.v1 import saga_pb2
 

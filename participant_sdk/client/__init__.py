@@ -24,7 +24,9 @@ from participant_sdk.client.operator_client import ByWhom, OperatorClient, Polic
 from participant_sdk.client.saga_client import SagaClient
 from participant_sdk.client.saga_handle import SagaHandle, output_of
 from participant_sdk.client.selection import ActionResult, SagaSelection
-from participant_sdk.client.starting import StartOptions
+from participant_sdk.client.start_many import NotStarted, Started
+from participant_sdk.client.starting import SharedStartOptions, Start, StartOptions
+from participant_sdk.client.sync_client import SyncOperatorClient, SyncSagaClient, SyncSagaHandle
 
 __all__ = [
     "ActionResult",
@@ -42,6 +44,7 @@ __all__ = [
     "NoLongerSelected",
     "NodeNotFound",
     "NotNow",
+    "NotStarted",
     "OperatorClient",
     "PointOfNoReturnPassed",
     "PolicyChange",
@@ -52,9 +55,15 @@ __all__ = [
     "SagaNotCompleted",
     "SagaNotFound",
     "SagaSelection",
+    "SharedStartOptions",
+    "Start",
     "StartOptions",
+    "Started",
     "StepNotFound",
     "StepNotWaitingError",
+    "SyncOperatorClient",
+    "SyncSagaClient",
+    "SyncSagaHandle",
     "WaitTimedOut",
     "output_of",
 ]

@@ -8,8 +8,6 @@ from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import Final
 
-from google.protobuf.message import Message
-
 from participant_sdk.client.completion import Heartbeat, HeartbeatSender, StepNotWaitingError, checked_progress, identity_of
 from participant_sdk.client.errors import CoordinatorError, CoordinatorUnavailable
 
@@ -23,23 +21,23 @@ class Beating:
     """What the work tells with its next heartbeat, and what the coordinator said to the last one."""
 
     def __init__(self) -> None:
-        self._progress: Message | None = None
+        self._progress: object | None = None
         self.last: Heartbeat | None = None
         """The last answer; None before the first one."""
         self.is_cancelled = False
         """Whether the step is not wanted any more. The body is cancelled too; a thread that it waits for must look here."""
 
-    def report(self, progress: Message) -> None:
+    def report(self, progress: object) -> None:
         """How far the work is: any message of at most 16 KiB, for people; sent with the next heartbeat. Raises ValueError."""
         checked_progress(progress)
         self._progress = progress
 
-    def take_progress(self) -> Message | None:
+    def take_progress(self) -> object | None:
         """What has been reported since the last heartbeat; None if nothing."""
         progress, self._progress = self._progress, None
         return progress
 
-    def put_back(self, progress: Message | None) -> None:
+    def put_back(self, progress: object | None) -> None:
         """That heartbeat did not get through: what it carried goes with the next, unless there is news."""
         self._progress = self._progress if self._progress is not None else progress
 

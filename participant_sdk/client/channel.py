@@ -1,5 +1,6 @@
 """How a channel to a coordinator is opened."""
 
+from enum import Enum
 from typing import Final
 
 import grpc
@@ -14,6 +15,8 @@ _PING_TIMEOUT_MS: Final = 10_000
 _RECONNECT_MIN_MS: Final = 100
 _CONNECT_TIMEOUT_MS: Final = 5_000
 """How long one try to connect may take."""
+_CONNECT_TIMEOUT_AMONG_MANY_MS: Final = 1_000
+"""The same, where there are other nodes to try: one that does not answer at all, by power or network, is left soon."""
 _RECONNECT_MAX_MS: Final = 2_000
 """gRPC's own default grows to two minutes: far longer than a coordinator takes to restart."""
 
@@ -28,13 +31,26 @@ _OPTIONS: Final = (
     # A new channel is a new connection, also while an old one to the same coordinator is still open.
     ("grpc.use_local_subchannel_pool", 1),
     ("grpc.initial_reconnect_backoff_ms", _RECONNECT_MIN_MS),
-    ("grpc.min_reconnect_backoff_ms", _CONNECT_TIMEOUT_MS),  # despite its name
     ("grpc.max_reconnect_backoff_ms", _RECONNECT_MAX_MS),
     # gRPC would repeat some calls by itself; here repeating, its bound and its backoff stand in one place (calls.py).
     ("grpc.enable_retries", 0),
 )
 
 
-def open_channel(address: str) -> grpc.aio.Channel:
-    """A channel to `address`, which connects when it is first used. Without TLS: for loopback, unix sockets and private networks."""
-    return grpc.aio.insecure_channel(address, options=_OPTIONS)
+class Patience(Enum):
+    """How long one try to connect may take, in milliseconds."""
+
+    ALONE = _CONNECT_TIMEOUT_MS
+    """There is no other node to try."""
+    AMONG_MANY = _CONNECT_TIMEOUT_AMONG_MANY_MS
+    """There are others."""
+
+
+def open_channel(address: str, credentials: grpc.ChannelCredentials | None = None, patience: Patience = Patience.ALONE) -> grpc.aio.Channel:
+    """A channel to `address`, which connects when it is first used. Without `credentials` it has no TLS: for loopback, unix sockets and
+    private networks.
+    """
+    options = (*_OPTIONS, ("grpc.min_reconnect_backoff_ms", patience.value))  # despite its name
+    if credentials is None:
+        return grpc.aio.insecure_channel(address, options=options)
+    return grpc.aio.secure_channel(address, credentials, options=options)

@@ -18,6 +18,7 @@ from google.protobuf.message import Message
 from participant_sdk.client.calls import call
 from participant_sdk.client.errors import CoordinatorError, CoordinatorUnavailable, InvalidRequest, NotNow
 from participant_sdk.client.retries import Retries
+from participant_sdk.client.values import packed
 from participant_sdk.completion_token import CompletionIdentity, TokenInvalidError, read_token
 from participant_sdk.errors import Rejected
 from participant_sdk.rpc_errors import ErrorReason
@@ -65,7 +66,7 @@ class StepCompleter(Protocol):
 class HeartbeatSender(Protocol):
     """What can tell the coordinator that an accepted step is worked on: a `SagaClient`."""
 
-    async def heartbeat(self, token: str, *, time_limit: timedelta | None = None, progress: Message | None = None) -> Heartbeat:
+    async def heartbeat(self, token: str, *, time_limit: timedelta | None = None, progress: object | None = None) -> Heartbeat:
         """See `heartbeat` of this module."""
 
 
@@ -73,7 +74,7 @@ class StepVoice(StepCompleter, HeartbeatSender, Protocol):
     """Both."""
 
 
-async def complete_step(service: "coordinator_pb2_grpc.SagaServiceAsyncStub", token: str, output: Message, *, retries: Retries) -> bool:
+async def complete_step(service: "coordinator_pb2_grpc.SagaServiceAsyncStub", token: str, output: object, *, retries: Retries) -> bool:
     """Tells that the step took effect. `output`: what its action returns, or a `google.protobuf.Any` that holds it already.
 
     True if the coordinator knew it already. Safe to repeat with the same output; before the acceptance has reached the coordinator
@@ -82,7 +83,7 @@ async def complete_step(service: "coordinator_pb2_grpc.SagaServiceAsyncStub", to
     Raises StepNotWaitingError if it is too late; CompletionTokenInvalidError; InvalidRequest if the output is of another type than
     the saga's definition says; SagaNotFound; CoordinatorUnavailable.
     """
-    succeeded = participant_pb2.Succeeded(output=output if isinstance(output, PackedAny) else _packed(output))
+    succeeded = participant_pb2.Succeeded(output=output if isinstance(output, PackedAny) else packed(output))
     return await _complete(service, coordinator_pb2.CompleteStepRequest(completion_token=token, succeeded=succeeded), retries)
 
 
@@ -110,7 +111,7 @@ async def heartbeat(
     *,
     retries: Retries,
     time_limit: timedelta | None = None,
-    progress: Message | None = None,
+    progress: object | None = None,
 ) -> Heartbeat:
     """Tells that the step is worked on, and learns whether it is still wanted.
 
@@ -134,14 +135,14 @@ async def heartbeat(
     )
 
 
-def checked_progress(progress: Message | None) -> PackedAny | None:
+def checked_progress(progress: object | None) -> PackedAny | None:
     """The progress as it travels. Raises ValueError if it is too large."""
     if progress is None:
         return None
-    packed = progress if isinstance(progress, PackedAny) else _packed(progress)
-    if len(packed.value) > PROGRESS_BYTES_MAX:
-        raise ValueError(f"a progress has at most {PROGRESS_BYTES_MAX} bytes, found {len(packed.value)}; keep it for people to read")
-    return packed
+    payload = progress if isinstance(progress, PackedAny) else packed(progress)
+    if len(payload.value) > PROGRESS_BYTES_MAX:
+        raise ValueError(f"a progress has at most {PROGRESS_BYTES_MAX} bytes, found {len(payload.value)}; keep it for people to read")
+    return payload
 
 
 async def _complete(
@@ -176,12 +177,6 @@ def identity_of(token: str) -> CompletionIdentity:
         return read_token(token)[0]
     except TokenInvalidError as error:
         raise CompletionTokenInvalidError(f"nothing was done: {error}") from error
-
-
-def _packed(message: Message) -> PackedAny:
-    packed = PackedAny()
-    packed.Pack(message, deterministic=True)
-    return packed
 
 
 def _duration(time_limit: timedelta | None) -> Duration | None:

@@ -3,7 +3,7 @@
 from collections.abc import AsyncGenerator, Iterable, Sequence
 from datetime import timedelta
 from enum import Enum, auto
-from typing import Final, TypedDict, TypeVar, Unpack, assert_never
+from typing import Final, TypedDict, TypeVar, Unpack
 
 import grpc
 from google.protobuf.message import Message
@@ -98,7 +98,7 @@ class OperatorClient:
         request = operator_pb2.TerminateSagaRequest(saga_id=checked_id(saga_id), reason=reason, actor=actor)
         return (await self._call(self._service.TerminateSaga, request, f"terminate saga {request.saga_id}", request.saga_id)).saga
 
-    async def resolve_output(self, saga_id: str, output: Message, *, reason: str, actor: str = "") -> saga_pb2.Saga:
+    async def resolve_output(self, saga_id: str, output: object, *, reason: str, actor: str = "") -> saga_pb2.Saga:
         """Says what a saga returns, because the expression for it failed. `output` is of the definition's output type."""
         request = operator_pb2.ResolveOutputRequest(saga_id=checked_id(saga_id), output=packed(output), reason=reason, actor=actor)
         doing = f"resolve the output of saga {request.saga_id}"
@@ -115,7 +115,7 @@ class OperatorClient:
 
     # ── One step ─────────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
-    async def retry_step(self, saga_id: str, step_id: str, *, message: Message | None = None, **by: Unpack[ByWhom]) -> saga_pb2.Saga:
+    async def retry_step(self, saga_id: str, step_id: str, *, message: object | None = None, **by: Unpack[ByWhom]) -> saga_pb2.Saga:
         """Tries a step, or the hook, again now: one that waits for its next attempt, or one that a person is asked for.
 
         `message`: another input, of the step's input type, for a step that is known to have had no effect; it then gets a new
@@ -129,18 +129,16 @@ class OperatorClient:
         doing = f"retry step {step_id} of saga {request.saga_id}"
         return (await self._call(self._service.RetryStep, request, doing, request.saga_id)).saga
 
-    async def resolve_step(self, saga_id: str, step_id: str, ended: Message | Resolution, *, reason: str, actor: str = "") -> saga_pb2.Saga:
+    async def resolve_step(self, saga_id: str, step_id: str, ended: object, *, reason: str, actor: str = "") -> saga_pb2.Saga:
         """Says how a step, or the hook, ended (R17).
 
-        `ended`: a message, of the step's output type, says that it took effect and returned this; it is then compensated like
-        any other if the saga turns back. Or a Resolution.
+        `ended`: a Resolution; or a message, of the step's output type: the step took effect and returned this, and is then compensated
+        like any other if the saga turns back.
 
         Raises StepNotFound, and AttemptUnderWay while the participant still has the step, beside what they all raise.
         """
         request = operator_pb2.ResolveStepRequest(saga_id=checked_id(saga_id), step_id=step_id, reason=reason, actor=actor)
         match ended:
-            case Message():
-                request.succeeded.CopyFrom(packed(ended))
             case Resolution.SKIPPED:
                 request.skipped.SetInParent()
             case Resolution.REJECTED:
@@ -148,7 +146,7 @@ class OperatorClient:
             case Resolution.COMPENSATED:
                 request.compensated.SetInParent()
             case _:
-                assert_never(ended)
+                request.succeeded.CopyFrom(packed(ended))
         doing = f"resolve step {step_id} of saga {request.saga_id}"
         return (await self._call(self._service.ResolveStep, request, doing, request.saga_id)).saga
 

@@ -3,40 +3,39 @@
 # ruff: noqa: ASYNC109 - a timeout here ends the waiting, not the saga: an error of its own tells it apart from a cancelled call
 
 import math
-from collections.abc import AsyncGenerator, Iterable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterable, Iterable, Mapping, Sequence
 from contextlib import aclosing
 from datetime import datetime, timedelta
 from types import MappingProxyType, TracebackType
-from typing import Final, Self, TypeVar, Unpack, overload
+from typing import Any, Final, Self, TypeVar, Unpack, overload
 
 import grpc
 from google.protobuf.descriptor_pb2 import FileDescriptorSet
-from google.protobuf.message import Message
 
 from participant_sdk.builder import Saga
 from participant_sdk.client import completion
-from participant_sdk.client.calls import ATTEMPT_TIMEOUT_S, call, pause_or_raise
+from participant_sdk.client.calls import ATTEMPT_TIMEOUT_S, call
 from participant_sdk.client.connection import Connection
-from participant_sdk.client.errors import SagaNotCompleted
+from participant_sdk.client.errors import CoordinatorError, InvalidRequest, SagaNotCompleted
 from participant_sdk.client.operator_client import OperatorClient
-from participant_sdk.client.retries import Retries
-from participant_sdk.client.saga_handle import SagaHandle
+from participant_sdk.client.outcomes import read_saga, start_and_wait, wait_at_rest
+from participant_sdk.client.pages import definitions_of, events_of, sagas_of
+from participant_sdk.client.saga_handle import SagaHandle, output_of
 from participant_sdk.client.start_calls import StartCalls
-from participant_sdk.client.starting import StartOptions, start_request
+from participant_sdk.client.start_many import WINDOW_DEFAULT, NotStarted, Started, in_window
+from participant_sdk.client.starting import SharedStartOptions, Start, StartOptions, start_request
 from participant_sdk.client.telemetry import start_span, trace_metadata
 from participant_sdk.client.values import checked_id, to_timestamp
-from participant_sdk.client.watching import AT_REST, wait_timed_out, watch_events
+from participant_sdk.client.watching import watch_events
 from participant_sdk.errors import Rejected
+from participant_sdk.ids import new_saga_id
 from saga.v1 import coordinator_pb2, participant_pb2, saga_pb2
 
 DEFAULT_ADDRESS: Final = "127.0.0.1:7700"
 DEFAULT_TIMEOUT: Final = timedelta(seconds=30)
-PAGE_SIZE: Final = 200
-"""Entries asked for at once by what pages by itself."""
-WAIT_ATTEMPT_S: Final = 60.0
-"""How long one call waits for the end of a saga before it is made again."""
 
-InputT = TypeVar("InputT", bound=Message)
+InputT = TypeVar("InputT")
+OutputT = TypeVar("OutputT")
 
 
 class SagaClient:
@@ -46,24 +45,32 @@ class SagaClient:
     default): reads and cancels by their nature, starts because the client makes the saga's id (R2). What is then still
     not answered raises CoordinatorUnavailable. The errors stand in `participant_sdk.client.errors`, one per reaction.
 
+    A coordinator of several nodes may be given by several addresses, "a:7700,b:7700" or a sequence: a call goes to the node that answered
+    last, and on to the next one when it does not answer any more. Any node does for any saga.
+
     Use it with `async with`, or call `close()`. One client serves any number of concurrent calls of one event loop.
     """
 
     def __init__(
         self,
-        address: str = DEFAULT_ADDRESS,
+        address: str | Sequence[str] = DEFAULT_ADDRESS,
         *,
         timeout: timedelta = DEFAULT_TIMEOUT,
         channel: grpc.aio.Channel | None = None,
+        channel_credentials: grpc.ChannelCredentials | None = None,
         start_in_frames: bool | None = None,
     ) -> None:
-        """`channel`: one with credentials, for example; it becomes the client's own, and `address` is then not dialled.
+        """`address`: "host:port", several of them, or a gRPC target such as "dns:///host:port" or "unix:path".
+
+        `channel_credentials`: for TLS, as `grpc.ssl_channel_credentials(…)` makes them; None: none.
+        `channel`: one that is made otherwise; it becomes the client's own, and `address` is then not dialled.
 
         `start_in_frames`: whether starts share gRPC messages on one stream, at a third of the processor time; None: when many are under
         way. A coordinator, or something in between, that knows no such stream gets them one by one in any case.
         """
-        self.address: Final = address
-        self._connection: Final = Connection(address, timeout=timeout, channel=channel)
+        self._connection: Final = Connection(address, timeout=timeout, channel=channel, credentials=channel_credentials)
+        self.address: Final = self._connection.address
+        """Where the coordinator is; several addresses with commas between."""
         self._start_saga: Final = StartCalls(self._connection, in_frames=start_in_frames)
         self.operator: Final = OperatorClient(self._connection)
         """What looks after sagas: explains them, and moves those that are stuck."""
@@ -80,7 +87,7 @@ class SagaClient:
 
     # ── Definitions ──────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
-    async def register(self, saga: Saga[InputT]) -> bool:
+    async def register(self, saga: Saga[Any, Any]) -> bool:
         """Stores the saga's definition under its name and version. True if it is new, False if the same was there.
 
         Raises DefinitionError before anything is sent; AlreadyExists if that version is there with other content (raise
@@ -104,34 +111,25 @@ class SagaClient:
             self._connection.saga_service.GetDefinition, request, retries=self._connection.retries(), doing=f"read definition {name}"
         )
 
-    async def list_definitions(self, name: str = "") -> AsyncGenerator[saga_pb2.SagaDefinition]:
+    def list_definitions(self, name: str = "") -> AsyncGenerator[saga_pb2.SagaDefinition]:
         """All definitions by name and version, or all versions of one name."""
-        request = coordinator_pb2.ListDefinitionsRequest(page_size=PAGE_SIZE, name=name)
-        while True:
-            page = await call(
-                self._connection.saga_service.ListDefinitions, request, retries=self._connection.retries(), doing="list definitions"
-            )
-            for definition in page.definitions:
-                yield definition
-            if not page.next_page_token:
-                return
-            request.page_token = page.next_page_token
+        return definitions_of(self._connection, name)
 
     # ── Starting ─────────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
     @overload
     async def start(
-        self, saga: Saga[InputT], message: InputT, /, *, timeout: timedelta | None = None, **options: Unpack[StartOptions]
-    ) -> SagaHandle: ...
+        self, saga: Saga[InputT, OutputT], message: InputT, /, *, timeout: timedelta | None = None, **options: Unpack[StartOptions]
+    ) -> SagaHandle[OutputT]: ...
 
     @overload
     async def start(
-        self, saga: str, message: Message, /, *, timeout: timedelta | None = None, **options: Unpack[StartOptions]
-    ) -> SagaHandle: ...
+        self, saga: str, message: object, /, *, timeout: timedelta | None = None, **options: Unpack[StartOptions]
+    ) -> SagaHandle[None]: ...
 
     async def start(
-        self, saga: Saga[InputT] | str, message: Message, /, *, timeout: timedelta | None = None, **options: Unpack[StartOptions]
-    ) -> SagaHandle:
+        self, saga: Saga[Any, Any] | str, message: object, /, *, timeout: timedelta | None = None, **options: Unpack[StartOptions]
+    ) -> SagaHandle[Any]:
         """Starts a saga with `message` as its input. When this returns, the coordinator has committed to end it (P1).
 
         `saga` is the builder's saga, of which exactly that version is started, or the name of a registered definition.
@@ -140,7 +138,106 @@ class SagaClient:
         Raises DefinitionNotFound, AlreadyExists, InvalidRequest; CoordinatorUnavailable, whose `saga_id` serves to repeat
         the start later, since nobody knows whether it took place.
         """
+        return await self._start(start_request(saga, message, options, timeout=timeout), _output_type_of(saga), timeout)
+
+    @overload
+    async def run(
+        self, saga: Saga[InputT, OutputT], message: InputT, /, *, timeout: timedelta | None = None, **options: Unpack[StartOptions]
+    ) -> OutputT: ...
+
+    @overload
+    async def run(
+        self, saga: str, message: object, /, *, timeout: timedelta | None = None, **options: Unpack[StartOptions]
+    ) -> saga_pb2.Saga: ...
+
+    async def run(
+        self, saga: Saga[Any, Any] | str, message: object, /, *, timeout: timedelta | None = None, **options: Unpack[StartOptions]
+    ) -> Any:
+        """Starts a saga, waits until it is COMPLETED, and returns what it returned.
+
+        Of a saga that is named by its text nobody knows here what that is: the saga itself is returned, for `output_of`, without its
+        input and steps, because most callers look at neither and they are most of it; `get` has them.
+        A coordinator that is restarted meanwhile is asked again with the same id. `timeout`: how long to wait; None: as
+        long as the saga takes.
+
+        Raises what `start` raises; SagaNotCompleted if it was undone or needs a person; WaitTimedOut after `timeout`.
+        """
         request = start_request(saga, message, options, timeout=timeout)
+        request.wait = request.outcome_only = True
+        with start_span(request.definition.name, request.saga_id):
+            retries = self._connection.waiting(timeout)
+            finished = self.ensure_completed(await start_and_wait(request, self._connection, self._start_saga, retries))
+        if isinstance(saga, str):
+            return finished
+        return output_of(finished, saga.output_type) if saga.output_type is not None else None
+
+    @overload
+    def start_many(
+        self,
+        saga: Saga[InputT, OutputT],
+        messages: Iterable[InputT | Start[InputT]] | AsyncIterable[InputT | Start[InputT]],
+        /,
+        *,
+        timeout: timedelta | None = None,
+        window: int = WINDOW_DEFAULT,
+        **options: Unpack[SharedStartOptions],
+    ) -> AsyncGenerator[Started[SagaHandle[OutputT]] | NotStarted]: ...
+
+    @overload
+    def start_many(
+        self,
+        saga: str,
+        messages: Iterable[object] | AsyncIterable[object],
+        /,
+        *,
+        timeout: timedelta | None = None,
+        window: int = WINDOW_DEFAULT,
+        **options: Unpack[SharedStartOptions],
+    ) -> AsyncGenerator[Started[SagaHandle[None]] | NotStarted]: ...
+
+    async def start_many(
+        self,
+        saga: Saga[Any, Any] | str,
+        messages: Iterable[object] | AsyncIterable[object],
+        /,
+        *,
+        timeout: timedelta | None = None,
+        window: int = WINDOW_DEFAULT,
+        **options: Unpack[SharedStartOptions],
+    ) -> AsyncGenerator[Started[SagaHandle[Any]] | NotStarted]:
+        """Starts a saga with each of the messages, many at once, and tells what became of each, in their order. None of them fails others.
+
+        A message comes by itself, or as `Start(message, {"key": …})` if something is to be said about it alone. They are taken as there is
+        room: at most `window` starts, 1 to 4,096, are under way or not yet looked at. `timeout`: how long to go on trying, for each.
+
+        A NotStarted holds the Start to repeat, with the same id. Whoever stops listening cancels the starts under way, and nobody knows
+        what became of those; wrap it in `contextlib.aclosing` to stop in the middle. What taking a message raises is raised here, after
+        the answers for those before it.
+        """
+
+        async def answer(position: int, item: object) -> Started[SagaHandle[Any]] | NotStarted:
+            return await self._start_one(saga, item, position, timeout, options)
+
+        async with aclosing(in_window(messages, answer, window)) as answers:
+            async for each in answers:
+                yield each
+
+    async def _start_one(
+        self, saga: Saga[Any, Any] | str, item: object, position: int, timeout: timedelta | None, shared: SharedStartOptions
+    ) -> Started[SagaHandle[Any]] | NotStarted:
+        """One of `start_many`: a message or a Start."""
+        start = item if isinstance(item, Start) else Start(item)
+        options: StartOptions = {"saga_id": new_saga_id(), **shared, **start.options}
+        try:
+            request = _checked_request(saga, start.message, options, timeout)
+            handle = await self._start(request, _output_type_of(saga), timeout)
+        except CoordinatorError as error:
+            return NotStarted(position=position, start=Start(start.message, options), error=error)
+        return Started(position=position, handle=handle)
+
+    async def _start(
+        self, request: coordinator_pb2.StartSagaRequest, output_type: type[Any] | None, timeout: timedelta | None
+    ) -> SagaHandle[Any]:
         with start_span(request.definition.name, request.saga_id):
             response = await call(
                 self._start_saga,
@@ -153,69 +250,29 @@ class SagaClient:
                 attempt_timeout_s=math.inf if request.inherit_deadline else ATTEMPT_TIMEOUT_S,
             )
         # With an idempotency key it may be a saga of another id, started before.
-        return SagaHandle(response.saga.id, client=self, is_new=response.created)
-
-    @overload
-    async def run(
-        self, saga: Saga[InputT], message: InputT, /, *, timeout: timedelta | None = None, **options: Unpack[StartOptions]
-    ) -> saga_pb2.Saga: ...
-
-    @overload
-    async def run(
-        self, saga: str, message: Message, /, *, timeout: timedelta | None = None, **options: Unpack[StartOptions]
-    ) -> saga_pb2.Saga: ...
-
-    async def run(
-        self, saga: Saga[InputT] | str, message: Message, /, *, timeout: timedelta | None = None, **options: Unpack[StartOptions]
-    ) -> saga_pb2.Saga:
-        """Starts a saga, waits until it is COMPLETED, and returns it; `output_of` takes out what it returned.
-
-        Its input and steps are left out, because most callers look at neither and they are most of it; `get` has them.
-        A coordinator that is restarted meanwhile is asked again with the same id. `timeout`: how long to wait; None: as
-        long as the saga takes.
-
-        Raises what `start` raises; SagaNotCompleted if it was undone or needs a person; WaitTimedOut after `timeout`.
-        """
-        request = start_request(saga, message, options, timeout=timeout)
-        request.wait = request.outcome_only = True
-        with start_span(request.definition.name, request.saga_id):
-            finished = await self._start_and_wait(request, self._connection.waiting(timeout))
-        return self.ensure_completed(finished)
-
-    async def _start_and_wait(self, request: coordinator_pb2.StartSagaRequest, retries: Retries) -> saga_pb2.Saga:
-        metadata = trace_metadata()
-        attempt_s = math.inf if request.inherit_deadline else WAIT_ATTEMPT_S
-        while True:
-            try:
-                timeout_s = retries.begin_attempt(attempt_s)
-                response = await self._start_saga(request, timeout=timeout_s, metadata=metadata)
-            except grpc.aio.AioRpcError as error:
-                if error.code() is not grpc.StatusCode.DEADLINE_EXCEEDED:
-                    doing = f"start {request.definition.name}"
-                    await pause_or_raise(error, retries=retries, doing=doing, saga_id=request.saga_id)
-                    continue
-                if timeout_s < attempt_s:
-                    raise wait_timed_out(request.saga_id) from error
-                # A long saga, not an outage: a broken connection would be UNAVAILABLE.
-                retries.note_progress()
-                await retries.wait_before_next()
-            else:
-                if response.saga.status in AT_REST:
-                    return response.saga
-                # Answered early, as by a coordinator that shuts down.
-                return await self._wait(response.saga.id, retries)
+        return SagaHandle(response.saga.id, client=self, is_new=response.created, output_type=output_type)
 
     # ── Following ────────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def attach(self, saga_id: str) -> SagaHandle:
-        """A handle for a saga that is there already. Asks nobody whether it is. Raises InvalidRequest if the id is no UUID."""
-        return SagaHandle(checked_id(saga_id), client=self, is_new=None)
+    @overload
+    def attach(self, saga_id: str) -> SagaHandle[None]: ...
+
+    @overload
+    def attach(self, saga_id: str, saga: Saga[Any, OutputT]) -> SagaHandle[OutputT]: ...
+
+    def attach(self, saga_id: str, saga: Saga[Any, Any] | None = None) -> SagaHandle[Any]:
+        """A handle for a saga that is there already; `saga` says what it returns. Asks nobody whether it is there and of that definition.
+
+        Raises InvalidRequest if the id is no UUID.
+        """
+        output_type = saga.output_type if saga is not None else None
+        return SagaHandle(checked_id(saga_id), client=self, is_new=None, output_type=output_type)
 
     async def get(self, saga_id: str) -> saga_pb2.Saga:
         """The saga as it stands, with its steps, payloads and incidents. Raises SagaNotFound."""
-        return await self._get(checked_id(saga_id), self._connection.retries())
+        return await read_saga(self._connection, checked_id(saga_id), self._connection.retries())
 
-    async def list(
+    def list(
         self,
         *,
         statuses: Iterable[saga_pb2.SagaStatus.ValueType] = (),
@@ -232,7 +289,6 @@ class SagaClient:
         listening when there is enough.
         """
         request = coordinator_pb2.ListSagasRequest(
-            page_size=PAGE_SIZE,
             statuses=statuses,
             definition_name=definition,
             labels=labels,
@@ -241,27 +297,11 @@ class SagaClient:
             paused=paused,
             needs_person=needs_person,
         )
-        while True:
-            page = await call(self._connection.saga_service.ListSagas, request, retries=self._connection.retries(), doing="list sagas")
-            for saga in page.sagas:
-                yield saga
-            if not page.next_page_token:
-                return
-            request.page_token = page.next_page_token
+        return sagas_of(self._connection, request)
 
-    async def history(self, saga_id: str, *, after: int = 0) -> AsyncGenerator[saga_pb2.Event]:
+    def history(self, saga_id: str, *, after: int = 0) -> AsyncGenerator[saga_pb2.Event]:
         """Everything that has happened to a saga after sequence `after`, in order. Pages by itself. Raises SagaNotFound."""
-        request = coordinator_pb2.GetHistoryRequest(saga_id=checked_id(saga_id), after_sequence=after, page_size=PAGE_SIZE)
-        doing = f"read the history of saga {request.saga_id}"
-        while True:
-            page = await call(
-                self._connection.saga_service.GetHistory, request, retries=self._connection.retries(), doing=doing, saga_id=request.saga_id
-            )
-            for event in page.events:
-                yield event
-            if not page.more or not page.events:
-                return
-            request.after_sequence = page.events[-1].sequence
+        return events_of(self._connection, checked_id(saga_id), after)
 
     async def watch(
         self, saga_id: str, *, after: int = 0, timeout: timedelta | None = None
@@ -285,7 +325,7 @@ class SagaClient:
 
         Raises SagaNotFound; WaitTimedOut after `timeout`, if there is one; CoordinatorUnavailable as `watch` does.
         """
-        return await self._wait(checked_id(saga_id), self._connection.waiting(timeout))
+        return await wait_at_rest(self._connection, checked_id(saga_id), self._connection.waiting(timeout))
 
     def ensure_completed(self, saga: saga_pb2.Saga) -> saga_pb2.Saga:
         """Returns the saga if it is COMPLETED; raises SagaNotCompleted otherwise, with the step that made it turn back."""
@@ -311,7 +351,7 @@ class SagaClient:
 
     # ── Steps that finish later ──────────────────────────────────────────────────────────────────────────────────────────────────
 
-    async def complete_step(self, token: str, output: Message) -> bool:
+    async def complete_step(self, token: str, output: object) -> bool:
         """Tells that a step which its participant accepted took effect; `output` is what its action returns (R24).
 
         `token` is the completion token that came with Execute. True if the coordinator knew it already: repeating it with the
@@ -331,7 +371,7 @@ class SagaClient:
         """
         return await completion.reject_step(self._connection.saga_service, token, rejection, retries=self._connection.retries())
 
-    async def heartbeat(self, token: str, *, time_limit: timedelta | None = None, progress: Message | None = None) -> completion.Heartbeat:
+    async def heartbeat(self, token: str, *, time_limit: timedelta | None = None, progress: object | None = None) -> completion.Heartbeat:
         """Tells that such a step is worked on, and learns whether it is still wanted.
 
         `time_limit`: how long it may take from now; None: as long as was said when it was accepted. It never shortens.
@@ -342,19 +382,16 @@ class SagaClient:
         retries = self._connection.retries()
         return await completion.heartbeat(self._connection.saga_service, token, retries=retries, time_limit=time_limit, progress=progress)
 
-    async def _wait(self, saga_id: str, retries: Retries) -> saga_pb2.Saga:
-        saga = await self._get(saga_id, retries)
-        if saga.status in AT_REST:
-            return saga
-        async with aclosing(watch_events(self._connection.saga_service, saga_id, after=saga.sequence, retries=retries)) as events:
-            async for response in events:
-                if response.status in AT_REST:
-                    break
-        return await self._get(saga_id, retries)
 
-    async def _get(self, saga_id: str, retries: Retries) -> saga_pb2.Saga:
-        request = coordinator_pb2.GetSagaRequest(saga_id=saga_id)
-        response = await call(
-            self._connection.saga_service.GetSaga, request, retries=retries, doing=f"read saga {saga_id}", saga_id=saga_id
-        )
-        return response.saga
+def _output_type_of(saga: Saga[Any, Any] | str) -> type[Any] | None:
+    return None if isinstance(saga, str) else saga.output_type
+
+
+def _checked_request(
+    saga: Saga[Any, Any] | str, message: object, options: StartOptions, timeout: timedelta | None
+) -> coordinator_pb2.StartSagaRequest:
+    """For one of many, a mistake of which must not end the others. Raises InvalidRequest for whatever is wrong."""
+    try:
+        return start_request(saga, message, options, timeout=timeout)
+    except (TypeError, ValueError) as error:
+        raise InvalidRequest(f"cannot start {saga if isinstance(saga, str) else saga.name}: {error}") from error

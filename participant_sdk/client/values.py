@@ -1,13 +1,14 @@
 """Values of a caller, checked and brought into the form of the wire."""
 
 from datetime import datetime
+from typing import Any
 
 from google.protobuf.any_pb2 import Any as PackedMessage
-from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from participant_sdk.client.errors import InvalidRequest
 from participant_sdk.ids import parse_saga_id
+from participant_sdk.payloads import PayloadType, payload_type
 
 
 def checked_id(saga_id: str) -> str:
@@ -29,8 +30,7 @@ def to_timestamp(name: str, instant: datetime | None) -> Timestamp | None:
     return timestamp
 
 
-def packed(message: Message) -> PackedMessage:
-    """A typed payload. The same message always becomes the same bytes."""
-    payload = PackedMessage()
-    payload.Pack(message, deterministic=True)
-    return payload
+def packed(message: object) -> PackedMessage:
+    """A typed payload. The same message always becomes the same bytes. Raises TypeError for what cannot be a message."""
+    kind: PayloadType[Any] = payload_type(type(message))
+    return kind.pack(message)
