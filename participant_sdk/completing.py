@@ -53,7 +53,7 @@ class LentClient:
         self._is_idle = asyncio.Event()
         self._is_idle.set()
 
-    async def complete_step(self, token: str, output: Message) -> bool:
+    async def complete_step(self, token: str, output: object) -> bool:
         with self._calling():
             return await self._client.complete_step(token, output)
 
