@@ -13,7 +13,7 @@ from examples.shop.shipping import Shipping
 from participant_sdk import Saga, SagaClient, SagaNotCompleted
 from shop.v1.shop_pb2 import CourierBooked, PlaceOrder
 
-place_order = Saga("place-order", input=PlaceOrder, time_limit=timedelta(minutes=5))
+place_order = Saga("place-order", input=PlaceOrder, output=CourierBooked, time_limit=timedelta(minutes=5))
 place_order.step(Inventory.reserve)
 place_order.step(Payments.charge)
 booked = place_order.step(Shipping.book)
@@ -27,7 +27,7 @@ async def main() -> None:
         # The key makes it one order however often this program is started.
         started = await client.start(place_order, order, key=order.order_id)
         try:
-            courier = await started.result(CourierBooked, timeout=timedelta(minutes=6))
+            courier = await started.result(timeout=timedelta(minutes=6))
         except SagaNotCompleted as undone:
             print(f"no order: {undone.reason} at step {undone.failed_step}; see `saga show {started.id}`")
         else:

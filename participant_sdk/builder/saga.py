@@ -223,12 +223,16 @@ class Saga(Generic[InputT, OutputT]):
             version=self.version,
             input_type=full_name(self.input_type),
             output=text_of(self._output),
-            # A source says by itself what it is.
-            output_type=full_name(self._output_type) if self._output_type is not None and isinstance(self._output, str) else "",
+            output_type=self._told_output_type(),
             time_limit=to_duration(self._time_limit),
             defaults=self._defaults.to_message() if self._defaults is not None else None,
             labels=self._labels,
         )
+
+    def _told_output_type(self) -> str:
+        """A source says by itself what it is; an expression does not."""
+        is_expression = isinstance(self._output, str) and self._output
+        return full_name(self._output_type) if is_expression and self._output_type is not None else ""
 
     def _own_problems(self) -> Iterator[Problem]:
         """What only Python can see."""

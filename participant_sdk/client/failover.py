@@ -53,8 +53,8 @@ class FailoverChannel:
         for channel in self._channels:
             await channel.close(grace)
 
-    def unary_unary(self, method: str, serialize: Any = None, deserialize: Any = None, **_: object) -> Callable[..., Awaitable[Any]]:
-        methods = [channel.unary_unary(method, serialize, deserialize) for channel in self._channels]
+    def unary_unary(self, method: str, request_serializer: Any, response_deserializer: Any, **_: object) -> Callable[..., Awaitable[Any]]:
+        methods = [channel.unary_unary(method, request_serializer, response_deserializer) for channel in self._channels]
 
         async def call(request: Any, **how: Any) -> Any:
             place = self._turn.current
@@ -68,13 +68,13 @@ class FailoverChannel:
 
         return call
 
-    def unary_stream(self, method: str, serialize: Any = None, deserialize: Any = None, **_: object) -> "Callable[..., _Stream]":
-        return self._streaming([channel.unary_stream(method, serialize, deserialize) for channel in self._channels])
+    def unary_stream(self, method: str, request_serializer: Any, response_deserializer: Any, **_: object) -> "Callable[..., _Stream]":
+        return self._streaming([channel.unary_stream(method, request_serializer, response_deserializer) for channel in self._channels])
 
-    def stream_stream(self, method: str, serialize: Any = None, deserialize: Any = None, **_: object) -> "Callable[..., _Stream]":
-        return self._streaming([channel.stream_stream(method, serialize, deserialize) for channel in self._channels])
+    def stream_stream(self, method: str, request_serializer: Any, response_deserializer: Any, **_: object) -> "Callable[..., _Stream]":
+        return self._streaming([channel.stream_stream(method, request_serializer, response_deserializer) for channel in self._channels])
 
-    def stream_unary(self, method: str, serialize: Any = None, deserialize: Any = None, **_: object) -> Callable[..., Any]:
+    def stream_unary(self, method: str, request_serializer: Any, response_deserializer: Any, **_: object) -> Callable[..., Any]:
         """The coordinator has no such method."""
         raise NotImplementedError(f"{method}: a stream with a single answer cannot be called at several addresses")
 

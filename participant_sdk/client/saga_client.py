@@ -175,7 +175,19 @@ class SagaClient:
     def start_many(
         self,
         saga: Saga[InputT, OutputT],
-        messages: Iterable[InputT | Start[InputT]] | AsyncIterable[InputT | Start[InputT]],
+        messages: Iterable[Start[InputT]] | AsyncIterable[Start[InputT]],
+        /,
+        *,
+        timeout: timedelta | None = None,
+        window: int = WINDOW_DEFAULT,
+        **options: Unpack[SharedStartOptions],
+    ) -> AsyncGenerator[Started[SagaHandle[OutputT]] | NotStarted]: ...
+
+    @overload
+    def start_many(
+        self,
+        saga: Saga[InputT, OutputT],
+        messages: Iterable[InputT] | AsyncIterable[InputT],
         /,
         *,
         timeout: timedelta | None = None,

@@ -146,7 +146,19 @@ class SyncSagaClient(Face):
     def start_many(
         self,
         saga: Saga[InputT, OutputT],
-        messages: Iterable[InputT | Start[InputT]],
+        messages: Iterable[Start[InputT]],
+        /,
+        *,
+        timeout: timedelta | None = None,
+        window: int = WINDOW_DEFAULT,
+        **options: Unpack[SharedStartOptions],
+    ) -> Iterator[Started[SyncSagaHandle[OutputT]] | NotStarted]: ...
+
+    @overload
+    def start_many(
+        self,
+        saga: Saga[InputT, OutputT],
+        messages: Iterable[InputT],
         /,
         *,
         timeout: timedelta | None = None,

@@ -38,7 +38,7 @@ def _mypy_settings(cache: Path) -> Path:
     settings.write_text(
         f"[mypy]\nstrict = True\nmypy_path = {':'.join(map(str, PATHS))}\nexplicit_package_bases = True\nnamespace_packages = True\n"
         f"cache_dir = {cache / 'cache'}\n"
-        "[mypy-google.rpc.*,grpc_status.*,grpc_health.*,grpc_reflection.*]\nignore_missing_imports = True\n"
+        "[mypy-asyncpg.*,google.rpc.*,grpc_status.*,grpc_health.*,grpc_reflection.*]\nignore_missing_imports = True\n"
     )
     return settings
 

@@ -1,6 +1,7 @@
 """The builder: what it puts on the wire, and every problem that it finds before a server is asked."""
 
 from datetime import timedelta
+from typing import Any
 
 import grpc
 import pytest
@@ -97,7 +98,7 @@ def test_descriptors_hold_the_files_of_the_messages() -> None:
     assert saga.descriptors().SerializeToString(deterministic=True) == saga.descriptors().SerializeToString(deterministic=True)
 
 
-def _problems(saga: Saga[PlaceOrder]) -> tuple[str, ...]:
+def _problems(saga: Saga[Any]) -> tuple[str, ...]:
     with pytest.raises(DefinitionError) as caught:
         saga.definition()
     return caught.value.problems
@@ -155,7 +156,46 @@ def test_compensatable_step_without_compensation_is_refused() -> None:  # R9
 def test_output_as_text_without_its_type_raises() -> None:
     saga = Saga("place-order", input=PlaceOrder)
     with pytest.raises(TypeError, match="needs the message type"):
-        saga.returns("reserve")  # type: ignore[call-overload]
+        saga.returns("reserve")
+
+
+def test_output_that_is_declared_needs_no_type_where_it_is_taken_from() -> None:
+    saga = Saga("place-order", input=PlaceOrder, output=CourierBooked)
+    saga.step("shipping.book", request=PlaceOrder, response=CourierBooked)
+    assert saga.returns("CourierBooked{tracking_number: book.tracking_number}") is saga
+    assert saga.output_type is CourierBooked
+    assert saga.definition().output_type == "shop.v1.CourierBooked"
+
+
+def test_output_that_is_taken_from_a_step_says_its_type() -> None:
+    """On the wire nothing more than before: a version that is registered stays the same."""
+    saga = Saga("place-order", input=PlaceOrder)
+    booked = saga.step("shipping.book", request=PlaceOrder, response=CourierBooked)
+    assert saga.returns(booked).output_type is CourierBooked
+    declared = Saga("place-order", input=PlaceOrder, output=CourierBooked)
+    declared.returns(declared.step("shipping.book", request=PlaceOrder, response=CourierBooked))
+    assert saga.definition() == declared.definition()
+    assert saga.definition().output_type == ""
+
+
+def test_output_that_is_declared_and_taken_from_nowhere_is_a_problem() -> None:
+    saga = Saga("place-order", input=PlaceOrder, output=CourierBooked)
+    saga.step(Inventory.reserve)
+    (problem,) = _problems(saga)
+    assert problem == "output: expected what the CourierBooked is that this saga returns: say it with returns(...)"
+
+
+def test_output_of_another_type_than_declared_is_a_problem() -> None:
+    saga: Saga[PlaceOrder, Any] = Saga("place-order", input=PlaceOrder, output=CourierBooked)
+    saga.returns(saga.step(Inventory.reserve))
+    (problem,) = _problems(saga)
+    assert problem == "output: expected a CourierBooked, as output=... says, found a StockReserved"
+
+
+def test_input_that_can_be_no_message_is_a_problem() -> None:
+    saga = Saga("place-order", input=int)
+    saga.step("shipping.book", "CourierBooked{}", request=CourierBooked, response=CourierBooked)
+    assert any("<class 'int'>" in problem for problem in _problems(saga))
 
 
 # ── Hooks ────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────

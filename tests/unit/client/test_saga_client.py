@@ -36,8 +36,8 @@ ORDER = PlaceOrder(order_id="42", sku="widget", quantity=1)
 SHORT = timedelta(milliseconds=300)
 
 
-def _place_order() -> Saga[PlaceOrder]:
-    saga = Saga("place-order", input=PlaceOrder, version=3)
+def _place_order() -> Saga[PlaceOrder, PaymentCharged]:
+    saga = Saga("place-order", input=PlaceOrder, output=PaymentCharged, version=3)
     charged = saga.step("payments.charge", request=PlaceOrder, response=PaymentCharged)
     saga.returns(charged)
     return saga
@@ -211,8 +211,22 @@ async def test_input_of_another_type_raises_before_anything_is_sent(client: Saga
 # ── Waiting ──────────────────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-async def test_run_returns_the_completed_saga(client: SagaClient, coordinator: FakeCoordinator) -> None:
+async def test_run_returns_what_the_saga_returns(client: SagaClient, coordinator: FakeCoordinator) -> None:
     run = asyncio.ensure_future(client.run(_place_order(), ORDER))
+    (request,) = await coordinator.wait_for(coordinator_pb2.StartSagaRequest)
+    await _complete(coordinator, request.saga_id)
+    assert await run == PaymentCharged(payment_id="p1", amount_cents=5)
+
+
+async def test_run_of_a_saga_without_output_returns_none(client: SagaClient, coordinator: FakeCoordinator) -> None:
+    run = asyncio.ensure_future(client.run(Saga("place-order", input=PlaceOrder), ORDER))
+    (request,) = await coordinator.wait_for(coordinator_pb2.StartSagaRequest)
+    await _complete(coordinator, request.saga_id)
+    assert list(await asyncio.gather(run)) == [None]
+
+
+async def test_run_by_name_returns_the_completed_saga(client: SagaClient, coordinator: FakeCoordinator) -> None:
+    run = asyncio.ensure_future(client.run("place-order", ORDER))
     (request,) = await coordinator.wait_for(coordinator_pb2.StartSagaRequest)
     await _complete(coordinator, request.saga_id)
     assert output_of(await run, PaymentCharged) == PaymentCharged(payment_id="p1", amount_cents=5)
@@ -268,6 +282,28 @@ async def test_result_waits_and_unpacks(client: SagaClient, coordinator: FakeCoo
     await coordinator.wait_for(coordinator_pb2.WatchSagaRequest)
     await _complete(coordinator, handle.id)
     assert await result == PaymentCharged(payment_id="p1", amount_cents=5)
+
+
+async def test_result_has_the_type_that_the_saga_returns(client: SagaClient, coordinator: FakeCoordinator) -> None:
+    handle = await client.start(_place_order(), ORDER)
+    await _complete(coordinator, handle.id)
+    assert (await handle.result()).payment_id == "p1"
+    assert (await client.attach(handle.id, _place_order()).result()).payment_id == "p1"
+    assert list(await asyncio.gather(client.attach(handle.id).result())) == [None]
+
+
+async def test_result_of_another_type_than_the_definition_says_raises_type_error(client: SagaClient, coordinator: FakeCoordinator) -> None:
+    handle = await client.start(Saga("place-order", input=PlaceOrder, output=PlaceOrder), ORDER)
+    await _complete(coordinator, handle.id)
+    with pytest.raises(TypeError, match=r"expected shop\.v1\.PlaceOrder, found shop\.v1\.PaymentCharged"):
+        await handle.result()
+
+
+async def test_result_of_a_saga_that_returned_nothing_raises_type_error(client: SagaClient, coordinator: FakeCoordinator) -> None:
+    handle = await client.start(_place_order(), ORDER)
+    await coordinator.move(handle.id, saga_pb2.SAGA_STATUS_COMPLETED, saga_completed=saga_pb2.SagaCompleted())
+    with pytest.raises(TypeError, match="has no output"):
+        await handle.result()
 
 
 async def test_result_of_another_type_raises_type_error(client: SagaClient, coordinator: FakeCoordinator) -> None:
