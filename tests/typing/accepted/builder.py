@@ -94,7 +94,7 @@ async def start_many(client: SagaClient, orders: AsyncIterator[PlaceOrder]) -> N
     async for each in client.start_many(typed, [Start(PlaceOrder(), {"key": "42"})], window=8, labels={"batch": "7"}):
         assert_type(each, Started[SagaHandle[CourierBooked]] | NotStarted)
         if isinstance(each, NotStarted):
-            print(each.error.reason)
+            assert_type(each.error.reason, str)
         else:
             assert_type(await each.handle.result(), CourierBooked)
     async for one in client.start_many(typed, orders):
