@@ -339,7 +339,8 @@ class SagaClient:
         """
         return await wait_at_rest(self._connection, checked_id(saga_id), self._connection.waiting(timeout))
 
-    def ensure_completed(self, saga: saga_pb2.Saga) -> saga_pb2.Saga:
+    @staticmethod
+    def ensure_completed(saga: saga_pb2.Saga) -> saga_pb2.Saga:
         """Returns the saga if it is COMPLETED; raises SagaNotCompleted otherwise, with the step that made it turn back."""
         if saga.status == saga_pb2.SAGA_STATUS_COMPLETED:
             return saga

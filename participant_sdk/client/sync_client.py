@@ -236,6 +236,7 @@ class SyncSagaClient(Face):
     history = iterating(SagaClient.history)
     watch = iterating(SagaClient.watch)
     wait = blocking(SagaClient.wait)
+    ensure_completed = SagaClient.ensure_completed
     cancel = blocking(SagaClient.cancel)
     complete_step = blocking(SagaClient.complete_step)
     reject_step = blocking(SagaClient.reject_step)

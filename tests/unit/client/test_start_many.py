@@ -163,11 +163,10 @@ async def test_trouble_with_the_messages_is_raised_after_the_answers_before_it(c
         yield from _orders(3)
         raise OSError("the file ends here")
 
-    answers = []
+    answers = client.start_many(PLACE_ORDER, broken())
+    assert [isinstance(await anext(answers), Started) for _ in range(3)] == [True] * 3
     with pytest.raises(OSError, match="the file ends here"):
-        async for each in client.start_many(PLACE_ORDER, broken()):
-            answers.append(each)
-    assert len(answers) == 3
+        await anext(answers)
 
 
 @pytest.mark.parametrize("window", [0, -1, WINDOW_MAX + 1])
