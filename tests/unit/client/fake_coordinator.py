@@ -230,12 +230,14 @@ class FakeCoordinator(coordinator_pb2_grpc.SagaServiceServicer):
 
 
 @asynccontextmanager
-async def served(coordinator: FakeCoordinator, address: str = "127.0.0.1:0") -> AsyncIterator[str]:
-    """Serves on a real socket; yields the address. Leaving it cuts every call off, as a crash would."""
+async def served(
+    coordinator: FakeCoordinator, address: str = "127.0.0.1:0", *, credentials: grpc.ServerCredentials | None = None
+) -> AsyncIterator[str]:
+    """Serves on a real socket; yields the address. Leaving it cuts every call off, as a crash would. `credentials`: for TLS."""
     server = grpc.aio.server()
     coordinator_pb2_grpc.add_SagaServiceServicer_to_server(coordinator, server)
     operator_pb2_grpc.add_OperatorServiceServicer_to_server(coordinator.operator, server)
-    port = server.add_insecure_port(address)
+    port = server.add_insecure_port(address) if credentials is None else server.add_secure_port(address, credentials)
     await server.start()
     try:
         yield f"127.0.0.1:{port}"
