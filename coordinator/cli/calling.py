@@ -70,8 +70,13 @@ def ask_coordinator(function: Callable[[SagaClient, Output], Awaitable[ResultT]]
     address, timeout = str(meta[_META + "address"]), timedelta(seconds=float(meta[_META + "timeout"]))
     output = current_output()
 
+    try:
+        client = SagaClient(address, timeout=timeout)
+    except ValueError as error:
+        raise click.BadParameter(str(error), param_hint="--address") from error
+
     async def run() -> ResultT:
-        async with SagaClient(address, timeout=timeout) as client:
+        async with client:
             return await function(client, output)
 
     with exits_for_errors(output):
@@ -123,7 +128,7 @@ def client_options(function: FunctionT) -> FunctionT:
             show_default=True,
             expose_value=False,
             callback=_remember,
-            help="Where the coordinator is.  [SAGA_ADDRESS]",
+            help="Where the coordinator is; several nodes with commas between.  [SAGA_ADDRESS]",
         ),
         click.option(
             "--timeout",

@@ -235,6 +235,14 @@ async def test_unknown_saga_is_refused(invoke: Invoke, command: str) -> None:
     assert "SAGA_NOT_FOUND" in result.stderr
 
 
+async def test_what_is_no_address_is_wrong_usage(coordinator: FakeCoordinator) -> None:
+    result = await asyncio.to_thread(CliRunner().invoke, main, ["show", new_saga_id(), "--address", "http://127.0.0.1:7700"])
+    assert result.exit_code == 2
+    assert "--address" in result.stderr
+    assert "leave out what stands before the host" in " ".join(result.stderr.split())
+    assert coordinator.requests == []
+
+
 async def test_coordinator_that_is_away_exits_three_and_says_so_in_json() -> None:
     result = await asyncio.to_thread(
         CliRunner().invoke, main, ["show", new_saga_id(), "--address", "127.0.0.1:1", "--timeout", "0.2", "--json"]
