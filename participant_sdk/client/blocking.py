@@ -19,12 +19,12 @@ class Face:
         self._behind: Final[Any] = behind
         self._thread: Final = thread
 
-    def wait_for(self, method: Callable[..., Coroutine[Any, Any, ResultT]], *arguments: object, **options: object) -> ResultT:
-        """For the SDK: what the method of the object behind this gives."""
+    def _wait_for(self, method: Callable[..., Coroutine[Any, Any, ResultT]], *arguments: object, **options: object) -> ResultT:
+        """What the method of the object behind this gives."""
         return self._thread.run(method(self._behind, *arguments, **options))
 
-    def iterate(self, method: Callable[..., AsyncGenerator[ItemT]], *arguments: object, **options: object) -> "BlockingIterator[ItemT]":
-        """For the SDK: what the method of the object behind this yields."""
+    def _iterate(self, method: Callable[..., AsyncGenerator[ItemT]], *arguments: object, **options: object) -> "BlockingIterator[ItemT]":
+        """What the method of the object behind this yields."""
         return BlockingIterator(method(self._behind, *arguments, **options), self._thread)
 
 
@@ -34,7 +34,7 @@ class blocking(Generic[ParametersP, ResultT]):  # noqa: N801 - written like a de
     def __init__(self, method: Callable[Concatenate[Any, ParametersP], Coroutine[Any, Any, ResultT]], /) -> None:
         @wraps(method)
         def call(face: Face, /, *arguments: ParametersP.args, **options: ParametersP.kwargs) -> ResultT:
-            return face.wait_for(method, *arguments, **options)
+            return face._wait_for(method, *arguments, **options)  # noqa: SLF001 - a method of the face
 
         self._call: Final = call
 
@@ -52,7 +52,7 @@ class iterating(Generic[ParametersP, ItemT]):  # noqa: N801 - written like a dec
     def __init__(self, method: Callable[Concatenate[Any, ParametersP], AsyncGenerator[ItemT]], /) -> None:
         @wraps(method)
         def call(face: Face, /, *arguments: ParametersP.args, **options: ParametersP.kwargs) -> BlockingIterator[ItemT]:
-            return face.iterate(method, *arguments, **options)
+            return face._iterate(method, *arguments, **options)  # noqa: SLF001 - a method of the face
 
         self._call: Final = call
 

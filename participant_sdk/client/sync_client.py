@@ -47,7 +47,7 @@ class SyncSagaHandle(Face, Generic[OutputT_co]):
 
     def result(self, output_type: type[Any] | None = None, *, timeout: timedelta | None = None) -> Any:
         """Waits until the saga is COMPLETED and returns its output; see `SagaHandle.result`."""
-        return self.wait_for(SagaHandle.result, output_type, timeout=timeout)
+        return self._wait_for(SagaHandle.result, output_type, timeout=timeout)
 
     wait = blocking(SagaHandle.wait)
     get = blocking(SagaHandle.get)
@@ -126,7 +126,7 @@ class SyncSagaClient(Face):
         self, saga: Saga[Any, Any] | str, message: object, /, *, timeout: timedelta | None = None, **options: Unpack[StartOptions]
     ) -> SyncSagaHandle[Any]:
         """Starts a saga with `message` as its input; see `SagaClient.start`."""
-        return SyncSagaHandle(self.wait_for(SagaClient.start, saga, message, timeout=timeout, **options), self._thread)
+        return SyncSagaHandle(self._wait_for(SagaClient.start, saga, message, timeout=timeout, **options), self._thread)
 
     @overload
     def run(
@@ -140,7 +140,7 @@ class SyncSagaClient(Face):
         self, saga: Saga[Any, Any] | str, message: object, /, *, timeout: timedelta | None = None, **options: Unpack[StartOptions]
     ) -> Any:
         """Starts a saga, waits until it is COMPLETED, and returns what it returned; see `SagaClient.run`."""
-        return self.wait_for(SagaClient.run, saga, message, timeout=timeout, **options)
+        return self._wait_for(SagaClient.run, saga, message, timeout=timeout, **options)
 
     @overload
     def start_many(

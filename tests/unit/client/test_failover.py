@@ -1,6 +1,7 @@
 """Several nodes: who is asked next, and calls that go on when a node is gone."""
 
 import asyncio
+import socket
 from contextlib import AsyncExitStack
 from datetime import timedelta
 
@@ -125,6 +126,21 @@ async def test_node_that_cannot_do_its_work_is_left_for_another() -> None:
             await client.start("place-order", ORDER)
     assert len(well.sagas) == 5
     assert len(sick.requests) <= 1
+
+
+async def test_node_that_takes_connections_and_says_nothing_is_left_soon(coordinator: FakeCoordinator, address: str) -> None:
+    """As a process that is stopped, or a machine behind a balancer that has lost it."""
+
+    async def start(addresses: list[str]) -> None:
+        async with SagaClient(addresses) as client:
+            await client.start("place-order", ORDER)
+
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        addresses = [f"127.0.0.1:{silent.getsockname()[1]}", address]
+        async with asyncio.timeout(8):
+            # Each begins with any of the two.
+            await asyncio.gather(*(start(addresses) for _ in range(8)))
+    assert len(coordinator.sagas) == 8
 
 
 async def test_refusal_leaves_no_node() -> None:
