@@ -13,9 +13,6 @@ from participant_sdk.step_context import StepContext, SyncStepContext
 
 RequestT = TypeVar("RequestT", bound=Payload)
 ResponseT = TypeVar("ResponseT", bound=Payload)
-TakenT = TypeVar("TakenT")
-"""What an action takes, and below what it returns. Which types may be messages is said by `payload_type`."""
-GivenT = TypeVar("GivenT")
 CalledT = TypeVar("CalledT")
 """What calling the handler gives: the response, or an awaitable of it."""
 OwnerT = TypeVar("OwnerT")
@@ -28,7 +25,7 @@ Handler: TypeAlias = Callable[..., object]
 """A handler as it was written, unbound. Its types were checked when its class was created."""
 
 
-class Action(Generic[TakenT, GivenT]):
+class Action(Generic[RequestT, ResponseT]):
     """One operation of a participant, such as `Inventory.reserve`: what a step of a saga definition names.
 
     Read from the class it is this description; read from an instance it is the handler, so that a unit test can call it.
@@ -61,12 +58,12 @@ class Action(Generic[TakenT, GivenT]):
         return f"{self._participant}.{self.name}"
 
     @property
-    def request_type(self) -> type[TakenT]:
+    def request_type(self) -> type[RequestT]:
         """What it takes."""
         return self.signature.request.python_type
 
     @property
-    def response_type(self) -> type[GivenT]:
+    def response_type(self) -> type[ResponseT]:
         """What it returns."""
         return self.signature.response.python_type
 

@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, cast
 
-from google.protobuf.message import Message
-
 from participant_sdk.actions import Action
 from participant_sdk.barrier import answers
 from participant_sdk.barrier.barrier import Barrier
@@ -61,7 +59,7 @@ class LentClient:
         with self._calling():
             return await self._client.reject_step(token, rejection)
 
-    async def heartbeat(self, token: str, *, time_limit: timedelta | None = None, progress: Message | None = None) -> Heartbeat:
+    async def heartbeat(self, token: str, *, time_limit: timedelta | None = None, progress: object | None = None) -> Heartbeat:
         with self._calling():
             return await self._client.heartbeat(token, time_limit=time_limit, progress=progress)
 

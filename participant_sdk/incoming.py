@@ -8,7 +8,6 @@ from typing import Final, Generic, TypeVar
 
 import grpc
 from google.protobuf.any_pb2 import Any as PackedAny
-from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2
 
 from participant_sdk.barrier.verdict import CompensateCall, ExecuteCall, Knowledge, StepIdentity
@@ -73,7 +72,7 @@ class IncomingCall(Generic[CallT]):
             send_heartbeat=self._send_heartbeat,
         )
 
-    async def _send_heartbeat(self, token: str, time_limit: timedelta | None, progress: Message | None) -> Heartbeat:
+    async def _send_heartbeat(self, token: str, time_limit: timedelta | None, progress: object | None) -> Heartbeat:
         answer = await self.bound.heartbeat(token, time_limit, progress)
         if answer.is_cancelled:
             self.cancellation.set()

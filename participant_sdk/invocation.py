@@ -12,7 +12,6 @@ from typing import Any, Final
 
 import grpc
 from google.protobuf.any_pb2 import Any as PackedAny
-from google.protobuf.message import Message
 
 from participant_sdk.accepted import Accepted
 from participant_sdk.actions import Action, Handler
@@ -122,7 +121,7 @@ class BoundAction:
             return ended  # R8: a rejection among them is a failed attempt, and is not stored.
         return HandlerUndid()
 
-    async def heartbeat(self, token: str, time_limit: timedelta | None, progress: Message | None) -> Heartbeat:
+    async def heartbeat(self, token: str, time_limit: timedelta | None, progress: object | None) -> Heartbeat:
         """Sends one through what the participant's server has lent. Raises RuntimeError if that is nothing."""
         voice = self._participant.voice
         if voice is None:

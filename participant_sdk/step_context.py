@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, NoReturn, Protocol, cast
 from participant_sdk.errors import SessionUnavailableError
 
 if TYPE_CHECKING:
-    from google.protobuf.message import Message
     from sqlalchemy.ext.asyncio import AsyncSession
     from sqlalchemy.orm import Session
 
     from participant_sdk.client.completion import Heartbeat
+    from participant_sdk.payloads import Payload
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,10 +47,10 @@ class NoSession:
 class SendHeartbeat(Protocol):
     """Sends the heartbeat of the step with that completion token."""
 
-    async def __call__(self, token: str, time_limit: timedelta | None, progress: "Message | None", /) -> "Heartbeat": ...
+    async def __call__(self, token: str, time_limit: timedelta | None, progress: "Payload | None", /) -> "Heartbeat": ...
 
 
-async def _no_heartbeat(token: str, time_limit: timedelta | None, progress: "Message | None", /) -> NoReturn:
+async def _no_heartbeat(token: str, time_limit: timedelta | None, progress: "Payload | None", /) -> NoReturn:
     raise RuntimeError("this step has nobody to send heartbeats to: serve its participant with ParticipantServer(…, coordinator=…)")
 
 
@@ -117,7 +117,7 @@ class StepContext(Step):
 
     __slots__ = ()
 
-    async def heartbeat(self, *, time_limit: timedelta | None = None, progress: "Message | None" = None) -> "Heartbeat":
+    async def heartbeat(self, *, time_limit: timedelta | None = None, progress: "Payload | None" = None) -> "Heartbeat":
         """Tells the coordinator that the step is worked on, and learns whether it is still wanted (R24).
 
         In the handler it says whether the saga has turned back meanwhile; then `cancelled` is true as well. It does not move `deadline`:

@@ -7,9 +7,10 @@ from typing import Any, TypeVar
 from participant_sdk.actions import Action
 from participant_sdk.builder.sources import Origin
 from participant_sdk.definitions.problems import Problem
+from participant_sdk.payloads import Payload
 
-RequestT = TypeVar("RequestT")
-ResponseT = TypeVar("ResponseT")
+RequestT = TypeVar("RequestT", bound=Payload)
+ResponseT = TypeVar("ResponseT", bound=Payload)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,12 +9,13 @@ from participant_sdk.actions import Action
 from participant_sdk.builder.drafts import ActionDraft, draft_action, source_problems
 from participant_sdk.builder.sources import Origin, Source, full_name, text_of
 from participant_sdk.definitions.problems import Problem
+from participant_sdk.payloads import Payload
 from participant_sdk.policies import RetryPolicy, to_duration, to_retry_message
 from saga.v1 import saga_pb2
 
-InputT = TypeVar("InputT")
-RequestT = TypeVar("RequestT")
-ResponseT = TypeVar("ResponseT")
+InputT = TypeVar("InputT", bound=Payload)
+RequestT = TypeVar("RequestT", bound=Payload)
+ResponseT = TypeVar("ResponseT", bound=Payload)
 
 
 class HookOptions(TypedDict, total=False):

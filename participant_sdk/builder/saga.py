@@ -19,15 +19,15 @@ from participant_sdk.builder.sources import SAGA_INPUT, Origin, Source, StepHand
 from participant_sdk.builder.steps import StepDraft, StepOptions, TextStepOptions
 from participant_sdk.definitions.problems import Problem
 from participant_sdk.descriptors import closed_descriptors
-from participant_sdk.payloads import payload_type
+from participant_sdk.payloads import Payload, payload_type
 from participant_sdk.policies import StepDefaults, to_duration
 from saga.v1 import saga_pb2
 
-InputT = TypeVar("InputT")
+InputT = TypeVar("InputT", bound=Payload)
 OutputT = TypeVarWithDefault("OutputT", default=Any)
 """What a saga returns: None if that is nothing. `Saga[PlaceOrder]` in an annotation stands for one that returns whatever."""
-RequestT = TypeVar("RequestT")
-ResponseT = TypeVar("ResponseT")
+RequestT = TypeVar("RequestT", bound=Payload)
+ResponseT = TypeVar("ResponseT", bound=Payload)
 ResultT = TypeVar("ResultT")
 MessageT = TypeVar("MessageT", bound=Message)
 

@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, AsyncIterable, Iterable, Mapping, Se
 from contextlib import aclosing
 from datetime import datetime, timedelta
 from types import MappingProxyType, TracebackType
-from typing import Any, Final, Self, TypeVar, Unpack, overload
+from typing import Any, Final, Self, TypeVar, Unpack, cast, overload
 
 import grpc
 from google.protobuf.descriptor_pb2 import FileDescriptorSet
@@ -29,12 +29,13 @@ from participant_sdk.client.values import checked_id, to_timestamp
 from participant_sdk.client.watching import watch_events
 from participant_sdk.errors import Rejected
 from participant_sdk.ids import new_saga_id
+from participant_sdk.payloads import Payload
 from saga.v1 import coordinator_pb2, participant_pb2, saga_pb2
 
 DEFAULT_ADDRESS: Final = "127.0.0.1:7700"
 DEFAULT_TIMEOUT: Final = timedelta(seconds=30)
 
-InputT = TypeVar("InputT")
+InputT = TypeVar("InputT", bound=Payload)
 OutputT = TypeVar("OutputT")
 
 
@@ -238,7 +239,7 @@ class SagaClient:
         self, saga: Saga[Any, Any] | str, item: object, position: int, timeout: timedelta | None, shared: SharedStartOptions
     ) -> Started[SagaHandle[Any]] | NotStarted:
         """One of `start_many`: a message or a Start."""
-        start = item if isinstance(item, Start) else Start(item)
+        start = item if isinstance(item, Start) else Start(cast("Any", item))
         options: StartOptions = {"saga_id": new_saga_id(), **shared, **start.options}
         try:
             request = _checked_request(saga, start.message, options, timeout)

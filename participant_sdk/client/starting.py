@@ -8,11 +8,11 @@ from typing import Any, Generic, TypedDict, TypeVar
 from participant_sdk.builder import Saga
 from participant_sdk.client.values import checked_id, packed, to_timestamp
 from participant_sdk.ids import new_saga_id
-from participant_sdk.payloads import payload_type
+from participant_sdk.payloads import Payload, payload_type
 from participant_sdk.policies import to_duration
 from saga.v1 import coordinator_pb2, saga_pb2
 
-InputT = TypeVar("InputT")
+InputT = TypeVar("InputT", bound=Payload)
 
 
 class SharedStartOptions(TypedDict, total=False):

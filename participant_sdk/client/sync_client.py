@@ -20,9 +20,10 @@ from participant_sdk.client.saga_client import DEFAULT_ADDRESS, DEFAULT_TIMEOUT,
 from participant_sdk.client.saga_handle import OutputT_co, SagaHandle
 from participant_sdk.client.start_many import WINDOW_DEFAULT, NotStarted, Started, checked_window
 from participant_sdk.client.starting import SharedStartOptions, Start, StartOptions
+from participant_sdk.payloads import Payload
 from saga.v1 import saga_pb2
 
-InputT = TypeVar("InputT")
+InputT = TypeVar("InputT", bound=Payload)
 OutputT = TypeVar("OutputT")
 ResultT = TypeVar("ResultT")
 

@@ -193,7 +193,7 @@ def test_output_of_another_type_than_declared_is_a_problem() -> None:
 
 
 def test_input_that_can_be_no_message_is_a_problem() -> None:
-    saga = Saga("place-order", input=int)
+    saga: Saga[Any, None] = Saga("place-order", input=int)
     saga.step("shipping.book", "CourierBooked{}", request=CourierBooked, response=CourierBooked)
     assert any("<class 'int'>" in problem for problem in _problems(saga))
 
