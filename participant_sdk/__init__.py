@@ -22,6 +22,7 @@ from participant_sdk.client import (
     InvalidRequest,
     NoLongerSelected,
     NotNow,
+    NotStarted,
     OperatorClient,
     PointOfNoReturnPassed,
     Resolution,
@@ -31,7 +32,12 @@ from participant_sdk.client import (
     SagaNotCompleted,
     SagaNotFound,
     SagaSelection,
+    Start,
+    Started,
     StepNotFound,
+    SyncOperatorClient,
+    SyncSagaClient,
+    SyncSagaHandle,
     WaitTimedOut,
     output_of,
 )
@@ -55,13 +61,14 @@ from participant_sdk.errors import (
     SessionMisusedError,
     SessionUnavailableError,
 )
+from participant_sdk.hosting import HostingOptions
 from participant_sdk.ids import new_saga_id, parse_saga_id
 from participant_sdk.middleware import Direction, HandlerRun, Middleware
 from participant_sdk.otlp import configure_otlp
 from participant_sdk.participant import Participant
 from participant_sdk.payloads import Payload, PayloadDecodeError, PayloadEncodeError, WireField, payload
 from participant_sdk.policies import RetryPolicy, StepDefaults, StepKind
-from participant_sdk.server import ParticipantServer, serve
+from participant_sdk.server import HostedParticipants, ParticipantServer, serve, until_signalled
 from participant_sdk.servicer import ParticipantServicer
 from participant_sdk.step_context import DefinitionVersion, StepContext, SyncStepContext
 
@@ -97,6 +104,8 @@ __all__ = [
     "Effect",
     "HandlerRun",
     "Heartbeat",
+    "HostedParticipants",
+    "HostingOptions",
     "IncidentNotFound",
     "InvalidRequest",
     "Middleware",
@@ -104,6 +113,7 @@ __all__ = [
     "NoBarrier",
     "NoLongerSelected",
     "NotNow",
+    "NotStarted",
     "OperatorClient",
     "Participant",
     "ParticipantDefinitionError",
@@ -128,12 +138,17 @@ __all__ = [
     "SessionMisusedError",
     "SessionUnavailableError",
     "SqlBarrier",
+    "Start",
+    "Started",
     "StepContext",
     "StepDefaults",
     "StepIdentity",
     "StepKind",
     "StepNotFound",
     "StepNotWaitingError",
+    "SyncOperatorClient",
+    "SyncSagaClient",
+    "SyncSagaHandle",
     "SyncStepContext",
     "WaitTimedOut",
     "WireField",
@@ -146,6 +161,7 @@ __all__ = [
     "parse_saga_id",
     "payload",
     "serve",
+    "until_signalled",
 ]
 
 

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import signal
-from collections.abc import Coroutine, Sequence
+from collections.abc import Sequence
 from datetime import timedelta
 from types import TracebackType
 from typing import Final, Self
@@ -13,16 +13,11 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 from opentelemetry.trace import TracerProvider
 
-from participant_sdk.barrier.barrier import Barrier
-from participant_sdk.barrier.store import StoreBusyError, StoreUnavailableError
 from participant_sdk.client.channel import MESSAGE_BYTES_MAX
-from participant_sdk.client.saga_client import SagaClient
-from participant_sdk.closings import wait_for_closings
-from participant_sdk.completing import LentClient
 from participant_sdk.errors import ParticipantSetupError
+from participant_sdk.hosting import COORDINATOR_DEFAULT, CUT_SHORT_TIME_LIMIT_S, DRAIN_TIME_LIMIT_DEFAULT, Hosting, HostingOptions
 from participant_sdk.participant import Participant
-from participant_sdk.registration import TTL_DEFAULT, Registration
-from participant_sdk.retention import forget_expired_keys
+from participant_sdk.registration import TTL_DEFAULT
 from participant_sdk.servicer import ParticipantServicer
 from participant_sdk.telemetry import SERVICE_NAME
 from saga.v1 import participant_pb2_grpc
@@ -30,13 +25,8 @@ from saga.v1 import participant_pb2_grpc
 logger = logging.getLogger(__name__)
 
 ADDRESS_DEFAULT: Final = "127.0.0.1:0"
-COORDINATOR_DEFAULT: Final = "127.0.0.1:7700"
-DRAIN_TIME_LIMIT_DEFAULT: Final = timedelta(seconds=10)
-"""How long calls under way may take to end when the server stops."""
 CALLS_MAX: Final = 1_000
 """Calls under way at most; further ones are refused, and the coordinator calls again."""
-_CUT_SHORT_TIME_LIMIT_S: Final = 15.0
-"""How long calls that were cut short may take to roll back, or to end a COMMIT under way."""
 _WILDCARDS: Final = ("0.0.0.0:", "[::]:", "*:")
 
 _OPTIONS: Final = (
@@ -48,45 +38,46 @@ _OPTIONS: Final = (
 
 
 class ParticipantServer:
-    """Serves participants between `start` and `stop`, or as an async context manager. Without TLS, so far.
+    """Serves participants between `start` and `stop`, or as an async context manager, on a gRPC server of its own.
 
     Calls under way when it stops may end within `drain_time_limit`; what is left is cut short, rolled back, and called again by
-    the coordinator elsewhere or later.
+    the coordinator elsewhere or later. In a server that is there already, use `HostedParticipants`.
     """
 
     def __init__(
         self,
         *participants: Participant,
         address: str = ADDRESS_DEFAULT,
-        coordinator: str | Sequence[str] | None = COORDINATOR_DEFAULT,
+        server_credentials: grpc.ServerCredentials | None = None,
+        interceptors: Sequence[grpc.aio.ServerInterceptor] = (),
         advertise: str | None = None,
+        coordinator: str | Sequence[str] | None = COORDINATOR_DEFAULT,
+        channel_credentials: grpc.ChannelCredentials | None = None,
         ttl: timedelta = TTL_DEFAULT,
         drain_time_limit: timedelta = DRAIN_TIME_LIMIT_DEFAULT,
         tracer_provider: TracerProvider | None = None,
     ) -> None:
         """`address`: where to listen, "host:port" or "unix:path"; port 0 picks a free one.
 
-        `coordinator`: where to register, one address or those of several nodes; None if it knows the participants by its configuration.
+        `server_credentials`: for TLS; None: none. The coordinator does not speak TLS to participants yet, so that this is for what stands
+        between them. `interceptors`: of the gRPC server, before its own.
         `advertise`: what the coordinator is to dial, if that is not `address`.
-        `ttl`: how long a registration holds, 1 s to 1 h; it is repeated three times as often.
-        `tracer_provider`: None for the global one of OpenTelemetry.
+        `tracer_provider`: None for the global one of OpenTelemetry. The others are those of `HostingOptions`.
         """
-        if not timedelta(seconds=1) <= ttl <= timedelta(hours=1):
-            raise ParticipantSetupError(f"ttl must be from 1 s to 1 h, found {ttl}")
         if coordinator is not None and advertise is None and address.startswith(_WILDCARDS):
             raise ParticipantSetupError(f"nobody can dial {address}: name an address of this machine with advertise=…")
+        options = HostingOptions(
+            coordinator=coordinator, channel_credentials=channel_credentials, ttl=ttl, drain_time_limit=drain_time_limit
+        )
         self._asked_address = address
-        self._coordinator = coordinator
+        self._server_credentials = server_credentials
+        self._interceptors = tuple(interceptors)
         self._advertise = advertise
-        self._ttl = ttl
         self._drain_time_limit = drain_time_limit
         self._servicer = ParticipantServicer(*participants, tracer_provider=tracer_provider)
+        self._hosting = Hosting(self._servicer, options)
         self._server: grpc.aio.Server | None = None
         self._health = health.aio.HealthServicer()
-        self._registration: Registration | None = None
-        self._client: LentClient | None = None
-        """What the participants' `completing` tells the coordinator through. Dialled when it is first used."""
-        self._background: list[asyncio.Task[None]] = []
         self._address = ""
 
     @property
@@ -110,57 +101,32 @@ class ParticipantServer:
         """
         if self._server is not None:
             raise ParticipantSetupError("this server was started before; make another one")
-        barriers = list({id(each.barrier): each.barrier for each in self._servicer.participants}.values())
-        for barrier in barriers:
-            await _prove(barrier)
-        server = grpc.aio.server(options=_OPTIONS, maximum_concurrent_rpcs=CALLS_MAX)
+        await self._hosting.prove()
+        server = grpc.aio.server(options=_OPTIONS, maximum_concurrent_rpcs=CALLS_MAX, interceptors=self._interceptors)
         participant_pb2_grpc.add_ParticipantServiceServicer_to_server(self._servicer, server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         reflection.enable_server_reflection((SERVICE_NAME, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
-        self._address = _bind(server, self._asked_address)
+        self._address = _bind(server, self._asked_address, self._server_credentials)
         await server.start()
         self._server = server
         await self._health.set(SERVICE_NAME, health_pb2.HealthCheckResponse.SERVING)
         names = ", ".join(each.participant_name for each in self._servicer.participants)
         logger.info("serving %s on %s", names, self._address)
-        for barrier in barriers:
-            if barrier.retention is not None:
-                self._run_in_background(forget_expired_keys(barrier), "retention")
-        if self._coordinator is not None:
-            self._client = LentClient(SagaClient(self._coordinator))
-            self._lend(self._client)
-            self._registration = Registration(
-                coordinator=self._coordinator,
-                target=self._advertise or self._address,
-                descriptions=self._servicer.descriptions,
-                ttl=self._ttl,
-            )
-            self._run_in_background(self._registration.run(), "registration")
+        self._hosting.begin(self._advertise or self._address)
 
     async def wait_registered(self, time_limit: timedelta) -> None:
         """Waits until the coordinator has accepted the registration. Raises TimeoutError."""
-        if self._registration is None:
-            raise ParticipantSetupError("nothing is registered: start() comes first, with a coordinator")
-        async with asyncio.timeout(time_limit.total_seconds()):
-            await self._registration.accepted.wait()
+        await self._hosting.wait_registered(time_limit)
 
     async def stop(self) -> None:
         """Takes no more calls, lets those under way end within the drain time limit, and gives back what it holds. Safe to repeat."""
-        background, self._background = self._background, []
-        for task in background:
-            task.cancel()
-        await asyncio.gather(*background, return_exceptions=True)
+        await self._hosting.retreat()
         if self._server is not None:
             await self._health.enter_graceful_shutdown()
-            self._servicer.drain()
             await self._server.stop(self._drain_time_limit.total_seconds())
-            await self._wait_for_those_cut_short()
-        client, self._client = self._client, None
-        if client is not None:
-            self._lend(None)
-            await client.close(self._drain_time_limit)
-        self._servicer.close()
-        await wait_for_closings()
+            # The gRPC server does not wait for those cut short, and whoever owns the database engine wants to dispose of it now.
+            await self._hosting.wait_idle(CUT_SHORT_TIME_LIMIT_S)
+        await self._hosting.end()
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -169,23 +135,67 @@ class ParticipantServer:
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         await self.stop()
 
-    async def _wait_for_those_cut_short(self) -> None:
-        """The gRPC server does not wait for them, and whoever owns the database engine wants to dispose of it now."""
-        try:
-            async with asyncio.timeout(_CUT_SHORT_TIME_LIMIT_S):
-                await self._servicer.wait_idle()
-        except TimeoutError:
-            logger.warning("calls that were cut short did not end in time; their outcome is unknown")
 
-    def _lend(self, client: LentClient | None) -> None:
-        for participant in self._servicer.participants:
-            participant.tell_completions_to(client)
+class HostedParticipants:
+    """Participants in a grpc.aio server that is there already, beside its other services. Make it before the server starts, and enter it
+    after that:
 
-    def _run_in_background(self, work: Coroutine[None, None, None], name: str) -> None:
-        """Runs until `stop`, which awaits it. A bug that ends it early is told at once, not at the end."""
-        task = asyncio.get_running_loop().create_task(work, name=name)
-        task.add_done_callback(_tell_if_broken)
-        self._background.append(task)
+        server = grpc.aio.server()
+        orders_pb2_grpc.add_OrdersServicer_to_server(Orders(), server)
+        hosted = HostedParticipants(server, Inventory(barrier=barrier), advertise="inventory:50051")
+        server.add_insecure_port("[::]:50051")
+        await server.start()
+        async with hosted:
+            await server.wait_for_termination()
+
+    Ports, credentials, interceptors, reflection and the end of the server stay with whoever owns it. Leaving it lets the calls under way
+    end within `drain_time_limit`; then stop the server, whose grace cuts short what is left.
+    """
+
+    def __init__(
+        self,
+        server: grpc.aio.Server,
+        *participants: Participant,
+        advertise: str,
+        health_servicer: health.aio.HealthServicer | None = None,
+        options: HostingOptions | None = None,
+        tracer_provider: TracerProvider | None = None,
+    ) -> None:
+        """`advertise`: what the coordinator is to dial. `health_servicer`: the one of the server, which is told how they are; None: nobody.
+
+        `options`: how they are made known; None: the defaults. `tracer_provider`: None for the global one of OpenTelemetry.
+        """
+        self._options = options if options is not None else HostingOptions()
+        self._advertise = advertise
+        self._servicer = ParticipantServicer(*participants, tracer_provider=tracer_provider)
+        self._hosting = Hosting(self._servicer, self._options)
+        self._health = health_servicer
+        self._is_entered = False
+        participant_pb2_grpc.add_ParticipantServiceServicer_to_server(self._servicer, server)
+
+    async def wait_registered(self, time_limit: timedelta) -> None:
+        """Waits until the coordinator has accepted the registration. Raises TimeoutError."""
+        await self._hosting.wait_registered(time_limit)
+
+    async def __aenter__(self) -> Self:
+        """Proves the barriers and begins to register. Raises ParticipantSetupError if they could never be served, or were before."""
+        if self._is_entered:
+            raise ParticipantSetupError("these participants were served before; make them anew, with another server")
+        self._is_entered = True
+        await self._hosting.prove()
+        await self._say(health_pb2.HealthCheckResponse.SERVING)
+        self._hosting.begin(self._advertise)
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        await self._hosting.retreat()
+        await self._say(health_pb2.HealthCheckResponse.NOT_SERVING)
+        await self._hosting.wait_idle(self._options.drain_time_limit.total_seconds())
+        await self._hosting.end()
+
+    async def _say(self, status: health_pb2.HealthCheckResponse.ServingStatus.ValueType) -> None:
+        if self._health is not None:
+            await self._health.set(SERVICE_NAME, status)
 
 
 async def serve(
@@ -209,11 +219,12 @@ async def serve(
         drain_time_limit=drain_time_limit,
     )
     async with server:
-        await _until_signalled()
+        await until_signalled()
         logger.info("draining: %s takes no more calls", server.address)
 
 
-async def _until_signalled() -> None:
+async def until_signalled() -> None:
+    """Waits for SIGTERM or SIGINT; for a server of one's own."""
     told = asyncio.Event()
     loop = asyncio.get_running_loop()
     installed: list[signal.Signals] = []
@@ -230,24 +241,12 @@ async def _until_signalled() -> None:
             loop.remove_signal_handler(number)
 
 
-async def _prove(barrier: Barrier) -> None:
-    try:
-        await barrier.check()
-    except (StoreUnavailableError, StoreBusyError) as error:
-        logger.warning("the participant's database cannot be used now, starting without having tried it: %s", error)
-
-
-def _bind(server: grpc.aio.Server, address: str) -> str:
+def _bind(server: grpc.aio.Server, address: str, credentials: grpc.ServerCredentials | None) -> str:
     """Listens there; returns the address with the port that was picked."""
     try:
-        port = server.add_insecure_port(address)
+        port = server.add_insecure_port(address) if credentials is None else server.add_secure_port(address, credentials)
     except RuntimeError as error:
         raise ParticipantSetupError(f"cannot listen on {address}: is the port taken, is the address of this machine?") from error
     if address.startswith("unix:"):
         return address
     return f"{address.rpartition(':')[0]}:{port}"
-
-
-def _tell_if_broken(task: asyncio.Task[None]) -> None:
-    if not task.cancelled() and task.exception() is not None:
-        logger.error("%s ended by a fault of its own", task.get_name(), exc_info=task.exception())

@@ -68,6 +68,7 @@ class ParticipantServicer(participant_pb2_grpc.ParticipantServiceServicer):
         self._in_flight = _InFlight()
         self._spans = ServerSpans(tracer_provider)
         self._sessions: dict[ExchangeSession, None] = {}
+        self._is_closed = False
 
     @property
     def descriptions(self) -> tuple[participant_pb2.ParticipantDescription, ...]:
@@ -84,7 +85,8 @@ class ParticipantServicer(participant_pb2_grpc.ParticipantServiceServicer):
         await self._in_flight.none.wait()
 
     def close(self) -> None:
-        """Gives its threads back. Safe to call twice."""
+        """Gives its threads back; calls that still come are told that nobody is here. Safe to call twice."""
+        self._is_closed = True
         self._threads.close()
 
     async def Describe(  # noqa: N802 - named by gRPC
@@ -165,6 +167,8 @@ class ParticipantServicer(participant_pb2_grpc.ParticipantServiceServicer):
         answer: Callable[[RequestT, float], Awaitable[AnswerT]],
     ) -> AnswerT | status_pb2.Status:
         """What is answered, also when the time of the call ends first, and when something fails that nobody foresaw."""
+        if self._is_closed:
+            return status_with(grpc.StatusCode.UNAVAILABLE, f"{request.action} is not served here any more")
         left_s = time_left_s(request, time_remaining_s)
         with self._in_flight, self._spans.of(direction, request, headers) as span:
             answered: AnswerT | status_pb2.Status
