@@ -129,6 +129,10 @@ class BarrierTableMissingError(ParticipantSetupError):
     """The participant's database has no barrier table. Create it with a migration or `SqlBarrier.create_table()`."""
 
 
+class BarrierTableOutdatedError(ParticipantSetupError):
+    """The participant's database has a barrier table of another version. Run `upgrade_barrier(op)` in a migration."""
+
+
 class SessionUnavailableError(RuntimeError):
     """`step.session` was used where there is no database transaction to join."""
 

@@ -28,6 +28,15 @@ def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[URL, st
         yield server, make_template(server)
 
 
+@pytest.fixture(scope="session")
+def mariadb(tmp_path_factory: pytest.TempPathFactory) -> Iterator[URL]:
+    """A MariaDB server. Skips the test where there is none."""
+    from tests.mariadb_server import mariadb_server
+
+    with mariadb_server(tmp_path_factory.mktemp("mariadb")) as server:
+        yield server
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Marks every law, so that the full tier runs it again with the big budget."""
     for item in items:

@@ -11,9 +11,11 @@ from contextvars import Context
 from typing import Any, Protocol, TypeAlias, TypeVar
 
 from sqlalchemy import Connection, CursorResult, Engine, Executable
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession
 from sqlalchemy.orm import Session
 
+from participant_sdk.barrier.mysql import is_mysql
 from participant_sdk.barrier.sessions import JoinedSession
 from participant_sdk.barrier.store import LockWaitError
 from participant_sdk.shielding import finish
@@ -160,8 +162,15 @@ class BlockingAccess:
 
     async def limit_locks(self, link: Link, wait_s: float | None) -> None:
         # SQLite waits as long as the `timeout` of its connections says.
-        if wait_s is not None and self._engine.dialect.name == "postgresql":
+        dialect = self._engine.dialect
+        if wait_s is None:
+            return
+        if dialect.name == "postgresql":
             await link.exec_driver_sql(f"SET LOCAL lock_timeout = {max(int(wait_s * 1_000), 1)}")
+        elif is_mysql(dialect.name):
+            assert isinstance(link, BlockingLink)
+            # Whole seconds. 0, which does not wait at all, only MariaDB knows.
+            link.limit_waits(max(int(wait_s), 0 if getattr(dialect, "is_mariadb", False) else 1))
 
     async def within(self, context: Context, work: Callable[[], Coroutine[Any, Any, ResultT]]) -> ResultT:
         return context.run(run_through, work())
@@ -172,6 +181,14 @@ class BlockingLink:
 
     def __init__(self, connection: Connection) -> None:
         self.connection = connection
+        self._has_limit = False
+
+    def limit_waits(self, seconds: int) -> None:
+        """Has MySQL wait so long for locks until the connection is given back: it knows no limit of one database transaction."""
+        self._has_limit = True
+        self.connection.exec_driver_sql(
+            f"SET @saga_lock_wait = @@SESSION.innodb_lock_wait_timeout, SESSION innodb_lock_wait_timeout = {seconds}"
+        )
 
     @property
     def closed(self) -> bool:
@@ -194,6 +211,12 @@ class BlockingLink:
         self.connection.invalidate()
 
     async def close(self) -> None:
+        if self._has_limit and not self.closed and not self.invalidated:
+            try:
+                self.connection.exec_driver_sql("SET SESSION innodb_lock_wait_timeout = @saga_lock_wait")
+            except SQLAlchemyError:
+                self.connection.invalidate()  # Nobody must inherit the limit.
+                raise
         self.connection.close()
 
 

@@ -1,15 +1,29 @@
 """The session that handlers see: it is part of the barrier's database transaction, and must not end it."""
 
+import re
 from contextlib import closing
 from typing import Any, Final, NoReturn
 
 from sqlalchemy import Connection, Engine, event
+from sqlalchemy.engine import ExceptionContext
 from sqlalchemy.orm import Session, SessionTransaction
 
+from participant_sdk.barrier.mysql import is_mysql
+from participant_sdk.barrier.sql_errors import Loss, loss_of
 from participant_sdk.errors import SessionMisusedError
 
 _GUARDED: Final = "saga_barrier_guarded"
 """Marks a connection, in its `info`, as one on which only the barrier may commit."""
+_LOSS: Final = "saga_barrier_loss"
+"""What the database may have rolled back by itself on such a connection."""
+_ENDS: Final = re.compile(r"\s*(COMMIT|END|ABORT|ROLLBACK(?!\s+(WORK\s+|TRANSACTION\s+)?TO\b)|PREPARE\s+TRANSACTION)\b", re.IGNORECASE)
+"""A statement that ends the database transaction."""
+_MYSQL_ENDS: Final = re.compile(
+    rf"{_ENDS.pattern}|\s*(BEGIN|START\s+TRANSACTION|SET\s+(SESSION\s+|@@)?AUTOCOMMIT|UNLOCK|LOCK|ALTER|RENAME|TRUNCATE|GRANT|REVOKE|ANALYZE"
+    r"|OPTIMIZE|(CREATE|DROP)(?!\s+TEMPORARY\s+TABLE))\b",
+    re.IGNORECASE,
+)
+"""The same, where a statement that changes a table commits by itself."""
 
 
 class JoinedSession(Session):
@@ -86,10 +100,13 @@ def _set_savepoint(session: JoinedSession, _: SessionTransaction, connection: Co
     session.has_savepoint = True
 
 
-def watch_commits(engine: Engine) -> None:
-    """Lets the engine refuse a COMMIT on guarded connections, however a handler came by the connection."""
-    if not event.contains(engine, "commit", _refuse_foreign_commit):
-        event.listen(engine, "commit", _refuse_foreign_commit)
+def watch_guarded(engine: Engine) -> None:
+    """Lets the engine refuse a COMMIT on guarded connections, however a handler came by the connection, and remember what got lost."""
+    if event.contains(engine, "commit", _refuse_foreign_commit):
+        return
+    event.listen(engine, "commit", _refuse_foreign_commit)
+    event.listen(engine, "before_cursor_execute", _refuse_ending_statement)
+    event.listen(engine, "handle_error", _note_loss)
 
 
 def guard_connection(connection: Connection) -> None:
@@ -100,6 +117,18 @@ def guard_connection(connection: Connection) -> None:
 def release_connection(connection: Connection) -> None:
     """The barrier itself commits now, or is done with it."""
     connection.info.pop(_GUARDED, None)
+    connection.info.pop(_LOSS, None)
+
+
+def loss_on(connection: Connection) -> Loss | None:
+    """What errors since the connection was guarded say about its database transaction, also if a handler has swallowed them."""
+    loss: Loss | None = connection.info.get(_LOSS)
+    return loss
+
+
+def forgive_loss(connection: Connection) -> None:
+    """It was found that nothing got lost."""
+    connection.info.pop(_LOSS, None)
 
 
 def _refuse_foreign_commit(connection: Connection) -> None:
@@ -107,3 +136,23 @@ def _refuse_foreign_commit(connection: Connection) -> None:
         raise SessionMisusedError(
             "a handler committed the database transaction that it shares with the barrier: return to commit, raise to roll back"
         )
+
+
+def _refuse_ending_statement(connection: Connection, _: Any, statement: str, *__: Any) -> None:
+    ends = _MYSQL_ENDS if is_mysql(connection.dialect.name) else _ENDS
+    found = ends.match(statement)
+    if found is not None and connection.info.get(_GUARDED):
+        raise SessionMisusedError(
+            f"a handler executed {found.group().strip().upper()}, which ends the database transaction that it shares with the barrier: "
+            "return to commit, raise to roll back, and change tables in migrations"
+        )
+
+
+def _note_loss(context: ExceptionContext) -> None:
+    """A HANDLER THAT SWALLOWS SUCH AN ERROR MUST NOT BE COMMITTED: the row of its key, or the lock on it, went with the rest."""
+    loss = loss_of(context.original_exception)
+    connection = context.connection
+    if loss is None or connection is None or connection.closed or connection.invalidated:
+        return
+    if connection.info.get(_GUARDED) and connection.info.get(_LOSS) is not Loss.CERTAIN:
+        connection.info[_LOSS] = loss

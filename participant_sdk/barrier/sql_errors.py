@@ -3,21 +3,43 @@
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
+from enum import Enum, auto
 from typing import Final
 
 from sqlalchemy.exc import DBAPIError, PendingRollbackError, SQLAlchemyError
 
+from participant_sdk.barrier import mysql
 from participant_sdk.barrier.store import StoreBusyError, StoreUnavailableError
-from participant_sdk.errors import BarrierTableMissingError
+from participant_sdk.errors import BarrierTableMissingError, BarrierTableOutdatedError
 
 _REPEATABLE_STATES: Final = frozenset({"40001", "40P01", "55P03"})
 """SQLSTATEs after which the whole database transaction is repeated: serialisation failure, deadlock, lock not available."""
 _UNDEFINED_TABLE: Final = "42P01"
+_UNDEFINED_COLUMN: Final = "42703"
 _SQLITE_REPEATABLE: Final = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED})
+_SQLITE_ROLLING_BACK: Final = frozenset({sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_NOMEM})
+"""After these SQLite may have rolled back the whole database transaction by itself."""
 _SQLITE_PRIMARY_CODE: Final = 0xFF
 """The lower byte of SQLite's extended result codes."""
 _CAUSES_MAX: Final = 8
 """How deep the cause of what a handler raised is looked for."""
+
+
+class Loss(Enum):
+    """What an error of a statement says about the database transaction that it was in."""
+
+    CERTAIN = auto()
+    """The database has rolled it back: what is written now begins another one, without the lock of the key."""
+    POSSIBLE = auto()
+    """That depends on a setting of the server."""
+
+
+def loss_of(orig: BaseException | None) -> Loss | None:
+    """What is lost with that error of a driver; None: the statement alone, or PostgreSQL, which takes nothing more until the end."""
+    code = mysql.error_code(orig)
+    if code in mysql.ROLLING_BACK_CODES or _sqlite_code(orig) in _SQLITE_ROLLING_BACK:
+        return Loss.CERTAIN
+    return Loss.POSSIBLE if code == mysql.LOCK_WAIT_TIMEOUT else None
 
 
 def is_busy(error: BaseException) -> bool:
@@ -45,6 +67,11 @@ def translated(table_name: str) -> Iterator[None]:
                 f"the participant's database has no table {table_name!r}: create it once with SqlBarrier.create_table(), or add "
                 "barrier_table(metadata) to your migrations"
             ) from error
+        if _is_column_missing(error.orig):
+            raise BarrierTableOutdatedError(
+                f"the table {table_name!r} is of another version of the barrier: {_first_line(error)}; run upgrade_barrier(op) of "
+                "participant_sdk.barrier.migrations"
+            ) from error
         raise StoreUnavailableError(_first_line(error)) from error
     except PendingRollbackError as error:
         raise StoreUnavailableError(_first_line(error)) from error
@@ -53,16 +80,29 @@ def translated(table_name: str) -> Iterator[None]:
 
 
 def _is_repeatable(orig: BaseException | None) -> bool:
-    code = getattr(orig, "sqlite_errorcode", None)
-    if isinstance(code, int):
-        return code & _SQLITE_PRIMARY_CODE in _SQLITE_REPEATABLE
-    return _sql_state(orig) in _REPEATABLE_STATES
+    code = _sqlite_code(orig)
+    if code is not None:
+        return code in _SQLITE_REPEATABLE
+    return _sql_state(orig) in _REPEATABLE_STATES or mysql.error_code(orig) in mysql.REPEATABLE_CODES
 
 
 def _is_table_missing(orig: BaseException | None) -> bool:
     # SQLite has no code of its own for it: SQLITE_ERROR, with a text that has not changed in twenty years.
-    is_sqlite = isinstance(orig, sqlite3.OperationalError)
-    return "no such table" in str(orig) if is_sqlite else _sql_state(orig) == _UNDEFINED_TABLE
+    if isinstance(orig, sqlite3.OperationalError):
+        return "no such table" in str(orig)
+    return _sql_state(orig) == _UNDEFINED_TABLE or mysql.error_code(orig) == mysql.TABLE_MISSING
+
+
+def _is_column_missing(orig: BaseException | None) -> bool:
+    if isinstance(orig, sqlite3.OperationalError):
+        return "no such column" in str(orig) or "has no column named" in str(orig)
+    return _sql_state(orig) == _UNDEFINED_COLUMN or mysql.error_code(orig) == mysql.COLUMN_MISSING
+
+
+def _sqlite_code(orig: BaseException | None) -> int | None:
+    """The primary code of an error of SQLite; None if it is none."""
+    code = getattr(orig, "sqlite_errorcode", None)
+    return code & _SQLITE_PRIMARY_CODE if isinstance(code, int) else None
 
 
 def _sql_state(orig: BaseException | None) -> str | None:

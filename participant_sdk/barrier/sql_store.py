@@ -4,25 +4,33 @@ import asyncio
 import uuid
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import replace
 from functools import partial
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, TypeAlias, TypeVar
 
-from sqlalchemy import Engine, Table
+from sqlalchemy import Connection, Engine, Table
 from sqlalchemy.ext.asyncio import AsyncEngine
-from sqlalchemy.schema import CreateIndex, CreateTable
 
 from participant_sdk.barrier.access import Access
-from participant_sdk.barrier.sessions import watch_commits
+from participant_sdk.barrier.sessions import JoinedSession, watch_guarded
 from participant_sdk.barrier.sql_unit import SqlUnit
 from participant_sdk.barrier.statements import Statements
-from participant_sdk.barrier.store import AnswerT, BarrierUnit, Flow
+from participant_sdk.barrier.store import AnswerT, BarrierUnit, Flow, StoreUnavailableError
+from participant_sdk.barrier.table import KEY_CHARS_MAX
+from participant_sdk.barrier.table_shape import create_statements, differences, has_table
 from participant_sdk.barrier.verdict import BarrierRow, CompensateCall, ExecuteCall, ExecutionState, StepIdentity
 from participant_sdk.clock import wall_clock_us
-from participant_sdk.errors import ParticipantSetupError
+from participant_sdk.errors import BarrierTableOutdatedError, ParticipantSetupError
+
+ResultT = TypeVar("ResultT")
 
 AnyEngine: TypeAlias = AsyncEngine | Engine
 EngineChoice: TypeAlias = Callable[[StepIdentity], AnyEngine]
 """Picks the database of a step. A pure function: always the same engine for the same step (R21)."""
+
+
+_PROBE_REPLY: Final = bytes(1 << 16)
+"""One byte more than a BLOB of MySQL takes."""
 
 
 class Database:
@@ -37,7 +45,7 @@ class Database:
         self._turn = turn
         self._is_proven = False
         """Whether it is known to have database transactions."""
-        watch_commits(access.engine)
+        watch_guarded(access.engine)
 
     @asynccontextmanager
     async def unit(self) -> AsyncIterator[SqlUnit]:
@@ -48,29 +56,56 @@ class Database:
             yield unit
 
     async def prove(self) -> None:
-        """Sees whether a row that is not committed vanishes: on a connection in AUTOCOMMIT there is no barrier."""
-        now_us = wall_clock_us()
-        probe = BarrierRow(
-            key=f"probe/{uuid.uuid4()}",
-            saga_id="",
-            step_id="",
-            action="",
-            fingerprint=b"",
-            execution=ExecutionState.SEALED,
-            created_at_us=now_us,
-            updated_at_us=now_us,
-        )
-        async with self._unit() as unit:
-            await unit.lock_row(probe)
-        async with self._unit() as unit:
-            if await unit.lock_row(probe) is not None:
-                await unit.delete_row(probe)
-                await unit.commit()
-                raise ParticipantSetupError(
-                    "the engine of SqlBarrier commits every statement by itself (isolation_level AUTOCOMMIT): give the barrier an "
-                    "engine with database transactions"
-                )
+        """Sees whether the table is the one that is needed, and whether a row that is not committed vanishes.
+
+        On a connection in AUTOCOMMIT there is no barrier, nor in a table without database transactions. Raises like `BarrierStore.check`.
+        """
+        probe = _probe()
+        try:
+            async with self._unit() as unit:
+                await unit.prove_server()
+                for row, is_new in _probing(probe):
+                    if (await unit.lock_row(row) is None) is not is_new:
+                        raise ParticipantSetupError(
+                            f"the table {self.statements.table.name!r} of SqlBarrier takes two keys for one, or one for two: "
+                            "its column key needs to be the primary key, and to compare bytes, without regard for languages or cases"
+                        )
+        except StoreUnavailableError as error:
+            await self._refuse_other_version(error)
+            raise
+        await self._prove_rollback(probe)
         self._is_proven = True
+
+    async def _prove_rollback(self, probe: BarrierRow) -> None:
+        async with self._unit() as unit:
+            if await unit.lock_row(probe) is None:
+                return
+            for row, is_new in _probing(probe):
+                if is_new:
+                    await unit.delete_row(row)
+            await unit.commit()
+            raise ParticipantSetupError(
+                "the engine of SqlBarrier commits every statement by itself (isolation_level AUTOCOMMIT), or its table is kept by a "
+                "storage engine without database transactions (MyISAM, Aria): give the barrier an engine with database transactions"
+            )
+
+    async def _refuse_other_version(self, error: StoreUnavailableError) -> None:
+        """Raises BarrierTableOutdatedError if it is the table that the probe failed with."""
+        table = self.statements.table
+        said = await self._look(lambda connection: differences(connection, table) if has_table(connection, table) else [])
+        if said:
+            raise BarrierTableOutdatedError(
+                f"the table {table.name!r} is of another version of the barrier: {'; '.join(said)}. Run upgrade_barrier(op) of "
+                "participant_sdk.barrier.migrations, which adds and widens what can be, or make the table anew once it may be empty"
+            ) from error
+
+    async def _look(self, look: Callable[[Connection], ResultT]) -> ResultT:
+        """What is found in the database, outside of any unit."""
+        session = self.access.session_on(None)
+        try:
+            return await self.access.with_session(session, lambda joined: look(joined.connection()))
+        finally:
+            await self.access.with_session(session, JoinedSession.end)
 
     async def delete_before(self, created_before_us: int, limit: int) -> int:
         """Forgets at most `limit` rows that were created before that instant; returns how many it forgot."""
@@ -79,11 +114,14 @@ class Database:
 
     async def create_table(self) -> None:
         """Creates the table and its index where they are missing."""
+        table = self.statements.table
+        # MySQL warns of what is there already, and one of its drivers makes that a warning of Python.
+        if self.statements.is_mysql and await self._look(lambda connection: has_table(connection, table)):
+            return
         link = await self.access.connect()
         try:
-            await link.execute(CreateTable(self.statements.table, if_not_exists=True))
-            for index in self.statements.table.indexes:
-                await link.execute(CreateIndex(index, if_not_exists=True))
+            for statement in create_statements(table, self.access.engine.dialect):
+                await link.exec_driver_sql(statement)
             await link.commit()
         finally:
             await link.close()
@@ -135,3 +173,25 @@ class SqlStore:
         """Creates the table and its index in every database where they are missing."""
         for engine in self.databases:
             await self.run_on(engine, Database.create_table)
+
+
+def _probe() -> BarrierRow:
+    """A row with every value as long as it may be; its key could take a blank more."""
+    now_us = wall_clock_us()
+    return BarrierRow(
+        key=f"probe/{uuid.uuid4()}/".ljust(KEY_CHARS_MAX - 1, "x"),
+        saga_id="s" * 36,
+        step_id="s" * 64,
+        action="a" * 129,
+        fingerprint=b"\xff" * 32,
+        execution=ExecutionState.SUCCEEDED,
+        reply=_PROBE_REPLY,
+        locked_until_us=now_us,
+        created_at_us=now_us,
+        updated_at_us=now_us,
+    )
+
+
+def _probing(probe: BarrierRow) -> list[tuple[BarrierRow, bool]]:
+    """Rows to lock one after the other, and whether each is to be new: only the very same key is the same."""
+    return [(probe, True), (probe, False), (replace(probe, key=probe.key.upper()), True), (replace(probe, key=f"{probe.key} "), True)]

@@ -12,8 +12,9 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
 
 from participant_sdk.barrier.access import Access, Link, joined_of
-from participant_sdk.barrier.sessions import JoinedSession, guard_connection, release_connection
-from participant_sdk.barrier.sql_errors import is_busy, translated
+from participant_sdk.barrier.mysql import refuse_lax_mode
+from participant_sdk.barrier.sessions import JoinedSession, forgive_loss, guard_connection, loss_on, release_connection
+from participant_sdk.barrier.sql_errors import Loss, is_busy, translated
 from participant_sdk.barrier.statements import Statements, insert_parameters, row_of, update_parameters
 from participant_sdk.barrier.store import CommitInDoubtError, HandlerWriteError, StoreBusyError
 from participant_sdk.barrier.verdict import BarrierRow
@@ -84,7 +85,7 @@ class SqlUnit:
                 for _ in range(_LOCK_TRIES):
                     inserted = await link.execute(self._statements.insert, insert_parameters(fresh))
                     self._note_root(link)
-                    if inserted.rowcount == 1:
+                    if self._statements.has_put(inserted):
                         return None
                     found = await link.execute(self._statements.select_for_update, {"key": fresh.key})
                     row = found.one_or_none()
@@ -93,12 +94,18 @@ class SqlUnit:
         raise StoreBusyError(f"the row of key {fresh.key} comes and goes")
 
     async def lock_rows(self, fresh: Sequence[BarrierRow], wait_s: float) -> dict[str, BarrierRow]:
-        """`lock_row` for many keys, each once, in two statements at most: the rows that are there by key; the others are put."""
+        """`lock_row` for many keys, each once, in two statements at most: the rows that are there by key; the others are put.
+
+        On MySQL, which does not say what became of each, in one or two statements a key.
+        """
+        # In one order everywhere, so that groups of several processes do not wait for each other in a circle.
+        rows = sorted(fresh, key=_key_of)
+        if self._statements.insert_returning is None:
+            found_singly = [(row.key, await self.lock_row(row, wait_s)) for row in rows]
+            return {key: row for key, row in found_singly if row is not None}
         with translated(self._statements.table.name):
             async with self._access.lock_limit(wait_s):
                 link = await self._begun(wait_s)
-                # In one order everywhere, so that groups of several processes do not wait for each other in a circle.
-                rows = sorted(fresh, key=_key_of)
                 inserted = await link.execute(self._statements.insert_returning, [insert_parameters(row) for row in rows])
                 self._note_root(link)
                 new = set(inserted.scalars())
@@ -110,6 +117,14 @@ class SqlUnit:
         if len(new) + len(old) != len(rows):
             raise StoreBusyError("some of the rows come and go")
         return old
+
+    async def prove_server(self) -> None:
+        """Raises ParticipantSetupError if the server's way with connections like this one lets a barrier keep no promise."""
+        if self._statements.is_mysql:
+            with translated(self._statements.table.name):
+                link = await self._begun(None)
+                mode = (await link.exec_driver_sql("SELECT @@SESSION.sql_mode")).scalar_one()
+            refuse_lax_mode(str(mode))
 
     async def put_rows(self, rows: Sequence[BarrierRow], without: Sequence[str]) -> None:
         """Replaces locked rows, and forgets those of the keys `without`."""
@@ -135,7 +150,9 @@ class SqlUnit:
     async def put_row(self, row: BarrierRow) -> None:
         link = await self._intact()
         with translated(self._statements.table.name):
-            await link.execute(self._statements.update, update_parameters(row))
+            updated = await link.execute(self._statements.update, update_parameters(row))
+        if updated.rowcount == 0:
+            refuse_misuse("something that made the locked row vanish")
 
     async def delete_row(self, row: BarrierRow) -> None:
         link = await self._intact()
@@ -147,7 +164,12 @@ class SqlUnit:
         parameters = {"created_before_us": created_before_us, "row_limit": limit}
         with translated(self._statements.table.name):
             link = await self._begun(None)
-            deleted = await link.execute(self._statements.delete_oldest, parameters)
+            if self._statements.is_mysql:
+                keys = list((await link.execute(self._statements.select_oldest, parameters)).scalars())
+                known = {"keys": keys, "created_before_us": created_before_us}
+                deleted = await link.execute(self._statements.delete_known, known)
+            else:
+                deleted = await link.execute(self._statements.delete_oldest, parameters)
             self._note_root(link)
         await self.commit()
         return deleted.rowcount
@@ -190,7 +212,20 @@ class SqlUnit:
             await conclude_session(self._access, self._session)
         if self._root is None or self.is_broken:
             refuse_misuse("rollback or commit on the connection, or swallowed a database error,")
+        if loss_on(self._access.connection_of(self._link)) is not None:
+            await self._refuse_loss(self._link)
         return self._link
+
+    async def _refuse_loss(self, link: Link) -> None:
+        """Raises StoreBusyError if the database has rolled back by itself, and a handler went on as if nothing had happened."""
+        connection = self._access.connection_of(link)
+        if loss_on(connection) is Loss.POSSIBLE:
+            with translated(self._statements.table.name):
+                found = await link.exec_driver_sql("SELECT @@innodb_rollback_on_timeout")
+            if not found.scalar_one():
+                forgive_loss(connection)
+                return
+        raise StoreBusyError("the database has rolled back what a handler wrote, and the handler went on")
 
     async def _take_turn(self) -> None:
         if self._turn is not None:

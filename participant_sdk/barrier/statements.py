@@ -2,11 +2,12 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
-from typing import Final
+from typing import Any, Final
 
-from sqlalchemy import Table, bindparam, delete, select, update
+from sqlalchemy import CursorResult, Table, bindparam, delete, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
+from participant_sdk.barrier.mysql import DIALECT_NAMES, insert_or_lock, is_mysql
 from participant_sdk.barrier.verdict import BarrierRow, CompensationState, ExecutionState
 from participant_sdk.errors import ParticipantSetupError
 
@@ -18,6 +19,7 @@ _INSERTS: Final[Mapping[str, Callable[[Table], sqlite.Insert | postgresql.Insert
     "postgresql": postgresql.insert,
 }
 """INSERT with ON CONFLICT, by the name of the dialect."""
+_SUPPORTED: Final = (*_INSERTS, *DIALECT_NAMES)
 
 Parameters = dict[str, object]
 
@@ -26,18 +28,16 @@ class Statements:
     """What the barrier says to one table in one dialect."""
 
     def __init__(self, table: Table, dialect_name: str) -> None:
-        if dialect_name not in _INSERTS:
-            raise ParticipantSetupError(f"SqlBarrier works with {' and '.join(sorted(_INSERTS))}, found an engine for {dialect_name}")
+        if dialect_name not in _SUPPORTED:
+            raise ParticipantSetupError(f"SqlBarrier works with {', '.join(_SUPPORTED)}, found an engine for {dialect_name}")
         self.table = table
+        self.is_mysql = is_mysql(dialect_name)
         # The first statement of a unit: it takes the lock of the key, and on SQLite the one write lock, before anything is read.
-        self.insert = (
-            _INSERTS[dialect_name](table)
-            .values({name: bindparam(name) for name in _COLUMNS})
-            .on_conflict_do_nothing(index_elements=[table.c.key])
-            .execution_options(preserve_rowcount=True)
-        )
+        put = insert_or_lock(table, _COLUMNS) if self.is_mysql else _insert_or_nothing(table, dialect_name)
+        self.insert = put.execution_options(preserve_rowcount=True)
         self.select_for_update = select(*(table.c[name] for name in _COLUMNS)).where(table.c.key == bindparam("key")).with_for_update()
-        self.insert_returning = self.insert.returning(table.c.key)
+        # Of many rows, those that were put. MySQL cannot say that of more than one.
+        self.insert_returning = None if self.is_mysql else self.insert.returning(table.c.key)
         self.select_many_for_update = (
             select(*(table.c[name] for name in _COLUMNS))
             .where(table.c.key.in_(bindparam("keys", expanding=True)))
@@ -55,6 +55,20 @@ class Statements:
             .limit(bindparam("row_limit"))
         )
         self.delete_oldest = delete(table).where(table.c.key.in_(oldest))
+        # For MySQL, which refuses that, and locks all that it has looked at rather than what it deletes.
+        self.select_oldest = oldest
+        self.delete_known = delete(table).where(
+            table.c.key.in_(bindparam("keys", expanding=True)), table.c.created_at_us < bindparam("created_before_us")
+        )
+
+    def has_put(self, inserted: CursorResult[Any]) -> bool:
+        """Whether `insert` found no row with that key."""
+        return inserted.lastrowid == 0 if self.is_mysql else inserted.rowcount == 1
+
+
+def _insert_or_nothing(table: Table, dialect_name: str) -> sqlite.Insert | postgresql.Insert:
+    put = _INSERTS[dialect_name](table).values({name: bindparam(name) for name in _COLUMNS})
+    return put.on_conflict_do_nothing(index_elements=[table.c.key])
 
 
 def insert_parameters(row: BarrierRow) -> Parameters:

@@ -3,15 +3,15 @@
 import asyncio
 import threading
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol, cast
 
 import pytest
 from google.protobuf.any_pb2 import Any as PackedAny
-from sqlalchemy import Engine, create_engine, text
-from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
+from sqlalchemy import URL, Engine, text
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 from sqlalchemy.orm import Session
 
 from participant_sdk.barrier.barrier import RunCompensate, RunExecute
@@ -24,6 +24,7 @@ from participant_sdk.errors import SessionUnavailableError
 from participant_sdk.step_context import SessionSource
 from participant_sdk.testing import MemoryBarrier, MemoryDatabase
 from participant_sdk.testing.memory_barrier import MemoryUnit
+from tests.barrier_databases import Place, made_database, mariadb_place, postgres_place, sqlite_place
 from tests.contract.barrier.calls import THREAD_TIME_LIMIT_S, Handler, ManualClock, Undo, execute_call, postponed
 
 
@@ -75,7 +76,7 @@ def session_of(sessions: SessionSource) -> AsyncSession:
 
 @dataclass
 class SqlWorld:
-    path: Path
+    place: Place
     clock: ManualClock = field(default_factory=ManualClock)
     engines: list[AsyncEngine] = field(default_factory=list)
 
@@ -83,8 +84,8 @@ class SqlWorld:
     def can_be_cut_short(self) -> bool:
         return True
 
-    def engine(self) -> AsyncEngine:
-        engine = create_async_engine(f"sqlite+aiosqlite:///{self.path}", connect_args={"timeout": 0.05})
+    def engine(self, **options: object) -> AsyncEngine:
+        engine = self.place.engine(**options)
         self.engines.append(engine)
         return engine
 
@@ -96,13 +97,10 @@ class SqlWorld:
 
     async def lines(self) -> list[str]:
         async with self.engines[0].connect() as connection:
-            return list(await connection.scalars(text("SELECT line FROM ledger ORDER BY rowid")))
+            return list(await connection.scalars(text("SELECT line FROM ledger ORDER BY id")))
 
     async def open(self) -> None:
-        await SqlBarrier(self.engine()).create_table()
-        async with self.engines[0].begin() as connection:
-            await connection.execute(text("PRAGMA journal_mode = WAL"))
-            await connection.execute(text("CREATE TABLE ledger (line TEXT)"))
+        await self.place.empty(self.engine())
 
     async def close(self) -> None:
         for engine in self.engines:
@@ -156,7 +154,7 @@ class BlockingWorld(SqlWorld):
         return False
 
     def blocking_engine(self) -> Engine:
-        engine = create_engine(f"sqlite:///{self.path}", connect_args={"timeout": 0.05})
+        engine = self.place.blocking_engine()
         self.blocking.append(engine)
         return engine
 
@@ -185,7 +183,18 @@ class SharedBlockingWorld(BlockingWorld):
         return AccompaniedBarrier(self.blocking_engine(), clock=self.clock, calls_per_commit=8)
 
 
-WORLDS = {"sqlite": SqlWorld, "sqlite-shared": SharedWorld, "sqlite-blocking": BlockingWorld, "sqlite-blocking-shared": SharedBlockingWorld}
+KINDS = {"async": SqlWorld, "shared": SharedWorld, "blocking": BlockingWorld, "blocking-shared": SharedBlockingWorld}
+PLACES = ("sqlite", "postgres", "mariadb")
+IN_FAST_TIER = {("postgres", "async"), ("mariadb", "async"), ("mariadb", "blocking")}
+"""Beyond SQLite, where all is quick."""
+
+
+def _in_its_tier(place: str, kind: str) -> object:
+    is_fast = place == "sqlite" or (place, kind) in IN_FAST_TIER
+    return pytest.param((place, kind), id=f"{place}-{kind}", marks=() if is_fast else pytest.mark.full)
+
+
+WORLDS = [_in_its_tier(place, kind) for place in PLACES for kind in KINDS]
 
 
 @pytest.fixture(autouse=True)
@@ -197,20 +206,52 @@ async def threads_have_ended() -> AsyncIterator[None]:
             await asyncio.to_thread(thread.join, THREAD_TIME_LIMIT_S)
 
 
+@pytest.fixture(scope="session")
+def postgres_database(postgres: tuple[URL, str]) -> URL:
+    """Emptied by each test that uses it."""
+    return made_database(postgres[0].set(drivername="postgresql+psycopg"))
+
+
+@pytest.fixture(scope="session")
+def mariadb_database(mariadb: URL) -> URL:
+    """Emptied by each test that uses it."""
+    return made_database(mariadb.set(drivername="mariadb+pymysql"))
+
+
 @pytest.fixture
-async def sql_world(tmp_path: Path) -> AsyncIterator[SqlWorld]:
-    world = SqlWorld(tmp_path / "participant.db")
+def place_of(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[str], Place]:
+    """A database by the name of its kind."""
+    makers = {
+        "sqlite": lambda: sqlite_place(tmp_path / "participant.db"),
+        "postgres": lambda: postgres_place(request.getfixturevalue("postgres_database")),
+        "mariadb": lambda: mariadb_place(request.getfixturevalue("mariadb_database")),
+    }
+    return lambda name: makers[name]()
+
+
+@pytest.fixture(params=PLACES)
+async def sql_world(request: pytest.FixtureRequest, place_of: Callable[[str], Place]) -> AsyncIterator[SqlWorld]:
+    world = SqlWorld(place_of(request.param))
+    await world.open()
+    yield world
+    await world.close()
+
+
+@pytest.fixture
+async def sqlite_world(place_of: Callable[[str], Place]) -> AsyncIterator[SqlWorld]:
+    world = SqlWorld(place_of("sqlite"))
     await world.open()
     yield world
     await world.close()
 
 
 @pytest.fixture(params=["memory", *WORLDS])
-async def world(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[World]:
+async def world(request: pytest.FixtureRequest, place_of: Callable[[str], Place]) -> AsyncIterator[World]:
     if request.param == "memory":
         yield MemoryWorld()
         return
-    world = WORLDS[request.param](tmp_path / "participant.db")
+    place, kind = request.param
+    world = KINDS[kind](place_of(place))
     await world.open()
     yield world
     await world.close()
