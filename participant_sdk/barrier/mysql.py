@@ -29,20 +29,16 @@ TABLE_MISSING: Final = 1146
 COLUMN_MISSING: Final = 1054
 STRICT_MODES: Final = frozenset({"STRICT_TRANS_TABLES", "STRICT_ALL_TABLES", "TRADITIONAL"})
 """Without one of them a value that does not fit is cut, and stored."""
-_BYTES_OF_CHARACTER_MAX: Final = 4
-"""Of UTF-8."""
+BYTES_OF_CHARACTER_MAX: Final = 4
+"""Of UTF-8, in which text is stored."""
 
 
 class ExactText(VARBINARY):
     """Text that is compared byte by byte.
 
     The collations of these servers take "a" for "A", or "a" for "a " with every collation that both of them know: two keys would be
-    one. Stored as UTF-8.
+    one. Its length is in bytes.
     """
-
-    def __init__(self, length: int = 255) -> None:
-        """`length`: in characters."""
-        super().__init__(length * _BYTES_OF_CHARACTER_MAX)
 
     def bind_processor(self, dialect: Dialect) -> Callable[[Any], Any]:
         return _encoded

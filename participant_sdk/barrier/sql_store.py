@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any, Final, TypeAlias, TypeVar
 
 from sqlalchemy import Connection, Engine, Table
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from participant_sdk.barrier.access import Access
@@ -92,7 +93,10 @@ class Database:
     async def _refuse_other_version(self, error: StoreUnavailableError) -> None:
         """Raises BarrierTableOutdatedError if it is the table that the probe failed with."""
         table = self.statements.table
-        said = await self._look(lambda connection: differences(connection, table) if has_table(connection, table) else [])
+        try:
+            said = await self._look(lambda connection: differences(connection, table) if has_table(connection, table) else [])
+        except (SQLAlchemyError, OSError, TimeoutError):
+            return  # The database cannot be reached at all.
         if said:
             raise BarrierTableOutdatedError(
                 f"the table {table.name!r} is of another version of the barrier: {'; '.join(said)}. Run upgrade_barrier(op) of "

@@ -5,7 +5,7 @@ from typing import Final
 from sqlalchemy import VARBINARY, BigInteger, Boolean, Column, Index, LargeBinary, MetaData, String, Table
 from sqlalchemy.dialects.mysql import MEDIUMBLOB
 
-from participant_sdk.barrier.mysql import DIALECT_NAMES, ExactText
+from participant_sdk.barrier.mysql import BYTES_OF_CHARACTER_MAX, DIALECT_NAMES, ExactText
 
 BARRIER_TABLE_NAME: Final = "saga_barrier"
 """Its name unless chosen otherwise."""
@@ -18,12 +18,14 @@ def barrier_table(metadata: MetaData, name: str = BARRIER_TABLE_NAME) -> Table:
 
     Instants are microseconds since 1970-01-01T00:00Z: they are compared exactly, and SQLite has no instants with a zone. About
     300 bytes a row, and the stored replies. The index serves retention; it is on a column that never changes, so that storing a
-    reply touches no index. On MySQL and MariaDB keys are bytes, and replies a MEDIUMBLOB: a BLOB ends at 64 KiB, a reply at 1 MiB.
+    reply touches no index. `participant_sdk.barrier.migrations` makes the same table without metadata. On MySQL and MariaDB keys are bytes, and replies a MEDIUMBLOB: a BLOB ends at 64 KiB, a reply at 1 MiB.
     """
     table = Table(
         name,
         metadata,
-        Column("key", String(KEY_CHARS_MAX).with_variant(ExactText(KEY_CHARS_MAX), *DIALECT_NAMES), primary_key=True),
+        Column(
+            "key", String(KEY_CHARS_MAX).with_variant(ExactText(KEY_CHARS_MAX * BYTES_OF_CHARACTER_MAX), *DIALECT_NAMES), primary_key=True
+        ),
         Column("saga_id", String(36), nullable=False),
         Column("step_id", String(64), nullable=False),
         Column("action", String(129), nullable=False),

@@ -1,5 +1,6 @@
 """Whether a table that is there is the one that the barrier needs. Its columns say so: there is no number of a version to forget."""
 
+from collections.abc import Mapping
 from typing import Any, Final
 
 from sqlalchemy import (
@@ -8,25 +9,28 @@ from sqlalchemy import (
     Connection,
     Dialect,
     Integer,
+    MetaData,
     String,
     Table,
     inspect,
+    text,
 )
 from sqlalchemy.dialects.mysql import LONGBLOB, MEDIUMBLOB
 from sqlalchemy.engine.interfaces import ReflectedColumn
-from sqlalchemy.schema import CreateIndex, CreateTable
+from sqlalchemy.schema import CreateColumn, CreateIndex, CreateTable
 from sqlalchemy.types import TypeEngine
 
 from participant_sdk.barrier.mysql import is_mysql
+from participant_sdk.errors import BarrierTableOutdatedError
 
-ADDABLE: Final = {
+_ADDABLE: Final[Mapping[str, str | None]] = {
     "reply": None,
     "locked_until_us": "0",
     "compensation": "'NONE'",
     "compensation_locked_until_us": "0",
     "handler_ran": "false",
 }
-"""Columns that a table can do without until they are added, with what they hold then in the rows that are there; None: nothing."""
+"""Columns that can be added to a table with rows in it, and what they hold in those; None: nothing."""
 
 
 def create_statements(table: Table, dialect: Dialect) -> list[str]:
@@ -41,15 +45,48 @@ def create_statements(table: Table, dialect: Dialect) -> list[str]:
     return [",\n\t".join([columns.rstrip().rstrip(","), *indexes]) + f"\n){options}"]
 
 
+def upgrade_statements(connection: Connection, table: Table) -> list[str]:
+    """SQL that makes the table, or adds and widens what the one that is there needs; empty if it is as it should be.
+
+    Raises BarrierTableOutdatedError if no statement makes a barrier's table of it.
+    """
+    dialect = connection.dialect
+    if not has_table(connection, table):
+        return create_statements(table, dialect)
+    found = {column["name"]: column for column in inspect(connection).get_columns(table.name, schema=table.schema)}
+    name = dialect.identifier_preparer.format_table(table)
+    statements = []
+    for column in table.columns:
+        if column.name not in found:
+            statements.append(f"ALTER TABLE {name} ADD COLUMN {_addition(column, dialect)}")
+        elif _too_small(column, found[column.name], dialect) is not None:
+            statements.append(f"ALTER TABLE {name} {_widening(column, dialect)}")
+    known = {index["name"] for index in inspect(connection).get_indexes(table.name, schema=table.schema)}
+    missing = [index for index in table.indexes if index.name not in known]
+    return [*statements, *(str(CreateIndex(index).compile(dialect=dialect)).strip() for index in missing)]
+
+
+def _addition(column: Column[Any], dialect: Dialect) -> str:
+    if column.name not in _ADDABLE:
+        raise BarrierTableOutdatedError(
+            f"the table {column.table} has no column {column.name}, without which it is no table of the barrier"
+        )
+    held = _ADDABLE[column.name]
+    default = None if held is None else text(held)
+    added = Column(column.name, column.type, nullable=column.nullable, server_default=default)
+    Table(column.table.name, MetaData(), added)
+    return str(CreateColumn(added).compile(dialect=dialect))
+
+
+def _widening(column: Column[Any], dialect: Dialect) -> str:
+    if is_mysql(dialect.name):
+        return f"MODIFY COLUMN {CreateColumn(column).compile(dialect=dialect)}"
+    return f"ALTER COLUMN {dialect.identifier_preparer.quote(column.name)} TYPE {column.type.compile(dialect)}"
+
+
 def has_table(connection: Connection, table: Table) -> bool:
     """Whether there is a table of that name, whatever it looks like."""
     return inspect(connection).has_table(table.name, schema=table.schema)
-
-
-def missing_columns(connection: Connection, table: Table) -> list[Column[Any]]:
-    """What the table that is there does not have."""
-    found = {column["name"] for column in inspect(connection).get_columns(table.name, schema=table.schema)}
-    return [column for column in table.columns if column.name not in found]
 
 
 def differences(connection: Connection, table: Table) -> list[str]:

@@ -10,8 +10,8 @@ from typing import Protocol, cast
 
 import pytest
 from google.protobuf.any_pb2 import Any as PackedAny
-from sqlalchemy import URL, Engine, text
-from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
+from sqlalchemy import URL, Engine, select, text
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession
 from sqlalchemy.orm import Session
 
 from participant_sdk.barrier.barrier import RunCompensate, RunExecute
@@ -24,7 +24,7 @@ from participant_sdk.errors import SessionUnavailableError
 from participant_sdk.step_context import SessionSource
 from participant_sdk.testing import MemoryBarrier, MemoryDatabase
 from participant_sdk.testing.memory_barrier import MemoryUnit
-from tests.barrier_databases import Place, made_database, mariadb_place, postgres_place, sqlite_place
+from tests.barrier_databases import BARRIER, Place, made_database, mariadb_place, postgres_place, sqlite_place
 from tests.contract.barrier.calls import THREAD_TIME_LIMIT_S, Handler, ManualClock, Undo, execute_call, postponed
 
 
@@ -98,6 +98,13 @@ class SqlWorld:
     async def lines(self) -> list[str]:
         async with self.engines[0].connect() as connection:
             return list(await connection.scalars(text("SELECT line FROM ledger ORDER BY id")))
+
+    async def hold(self, connection: AsyncConnection) -> None:
+        """Keeps every key of this database waiting until the connection's database transaction ends."""
+        if self.place.name == "sqlite":
+            await connection.execute(text("INSERT INTO ledger (line) VALUES ('somebody else')"))
+        else:
+            await connection.execute(select(BARRIER).with_for_update())
 
     async def open(self) -> None:
         await self.place.empty(self.engine())

@@ -1,7 +1,7 @@
 """Calls that share a database transaction: what it saves, and what becomes of the others when one of them spoils it (R18, R22, R26)."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,9 +16,10 @@ from participant_sdk.barrier.barrier import RunExecute
 from participant_sdk.barrier.outcomes import ExecuteAnswer, ExecuteOutcome, HandlerSucceeded
 from participant_sdk.step_context import SessionSource
 from saga.v1 import participant_pb2
+from tests.barrier_databases import Place
 from tests.contract.barrier.calls import Handler, Undo, compensate_call, execute_call, failed, reply
-from tests.contract.barrier.conftest import BlockingWorld, SqlWorld
-from tests.contract.barrier.test_sql_barrier import COMPENSATED, FlakyCommit, Stock, busy
+from tests.contract.barrier.conftest import PLACES, BlockingWorld, SqlWorld
+from tests.contract.barrier.test_sql_barrier import COMPENSATED, FlakyCommit, Stock, busy, is_duplicate
 
 CALLS = 5
 
@@ -42,9 +43,12 @@ class Stand:
         return [Handler(self.world.write) for _ in range(count)]
 
 
-@pytest.fixture(params=["async", "blocking"])
-async def stand(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Stand]:
-    world = SqlWorld(tmp_path / "participant.db") if request.param == "async" else BlockingWorld(tmp_path / "participant.db")
+@pytest.fixture(
+    params=[(place, kind) for place in PLACES for kind in (SqlWorld, BlockingWorld)], ids=lambda of: f"{of[0]}-{of[1].__name__}"
+)
+async def stand(request: pytest.FixtureRequest, place_of: Callable[[str], Place]) -> AsyncIterator[Stand]:
+    place, kind = request.param
+    world: SqlWorld = kind(place_of(place))
     await world.open()
     engine = world.blocking_engine() if isinstance(world, BlockingWorld) else world.engine()
     barrier = SqlBarrier(engine, clock=world.clock, calls_per_commit=64)
@@ -95,12 +99,13 @@ async def test_handler_that_spoils_the_database_transaction_does_not_spoil_the_o
         return HandlerSucceeded(response=reply("done"))
 
     async with stand.world.engines[0].begin() as connection:
+        await connection.run_sync(Stock.metadata.drop_all)
         await connection.run_sync(Stock.metadata.create_all)
     before, after = stand.handlers(2)
     answers = await stand.execute_all([before, spoil, after])
     assert [answers[0], answers[2]] == [reply("reply 2"), reply("reply 1")]  # the last one had not begun yet
     assert isinstance(answers[1], status_pb2.Status)
-    assert "UNIQUE" in answers[1].message
+    assert is_duplicate(answers[1].message)
     assert sorted(await stand.world.lines()) == ["execute 1", "execute 2"]
 
 

@@ -6,7 +6,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcon
 from pathlib import Path
 
 import pytest
-from sqlalchemy import MetaData, String, text
+from sqlalchemy import MetaData, String, insert, text
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
@@ -103,14 +103,14 @@ async def test_commit_in_doubt_that_was_undone_since_did_take_place(sql_world: S
     assert await sql_world.lines() == ["execute 1", "complete", "undo 1"]
 
 
-async def test_commit_that_stays_in_doubt_is_to_be_asked_again(sql_world: SqlWorld) -> None:
-    store = HookedStore(sql_world)
-    barrier = GuardedBarrier(store, clock=sql_world.clock)
-    await accept(sql_world, barrier)
+async def test_commit_that_stays_in_doubt_is_to_be_asked_again(sqlite_world: SqlWorld) -> None:
+    store = HookedStore(sqlite_world)
+    barrier = GuardedBarrier(store, clock=sqlite_world.clock)
+    await accept(sqlite_world, barrier)
 
     @asynccontextmanager
     async def while_locked() -> AsyncIterator[None]:
-        async with sql_world.engine().begin() as connection:
+        async with sqlite_world.engine().begin() as connection:
             await connection.execute(text("INSERT INTO ledger (line) VALUES ('somebody else')"))
             yield
 
@@ -120,7 +120,7 @@ async def test_commit_that_stays_in_doubt_is_to_be_asked_again(sql_world: SqlWor
         store.commits.is_armed = True
         with pytest.raises(CompletionPostponedError, match="cannot be read now"):
             await found.conclude(reply("approved"))
-    assert await complete(sql_world, barrier) == reply("approved"), "the repetition tells that it did take place"
+    assert await complete(sqlite_world, barrier) == reply("approved"), "the repetition tells that it did take place"
 
 
 class Base(DeclarativeBase):
@@ -135,8 +135,9 @@ class Approval(Base):
 async def test_objects_that_cannot_be_written_are_the_callers_own_error_and_leave_the_step_waiting(sql_world: SqlWorld) -> None:
     barrier = sql_world.process()
     async with sql_world.engines[0].begin() as connection:
+        await connection.run_sync(Base.metadata.drop_all)
         await connection.run_sync(Base.metadata.create_all)
-        await connection.execute(text("INSERT INTO approval (key) VALUES ('taken')"))
+        await connection.execute(insert(Approval).values(key="taken"))
     await accept(sql_world, barrier)
     async with barrier.completing(completion_call()) as found:
         assert not isinstance(found, StoredResult)
@@ -166,8 +167,8 @@ async def test_database_that_is_locked_or_away_postpones(sql_world: SqlWorld, tm
     barrier = sql_world.process()
     await accept(sql_world, barrier)
     async with sql_world.engine().begin() as connection:
-        await connection.execute(text("INSERT INTO ledger (line) VALUES ('somebody else')"))
-        with pytest.raises(CompletionPostponedError, match="busy"):
+        await sql_world.hold(connection)
+        with pytest.raises(CompletionPostponedError, match=r"busy|holds its key"):
             await complete(sql_world, barrier, wait_s=0.3)
     assert await complete(sql_world, barrier) is None
     engine = create_async_engine(f"sqlite+aiosqlite:///{tmp_path / 'nowhere' / 'participant.db'}")
