@@ -64,8 +64,8 @@ def translated(table_name: str) -> Iterator[None]:
             raise StoreBusyError(_first_line(error)) from error
         if _is_table_missing(error.orig):
             raise BarrierTableMissingError(
-                f"the participant's database has no table {table_name!r}: create it once with SqlBarrier.create_table(), or add "
-                "barrier_table(metadata) to your migrations"
+                f"the participant's database has no table {table_name!r}: create it once with SqlBarrier.create_table(), or with "
+                "upgrade_barrier(op) of participant_sdk.barrier.migrations in your migrations"
             ) from error
         if _is_column_missing(error.orig):
             raise BarrierTableOutdatedError(

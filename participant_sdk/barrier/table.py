@@ -18,7 +18,8 @@ def barrier_table(metadata: MetaData, name: str = BARRIER_TABLE_NAME) -> Table:
 
     Instants are microseconds since 1970-01-01T00:00Z: they are compared exactly, and SQLite has no instants with a zone. About
     300 bytes a row, and the stored replies. The index serves retention; it is on a column that never changes, so that storing a
-    reply touches no index. `participant_sdk.barrier.migrations` makes the same table without metadata. On MySQL and MariaDB keys are bytes, and replies a MEDIUMBLOB: a BLOB ends at 64 KiB, a reply at 1 MiB.
+    reply touches no index. On MySQL and MariaDB keys are bytes, and replies a MEDIUMBLOB: a BLOB ends at 64 KiB, a reply at 1 MiB.
+    Without metadata, `participant_sdk.barrier.migrations` makes the same table.
     """
     table = Table(
         name,

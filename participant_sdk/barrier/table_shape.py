@@ -4,13 +4,13 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from sqlalchemy import (
+    VARBINARY,
     BigInteger,
     Column,
     Connection,
     Dialect,
     Integer,
     MetaData,
-    String,
     Table,
     inspect,
     text,
@@ -20,7 +20,7 @@ from sqlalchemy.engine.interfaces import ReflectedColumn
 from sqlalchemy.schema import CreateColumn, CreateIndex, CreateTable
 from sqlalchemy.types import TypeEngine
 
-from participant_sdk.barrier.mysql import is_mysql
+from participant_sdk.barrier.mysql import ExactText, is_mysql
 from participant_sdk.errors import BarrierTableOutdatedError
 
 _ADDABLE: Final[Mapping[str, str | None]] = {
@@ -125,5 +125,7 @@ def _holds(actual: TypeEngine[Any], expected: TypeEngine[Any], dialect: Dialect)
         return isinstance(actual, BigInteger) or not isinstance(actual, Integer)
     if isinstance(expected, MEDIUMBLOB):
         return isinstance(actual, MEDIUMBLOB | LONGBLOB)
+    if isinstance(expected, ExactText) and not isinstance(actual, VARBINARY):
+        return False  # Text, with a collation of its own.
     length, wanted = getattr(actual, "length", None), getattr(expected, "length", None)
-    return not isinstance(expected, String) or length is None or wanted is None or length >= wanted
+    return length is None or wanted is None or length >= wanted
