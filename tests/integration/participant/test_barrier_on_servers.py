@@ -1,70 +1,77 @@
-"""The SQL barrier on PostgreSQL, by both kinds of engine: shared database transactions among errors that poison a whole one, and rows that
+"""The SQL barrier on servers, by both kinds of engine: shared database transactions among errors that poison a whole one, and rows that
 several processes want (R18, R22).
 """
 
 import asyncio
 import random
-import uuid
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
-from dataclasses import replace
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass, replace
 
 import pytest
-from sqlalchemy import URL, Engine, create_engine, text
-from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy import URL, Column, Engine, MetaData, String, Table, insert, text
+from sqlalchemy.ext.asyncio import AsyncEngine
 
 from participant_sdk import SqlBarrier
 from participant_sdk.barrier.outcomes import ExecuteOutcome, HandlerSucceeded
 from participant_sdk.step_context import SessionSource
 from saga.v1 import participant_pb2
+from tests.barrier_databases import Place, made_database, mariadb_place, postgres_place
 from tests.contract.barrier.calls import ManualClock, execute_call, reply
 from tests.property.test_shared_transactions import ENDINGS, KEYS, TAKEN, Books, Deed, write
 
 ROUNDS = 6
 
 
-@pytest.fixture(params=["async", "blocking"])
-def driver(request: pytest.FixtureRequest) -> str:
-    return "postgresql+asyncpg" if request.param == "async" else "postgresql+psycopg"
+@pytest.fixture(params=["postgres-async", "postgres-blocking", "mariadb-async", "mariadb-blocking"])
+def stand(request: pytest.FixtureRequest) -> "Stand":
+    name, _, kind = request.param.partition("-")
+    if name == "postgres":
+        server, as_place = request.getfixturevalue("postgres")[0].set(drivername="postgresql+psycopg"), postgres_place
+    else:
+        server, as_place = request.getfixturevalue("mariadb").set(drivername="mariadb+pymysql"), mariadb_place
+    return Stand(server, as_place, is_blocking=kind == "blocking")
 
 
-@asynccontextmanager
-async def made_database(server: URL) -> AsyncIterator[URL]:
-    """A new database with a book in it."""
-    name = f"books_{uuid.uuid4().hex}"
-    root = create_engine(server.set(drivername="postgresql+psycopg"), isolation_level="AUTOCOMMIT")
-    with root.connect() as connection:
-        connection.execute(text(f"CREATE DATABASE {name}"))
-    root.dispose()
-    url = server.set(database=name)
-    engine = create_engine(url.set(drivername="postgresql+psycopg"))
-    with engine.begin() as connection:
-        connection.execute(text("CREATE TABLE book (line text UNIQUE)"))
-        connection.execute(text("INSERT INTO book VALUES (:line)"), {"line": TAKEN})
+@dataclass(frozen=True)
+class Stand:
+    """A server, and how participants reach it."""
+
+    server: URL
+    as_place: Callable[[URL], Place]
+    is_blocking: bool
+
+    def made(self) -> Place:
+        """A new database with a book in it."""
+        place = self.as_place(made_database(self.server))
+        with engine_of(place) as engine, engine.begin() as connection:
+            BOOKS.create_all(connection)
+            connection.execute(insert(BOOK).values(line=TAKEN))
+        return place
+
+    @asynccontextmanager
+    async def opened(self, place: Place) -> AsyncIterator[AsyncEngine | Engine]:
+        waiting, blocking = place.engine(), place.blocking_engine()
+        yield blocking if self.is_blocking else waiting
+        await waiting.dispose()
+        blocking.dispose()
+
+
+BOOKS = MetaData()
+BOOK = Table("book", BOOKS, Column("line", String(100), unique=True))
+
+
+@contextmanager
+def engine_of(place: Place) -> Iterator[Engine]:
+    engine = place.blocking_engine()
+    yield engine
     engine.dispose()
-    yield url
 
 
-@asynccontextmanager
-async def opened(url: URL, driver: str) -> AsyncIterator[AsyncEngine | Engine]:
-    waiting, blocking = (
-        create_async_engine(url.set(drivername="postgresql+asyncpg")),
-        create_engine(url.set(drivername="postgresql+psycopg")),
-    )
-    yield waiting if driver.endswith("asyncpg") else blocking
-    await waiting.dispose()
-    blocking.dispose()
-
-
-def content(url: URL) -> Sequence[Sequence[object]]:
+def content(place: Place) -> Sequence[Sequence[object]]:
     """The lines of the book, and the rows of the barrier."""
-    engine = create_engine(url.set(drivername="postgresql+psycopg"))
-    with engine.connect() as connection:
-        found = [
-            [tuple(row) for row in connection.execute(text(f"SELECT * FROM {table} ORDER BY 1"))] for table in ("book", "saga_barrier")
-        ]
-    engine.dispose()
-    return found
+    with engine_of(place) as engine, engine.connect() as connection:
+        return [[tuple(row) for row in connection.execute(text(f"SELECT * FROM {table} ORDER BY 1"))] for table in ("book", "saga_barrier")]
 
 
 def a_round(chance: random.Random) -> list[Deed]:
@@ -75,14 +82,10 @@ def a_round(chance: random.Random) -> list[Deed]:
 
 
 @pytest.mark.parametrize("seed", range(4))
-async def test_calls_that_share_a_commit_come_to_the_same_as_one_at_a_time(postgres: tuple[URL, str], driver: str, seed: int) -> None:
+async def test_calls_that_share_a_commit_come_to_the_same_as_one_at_a_time(stand: Stand, seed: int) -> None:
     chance = random.Random(seed)
-    async with (
-        made_database(postgres[0]) as together,
-        made_database(postgres[0]) as alone,
-        opened(together, driver) as shared_engine,
-        opened(alone, driver) as own_engine,
-    ):
+    together, alone = stand.made(), stand.made()
+    async with stand.opened(together) as shared_engine, stand.opened(alone) as own_engine:
         shared, own = Books(shared_engine, 64), Books(own_engine, 1)
         await shared.barrier.create_table()
         await own.barrier.create_table()
@@ -94,8 +97,9 @@ async def test_calls_that_share_a_commit_come_to_the_same_as_one_at_a_time(postg
         assert content(together) == content(alone)
 
 
-async def test_processes_that_want_the_same_rows_let_each_take_effect_once(postgres: tuple[URL, str], driver: str) -> None:
-    async with made_database(postgres[0]) as url, opened(url, driver) as one, opened(url, driver) as other:
+async def test_processes_that_want_the_same_rows_let_each_take_effect_once(stand: Stand) -> None:
+    place = stand.made()
+    async with stand.opened(place) as one, stand.opened(place) as other:
         clock = ManualClock()
         barriers = [SqlBarrier(engine, clock=clock, calls_per_commit=16) for engine in (one, other)]
         await barriers[0].create_table()
@@ -115,11 +119,12 @@ async def test_processes_that_want_the_same_rows_let_each_take_effect_once(postg
         orders = [(barriers[0], keys), (barriers[1], keys[::-1])]
         answers = await asyncio.gather(*(insist(barrier, key) for barrier, order in orders for key in order))
         assert answers == [reply(key) for key in [*keys, *keys[::-1]]]
-        assert content(url)[0] == sorted([(TAKEN,), *((key,) for key in keys)])
+        assert sorted(content(place)[0]) == sorted([(TAKEN,), *((key,) for key in keys)])
 
 
-async def test_row_that_another_process_holds_is_waited_for_less_than_the_time_of_the_call(postgres: tuple[URL, str], driver: str) -> None:
-    async with made_database(postgres[0]) as url, opened(url, driver) as engine, opened(url, "postgresql+psycopg") as holder:
+async def test_row_that_another_process_holds_is_waited_for_less_than_the_time_of_the_call(stand: Stand) -> None:
+    place = stand.made()
+    async with stand.opened(place) as engine:
         clock = ManualClock()
         barrier = SqlBarrier(engine, clock=clock)
         await barrier.create_table()
@@ -131,8 +136,7 @@ async def test_row_that_another_process_holds_is_waited_for_less_than_the_time_o
             return HandlerSucceeded(response=reply("done"))
 
         assert await barrier.execute(call, run) == reply("done")
-        assert isinstance(holder, Engine)
-        with holder.begin() as connection:
+        with engine_of(place) as holder, holder.begin() as connection:
             connection.execute(text("SELECT * FROM saga_barrier FOR UPDATE"))
             answer = await barrier.execute(call, run)
         assert isinstance(answer, participant_pb2.ExecuteResponse)
