@@ -1,5 +1,6 @@
 """The databases in which a barrier is tested, each with a ledger for handlers to write to."""
 
+import time
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -8,9 +9,11 @@ from typing import Any, Final
 
 from sqlalchemy import URL, Column, Engine, Integer, MetaData, String, Table, create_engine, delete, text
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.orm import Session
 
 from participant_sdk.barrier.table import barrier_table
 
+CUT_LIMIT_S: Final = 10.0
 METADATA: Final = MetaData()
 LEDGER: Final = Table(
     "ledger",
@@ -53,6 +56,36 @@ class Place:
             await connection.run_sync(METADATA.create_all)
             await connection.execute(delete(LEDGER))
             await connection.execute(delete(BARRIER))
+
+
+class Cutter:
+    """Ends connections from the side of the server, as a failover or a firewall does."""
+
+    def __init__(self, place: Place) -> None:
+        self._engine = place.blocking_engine(isolation_level="AUTOCOMMIT")
+        self._is_postgres = place.name == "postgresql"
+
+    def number_of(self, session: Session) -> int:
+        """How the server calls the connection of that session."""
+        return int(session.scalar(text("SELECT pg_backend_pid()" if self._is_postgres else "SELECT CONNECTION_ID()")) or 0)
+
+    def cut(self, number: int) -> None:
+        """Returns when the connection is gone, and what it had not committed is rolled back."""
+        listed = (
+            "SELECT count(*) FROM pg_stat_activity WHERE pid = :number"
+            if self._is_postgres
+            else "SELECT count(*) FROM information_schema.processlist WHERE id = :number"
+        )
+        with self._engine.connect() as connection:
+            connection.execute(
+                text("SELECT pg_terminate_backend(:number)" if self._is_postgres else f"KILL {number:d}"), {"number": number}
+            )
+            until = time.monotonic() + CUT_LIMIT_S
+            while connection.scalar(text(listed), {"number": number}):
+                assert time.monotonic() < until, "the connection stays"
+
+    def close(self) -> None:
+        self._engine.dispose()
 
 
 def sqlite_place(path: Path) -> Place:

@@ -141,4 +141,4 @@ def output_to_undo(source: OutputSource, row: BarrierRow | None, claimed: Packed
 def _raise_if_busy(unit: BarrierUnit, outcome: ExecuteOutcome | HandlerUndid) -> None:
     """Lets the database's wish for repetition through: rolling back undoes all of it, so the handler may run again."""
     if isinstance(outcome, HandlerFailed) and outcome.error is not None and unit.is_busy(outcome.error):
-        raise StoreBusyError(str(outcome.error)) from outcome.error
+        raise StoreBusyError(f"under a handler: {type(outcome.error).__qualname__}") from outcome.error  # Its text may not be printable.

@@ -16,7 +16,7 @@ from participant_sdk.barrier.mysql import refuse_lax_mode
 from participant_sdk.barrier.sessions import JoinedSession, forgive_loss, guard_connection, loss_on, release_connection
 from participant_sdk.barrier.sql_errors import Loss, is_busy, translated
 from participant_sdk.barrier.statements import Statements, insert_parameters, row_of, update_parameters
-from participant_sdk.barrier.store import CommitInDoubtError, HandlerWriteError, StoreBusyError
+from participant_sdk.barrier.store import CommitInDoubtError, HandlerWriteError, StoreBusyError, StoreUnavailableError
 from participant_sdk.barrier.verdict import BarrierRow
 from participant_sdk.errors import SessionMisusedError
 
@@ -212,6 +212,8 @@ class SqlUnit:
             await conclude_session(self._access, self._session)
         if self._root is None or self.is_broken:
             refuse_misuse("rollback or commit on the connection, or swallowed a database error,")
+        if self._link.closed or self._link.invalidated:
+            raise StoreUnavailableError("the connection was lost under a handler, and the handler went on")
         if loss_on(self._access.connection_of(self._link)) is not None:
             await self._refuse_loss(self._link)
         return self._link

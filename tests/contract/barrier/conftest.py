@@ -252,6 +252,14 @@ async def sqlite_world(place_of: Callable[[str], Place]) -> AsyncIterator[SqlWor
     await world.close()
 
 
+@pytest.fixture
+async def mariadb_world(place_of: Callable[[str], Place]) -> AsyncIterator[SqlWorld]:
+    world = SqlWorld(place_of("mariadb"))
+    await world.open()
+    yield world
+    await world.close()
+
+
 @pytest.fixture(params=["memory", *WORLDS])
 async def world(request: pytest.FixtureRequest, place_of: Callable[[str], Place]) -> AsyncIterator[World]:
     if request.param == "memory":
