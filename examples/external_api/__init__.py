@@ -1,0 +1,1 @@
+"""A participant whose effect is outside of its database: it takes money by the HTTP API of somebody else."""
