@@ -5,7 +5,7 @@ import contextlib
 import gc
 import logging
 import signal
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Final, Protocol
@@ -18,9 +18,11 @@ from coordinator.api.server import AddressInUseError, make_server
 from coordinator.catalog import Compile, DefinitionCatalog
 from coordinator.codec.completion_tokens import SECRET_NAME, CompletionTokens, new_secret
 from coordinator.codec.definitions import compile_content
+from coordinator.codec.services import ServicePlan
 from coordinator.core.values import MICROS_PER_SECOND, Failure
 from coordinator.dispatcher import GrpcDispatcher, ParticipantDirectory, ParticipantRegistry
 from coordinator.dispatcher.channels import Channels, OpenChannel, open_channel
+from coordinator.dispatcher.services import Services
 from coordinator.engine.clock import SystemClock
 from coordinator.engine.engine import Engine
 from coordinator.engine.held import RESTING_MAX
@@ -33,7 +35,8 @@ from coordinator.engine.shards import Shards
 from coordinator.engine.sleepers import Sleepers
 from coordinator.journal import JournalOpenError, SqlJournal
 from coordinator.measured import measures_of
-from coordinator.settings import Settings
+from coordinator.service_files import compile_services
+from coordinator.settings import Settings, SettingsError
 from coordinator.telemetry.logs import configure_logging
 from coordinator.telemetry.setup import Telemetry, configure_telemetry, sample_ratio_from_environment
 
@@ -140,16 +143,24 @@ class _Wiring:
         clock: Clock,
         journal: OpenedJournal,
         tokens: CompletionTokens,
+        plans: Mapping[str, ServicePlan],
     ) -> None:
         self.shards = shards = journal.shards
-        self.registry = registry = ParticipantRegistry(clock=clock, journal=journal, configured=settings.participant_targets)
+        channels, configured = Channels(surroundings.open_channel, shards.is_current), settings.services
+        self.registry = registry = ParticipantRegistry(
+            clock=clock, journal=journal, configured=settings.participant_targets, services=configured
+        )
+        self.services = services = Services(
+            registry=registry, channels=channels, payload_bytes_max=settings.payload_bytes_max, configured=configured, plans=plans
+        )
         self.dispatcher = dispatcher = GrpcDispatcher(
             clock=clock,
             registry=registry,
             tokens=tokens,
             limits_of=settings.limits_of,
             payload_bytes_max=settings.payload_bytes_max,
-            channels=Channels(surroundings.open_channel, shards.is_current),
+            channels=channels,
+            services=services,
             may_send=shards.is_current,
         )
         self.engine = engine = Engine(
@@ -190,6 +201,8 @@ class _Wiring:
         """What runs beside the sagas once they are taken up, each until it is cancelled."""
         yield self.takeover.run()
         yield self.sleepers.run()
+        if self.services.has_questions:
+            yield self.services.run()
         if self.retention.is_on:
             yield self.retention.run()
         if self.shards.is_shared:
@@ -202,12 +215,13 @@ async def run_coordinator(
 ) -> AsyncIterator[Coordinator]:
     """Opens the journal, takes up what an earlier process left, and listens. On exit everything is drained and closed.
 
-    Raises JournalOpenError, JournalUnavailableError or AddressInUseError if it cannot start.
+    Raises SettingsError, JournalOpenError, JournalUnavailableError or AddressInUseError if it cannot start.
     """
+    plans = compile_services(settings.services)
     clock = surroundings.make_clock(asyncio.get_running_loop())
     async with surroundings.open_journal(settings.database, clock) as journal:
         tokens = CompletionTokens(await journal.keep_secret(SECRET_NAME, new_secret()))
-        wired = _Wiring(settings, telemetry, surroundings, clock, journal, tokens)
+        wired = _Wiring(settings, telemetry, surroundings, clock, journal, tokens, plans)
         await wired.registry.load()
         coordinator = Coordinator(engine=wired.engine, dispatcher=wired.dispatcher, server=wired.server, settings=settings)
         beside = [asyncio.create_task(wired.engine.run())]
@@ -268,7 +282,7 @@ async def serve(settings: Settings, *, surroundings: Surroundings = REAL_SURROUN
     try:
         async with configure_telemetry() as telemetry, run_coordinator(settings, telemetry, surroundings=surroundings) as coordinator:
             return await _until_stopped(coordinator, stopped)
-    except (JournalOpenError, JournalUnavailableError, AddressInUseError) as error:
+    except (SettingsError, JournalOpenError, JournalUnavailableError, AddressInUseError) as error:
         _logger.critical("cannot start: %s", error)
         return EXIT_CANNOT_START
 

@@ -7,12 +7,14 @@ another, empty database while everything looks well.
 import re
 import tomllib
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Final, Literal, TypeAlias, cast, get_args
 
 from coordinator.limits import ParticipantLimits
+from coordinator.services import KEY_METADATA_DEFAULT, ExistingService, ServiceAction
+from coordinator.settings_of_services import SERVICE_READERS, PartsError, find_service_problems, shown, text_of
 
 ENVIRONMENT_PREFIX: Final = "SAGA_"
 SETTINGS_FILE_VARIABLE: Final = "SAGA_CONFIG"
@@ -40,10 +42,18 @@ class ParticipantSettings:
     """Instead of `participant_circuit_open_s`."""
     circuit_open_s_max: float | None = None
     """Instead of `participant_circuit_open_s_max`."""
+    actions: Mapping[str, ServiceAction] | None = None
+    """By name; None: it is a participant like any other. Else it is a service that is there already and knows nothing of sagas, and these
+    are methods of it (docs/how-to/existing-services.md)."""
+    descriptors: Path | None = None
+    """Such a service's FileDescriptorSet; None: it is asked by server reflection."""
+    key_metadata: str | None = None
+    """Name of the metadata in which such a service gets idempotency keys; None: "idempotency-key"."""
 
     def said(self) -> dict[str, object]:
         """What is said at all, by name."""
-        return {name: value for name, value in asdict(self).items() if value is not None}
+        values = {entry.name: getattr(self, entry.name) for entry in fields(self)}
+        return {name: value for name, value in values.items() if value is not None}
 
 
 SettingValue: TypeAlias = str | int | float | Mapping[str, ParticipantSettings]
@@ -113,8 +123,22 @@ class Settings:
 
     @property
     def participant_targets(self) -> Mapping[str, str]:
-        """Target by name, of the participants for which one is configured."""
-        return {name: said.target for name, said in self.participants.items() if said.target is not None}
+        """Target by name, of the participants for which one is configured. Existing services are not among them."""
+        return {name: said.target for name, said in self.participants.items() if said.target is not None and said.actions is None}
+
+    @property
+    def services(self) -> Mapping[str, ExistingService]:
+        """Services that are there already and are participants by configuration, by name."""
+        return {
+            name: ExistingService(
+                target=said.target,
+                actions=said.actions,
+                descriptors=said.descriptors,
+                key_metadata=said.key_metadata or KEY_METADATA_DEFAULT,
+            )
+            for name, said in self.participants.items()
+            if said.target is not None and said.actions is not None
+        }
 
     def limits_of(self, participant: str) -> ParticipantLimits:
         """What holds for the calls to one participant."""
@@ -128,10 +152,9 @@ class Settings:
         said = self.participants.get(participant)
         if said is None:
             return for_all
-        own = said.said()
-        own.pop("target", None)
+        limits = {entry.name for entry in fields(for_all)}
         # The fields of both have the same names and types.
-        return replace(for_all, **own)  # type: ignore[arg-type]
+        return replace(for_all, **{name: value for name, value in said.said().items() if name in limits})  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,10 +166,12 @@ class SettingsProblem:
     source: str
     """Where it was given, e.g. "environment variable SAGA_DATABASE"."""
     expected: str
+    """Empty where `found` says it all."""
     found: str
 
     def __str__(self) -> str:
-        return f"{self.key or 'settings'} (from {self.source}): expected {self.expected}, found {self.found}"
+        told = f"expected {self.expected}, found {self.found}" if self.expected else self.found
+        return f"{self.key or 'settings'} (from {self.source}): {told}"
 
 
 class SettingsError(Exception):
@@ -183,7 +208,7 @@ def load_settings(
         except _ParticipantsError as error:
             problems += [SettingsProblem(key=key, source=source, expected=expected, found=shown) for key, expected, shown in error.found]
         except ValueError as error:
-            problems.append(SettingsProblem(key=key, source=source, expected=str(error), found=_shown(found)))
+            problems.append(SettingsProblem(key=key, source=source, expected=str(error), found=shown(found)))
     if problems:
         raise SettingsError(problems=tuple(problems))
     # One reader per field, and each returns the type of its field.
@@ -191,9 +216,13 @@ def load_settings(
     if not settings.advertise and settings.database.startswith("postgres") and settings.address.startswith(_NOT_DIALLED):
         expected = "where other nodes on the same database reach this one"
         raise SettingsError(problems=(SettingsProblem(key="advertise", source="address", expected=expected, found=settings.address),))
+    wrong = find_service_problems(settings.participants)
+    if wrong:
+        raise SettingsError(problems=tuple(SettingsProblem(key=key, source=_TOGETHER, expected=want, found=it) for key, want, it in wrong))
     return settings
 
 
+_TOGETHER: Final = "all sources together"
 _NOT_DIALLED: Final = ("0.0.0.0:", "[::]:", "unix:")
 """Addresses that mean nothing on another machine."""
 
@@ -238,16 +267,12 @@ def _is_foreign(variable: str) -> bool:
     return variable == SETTINGS_FILE_VARIABLE or _KUBERNETES_LINK.fullmatch(variable) is not None
 
 
-def _shown(found: object) -> str:
-    return repr(found)[:200]
-
-
 # ── Readers: each returns the value or raises ValueError with what was expected ────────────────────────────────────────────────
 
 
 def _address(found: object) -> str:
     expected = 'an address like "127.0.0.1:7700", "[::1]:7700" or "unix:/run/saga.sock"'
-    text = _text(found, expected)
+    text = text_of(found, expected)
     if text.startswith("unix:") and len(text) > len("unix:"):
         return text
     host, colon, port = text.rpartition(":")
@@ -259,7 +284,7 @@ def _address(found: object) -> str:
 
 def _database(found: object) -> str:
     expected = "a path of an SQLite file, or a URL like sqlite+aiosqlite:///path or postgresql+asyncpg://user@host/database"
-    text = _text(found, expected)
+    text = text_of(found, expected)
     if re.match(r"postgres(?:ql)?(?:\+asyncpg)?://[^/]*/.", text) is not None:
         return text
     if "://" not in text:
@@ -300,7 +325,7 @@ def _participants(found: object) -> Mapping[str, ParticipantSettings]:
         if not _PARTICIPANT_NAME.fullmatch(name) or not said or name in participants:
             again = " again" if name in participants else ""
             rule = "; names are lower-case letters, digits, dashes, underscores, each once"
-            problems.append(("participants", expected + rule, f"{_shown(name)}{again} = {_shown(said)}"))
+            problems.append(("participants", expected + rule, f"{shown(name)}{again} = {shown(said)}"))
             continue
         participants[name] = _participant(name, said, problems)
     if problems:
@@ -310,7 +335,7 @@ def _participants(found: object) -> Mapping[str, ParticipantSettings]:
 
 def _participant(name: str, found: object, problems: list[tuple[str, str, str]]) -> ParticipantSettings:
     """Short form: its target; long form: a table. What is wrong is added to the problems."""
-    values: dict[str, SettingValue] = {}
+    values: dict[str, object] = {}
     for key, value in found.items() if isinstance(found, Mapping) else [("target", found)]:
         read = _PARTICIPANT_READERS.get(key)
         if read is None:
@@ -318,20 +343,16 @@ def _participant(name: str, found: object, problems: list[tuple[str, str, str]])
             continue
         try:
             values[key] = read(value)
+        except PartsError as error:
+            problems += [(f"participants.{name}.{key}.{part}", expected, shown_part) for part, expected, shown_part in error.found]
         except ValueError as error:
-            problems.append((f"participants.{name}.{key}", str(error), _shown(value)))
+            problems.append((f"participants.{name}.{key}", str(error), shown(value)))
     # One reader per field, and each returns the type of its field.
-    return ParticipantSettings(**cast("dict[str, object]", values))  # type: ignore[arg-type]
+    return ParticipantSettings(**values)  # type: ignore[arg-type]
 
 
 def _target(found: object) -> str:
-    return _text(found, 'a gRPC target like "dns:///payments:50051", "payments:50051" or "unix:/run/payments.sock"')
-
-
-def _text(found: object, expected: str) -> str:
-    if not isinstance(found, str) or not found or "\0" in found:
-        raise ValueError(expected)
-    return found
+    return text_of(found, 'a gRPC target like "dns:///payments:50051", "payments:50051" or "unix:/run/payments.sock"')
 
 
 def _one_of(alternatives: tuple[str, ...]) -> Callable[[object], str]:
@@ -393,13 +414,14 @@ _rate: Final = _number_or_zero(0.001, 1_000_000)
 _circuit_failures: Final = _whole_number(0, 1_000_000)
 _circuit_open_s: Final = _number(0.001, 3_600)
 
-_PARTICIPANT_READERS: Final[Mapping[str, Callable[[object], SettingValue]]] = {
+_PARTICIPANT_READERS: Final[Mapping[str, Callable[[object], object]]] = {
     "target": _target,
     "concurrency": _concurrency,
     "rate_per_second": _rate,
     "circuit_failures": _circuit_failures,
     "circuit_open_s": _circuit_open_s,
     "circuit_open_s_max": _circuit_open_s,
+    **SERVICE_READERS,
 }
 _READERS: Final[Mapping[str, Callable[[object], SettingValue]]] = {
     "address": _address,

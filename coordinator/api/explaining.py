@@ -54,10 +54,8 @@ def held_call(step: StepPlan, place: CallPlace, standing: ParticipantStanding, n
                 WaitReason.ATTEMPT_UNDER_WAY, f"is with participant {participant!r}, which has at most {timeout} in all to answer"
             )
         case CallPlace.NO_TARGET:
-            words = (
-                f"cannot be sent: no place of participant {participant!r} that serves {step.action!r} is known; "
-                "it has not registered, and is not configured"
-            )
+            why = standing.unreadable or "it has not registered, and is not configured"
+            words = f"cannot be sent: no place of participant {participant!r} that serves {step.action!r} is known; {why}"
             return HeldCall(WaitReason.NO_SUCH_PARTICIPANT, words, failure=failure)
         case CallPlace.CIRCUIT_OPEN:
             return HeldCall(WaitReason.CIRCUIT_OPEN, _circuit_words(standing, now), standing.open_until, failure)

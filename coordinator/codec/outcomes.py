@@ -1,5 +1,6 @@
 """What an answer of a participant means: rule R6 as one table, and the few exceptions from it."""
 
+from collections.abc import Container
 from enum import Enum
 from itertools import islice
 from typing import Final
@@ -96,11 +97,7 @@ def outcome_of_execution(call: CallParticipant, response: participant_pb2.Execut
 def _read_execution(call: CallParticipant, response: participant_pb2.ExecuteResponse, payload_bytes_max: int) -> Outcome:
     match response.WhichOneof("outcome"):
         case "succeeded":
-            output = payload_of(response.succeeded.output)
-            if len(output.value) > payload_bytes_max:
-                return _unknown(f"the output is {len(output.value)} bytes; at most {payload_bytes_max} are allowed")
-            problem = call.check_output(output)
-            return _unknown(problem) if problem else Succeeded(output=output)
+            return outcome_of_output(call, payload_of(response.succeeded.output), payload_bytes_max=payload_bytes_max)
         case "rejected":
             failure = failure_of_participant(response.rejected.status)
             if error_reason(response.rejected.status) == ErrorReason.KEY_EXPIRED:
@@ -114,6 +111,26 @@ def _read_execution(call: CallParticipant, response: participant_pb2.ExecuteResp
             return _accepted(response.accepted)
         case _:
             return _unknown("the participant answered OK without an outcome")
+
+
+def outcome_of_output(call: CallParticipant, output: Payload, *, payload_bytes_max: int) -> Outcome:
+    """The outcome of an execution that returned something: it is believed only if that is what the definition says."""
+    if len(output.value) > payload_bytes_max:
+        return _unknown(f"the output is {len(output.value)} bytes; at most {payload_bytes_max} are allowed")
+    problem = call.check_output(output)
+    return _unknown(problem) if problem else Succeeded(output=output)
+
+
+def outcome_of_undo(refusal: status_pb2.Status | None, *, nothing_to_undo: Container[int], unreadable: str) -> Outcome:
+    """The outcome of a compensation by a method that knows nothing of sagas. `refusal`: None: it answered; `unreadable`: why that answer
+    is not what the method returns, empty: it is.
+
+    What it refuses is a failed attempt (R8), but for the statuses by which it says that there is nothing to undo.
+    """
+    if refusal is None:
+        return _unknown(unreadable) if unreadable else Compensated(handler_ran=True)
+    outcome = outcome_of_status(refusal)
+    return Compensated(handler_ran=False) if isinstance(outcome, Rejected) and refusal.code in nothing_to_undo else outcome
 
 
 def outcome_of_compensation(response: participant_pb2.CompensateResponse) -> Outcome:

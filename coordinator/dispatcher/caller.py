@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
-from typing import Final
+from typing import Final, Protocol
 
 import grpc
 
@@ -24,8 +24,15 @@ Answered = Callable[[participant_pb2.ExchangeReply | Unanswered], None]
 """Told once what became of a call among others."""
 
 
+class Caller(Protocol):
+    """Sends one call after the other, each by itself."""
+
+    async def call_by_itself(self, address: str, call: CallParticipant, time_left_us: int) -> Outcome:
+        """How it went (R6)."""
+
+
 class ParticipantCaller:
-    """Sends calls and reads the answers."""
+    """Sends calls to participants and reads the answers."""
 
     def __init__(self, *, channels: Channels, tokens: CompletionTokens, payload_bytes_max: int) -> None:
         self._channels = channels
@@ -35,7 +42,7 @@ class ParticipantCaller:
 
     async def call_by_itself(self, address: str, call: CallParticipant, time_left_us: int) -> Outcome:
         """How it went (R6)."""
-        timeout, metadata = time_left_us / MICROS_PER_SECOND, _metadata(call)
+        timeout, metadata = time_left_us / MICROS_PER_SECOND, trace_metadata(call)
         try:
             with self._channels.use(address) as connection:
                 if call.attempt.direction is Direction.EXECUTE:
@@ -109,7 +116,8 @@ class _Sender:
         self._answered(answer)
 
 
-def _metadata(call: CallParticipant) -> tuple[tuple[str, str], ...]:
+def trace_metadata(call: CallParticipant) -> tuple[tuple[str, str], ...]:
+    """Where the span of whoever is called stands."""
     traceparent = attempt_traceparent(call.trace, call.saga_id, call.attempt)
     if not traceparent:
         return _NO_METADATA

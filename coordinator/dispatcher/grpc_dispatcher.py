@@ -13,10 +13,11 @@ from coordinator.dispatcher.caller import ParticipantCaller
 from coordinator.dispatcher.channels import Channels
 from coordinator.dispatcher.circuit import Health
 from coordinator.dispatcher.descriptions import Descriptions
+from coordinator.dispatcher.flights import Flight, Line
 from coordinator.dispatcher.health import failure_in, health_of
 from coordinator.dispatcher.lane import CallId, Lane
-from coordinator.dispatcher.places import Place, Places
 from coordinator.dispatcher.registry import ParticipantRegistry
+from coordinator.dispatcher.services import Services
 from coordinator.dispatcher.targets import Differing, LiveTargets, NotServed, Served, Target
 from coordinator.engine.ports import CallPlace, Circuit, Clock, ParticipantStanding, ReplyListener
 from coordinator.limits import ParticipantLimits
@@ -36,19 +37,6 @@ WITHDRAWN: Final = "not sent: the saga turned back first"
 _logger = logging.getLogger(__name__)
 
 
-class _Line:
-    """Everything about the calls of one participant."""
-
-    __slots__ = ("is_moving", "lane", "name", "places")
-
-    def __init__(self, name: str, limits: ParticipantLimits) -> None:
-        self.name = name
-        self.is_moving = False
-        """Whether calls are being sent this very moment: what ends at once does not begin that anew."""
-        self.lane = Lane(name, limits)
-        self.places = Places(name, limits)
-
-
 class GrpcDispatcher:
     """Calls participants. Calls wait in a lane per participant, bounded in number and time; replies are given back in batches.
 
@@ -65,10 +53,12 @@ class GrpcDispatcher:
         limits_of: Callable[[str], ParticipantLimits],
         payload_bytes_max: int,
         channels: Channels | None = None,
+        services: Services | None = None,
         may_send: Callable[[], bool] = lambda: True,
     ) -> None:
-        """`channels`: become its own; None: to wherever gRPC can connect. `may_send`: whether the sagas are ours at this very moment. If
-        they are not, what waits is withdrawn, or handed over again (R31).
+        """`channels`: become its own; None: to wherever gRPC can connect. `services`: on the same channels and registry; None: there are
+        none. `may_send`: whether the sagas are ours at this very moment. If they are not, what waits is withdrawn, or handed over again
+        (R31).
         """
         self._may_send = may_send
         self._clock = clock
@@ -77,8 +67,9 @@ class GrpcDispatcher:
         self._loop = asyncio.get_running_loop()
         self._channels = Channels() if channels is None else channels
         self._caller = ParticipantCaller(channels=self._channels, tokens=tokens, payload_bytes_max=payload_bytes_max)
+        self._services = services
         self._descriptions = Descriptions(clock=clock, registry=registry, channels=self._channels, spawn=self._spawn)
-        self._lines: dict[str, _Line] = {}
+        self._lines: dict[str, Line] = {}
         self._doubted: set[CallId] = set()
         """Calls that had their turn and wait for an answer to Describe. One that is withdrawn meanwhile is not sent (R12)."""
         self._on_streams: dict[CallId, OpenCall] = {}
@@ -100,7 +91,7 @@ class GrpcDispatcher:
     def send(self, calls: Sequence[CallParticipant], /) -> None:
         """Hands over calls."""
         now = self._clock.now()
-        touched: dict[str, _Line] = {}
+        touched: dict[str, Line] = {}
         for call in calls:
             line = self._line(call.action.partition(".")[0])
             touched[line.name] = line
@@ -129,6 +120,9 @@ class GrpcDispatcher:
     async def describe(self, participant: str) -> participant_pb2.ParticipantDescription | None:
         """What a participant says it can do: as it registered, else asked now; None if it is not known or does not answer."""
         live = self._registry.live(participant)
+        if live.description is None and self._services is not None:
+            await self._services.ask(participant)
+            live = self._registry.live(participant)
         if live.description is not None or live.configured is None:
             return live.description
         asked_at = self._clock.now()
@@ -166,6 +160,7 @@ class GrpcDispatcher:
         lane = line.lane if (line := self._lines.get(participant)) is not None else Lane(participant, self._limits_of(participant))
         lane.heed(live.wishes, now)
         circuit = lane.circuit.state(now)
+        unreadable = self._why_unknown(participant)
         return ParticipantStanding(
             name=participant,
             targets=live.addresses,
@@ -175,19 +170,21 @@ class GrpcDispatcher:
             rate_per_second=lane.rate.per_second,
             circuit=circuit,
             open_until=lane.circuit.next_at(now) if circuit is Circuit.OPEN else None,
-            last_failure=lane.circuit.last_failure,
+            last_failure=Failure(Code.UNAVAILABLE, unreadable) if unreadable else lane.circuit.last_failure,
+            unreadable=unreadable,
         )
 
     def standings(self) -> Sequence[ParticipantStanding]:
         """Of every participant that is registered, configured, or has been called; by name."""
-        return [self.standing_of(name) for name in sorted({*self._registry.names(), *self._lines})]
+        services = self._services.names if self._services is not None else ()
+        return [self.standing_of(name) for name in sorted({*self._registry.names(), *services, *self._lines})]
 
     # ── Lines ───────────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def _line(self, participant: str) -> _Line:
+    def _line(self, participant: str) -> Line:
         line = self._lines.get(participant)
         if line is None:
-            line = self._lines[participant] = _Line(participant, self._limits_of(participant))
+            line = self._lines[participant] = Line(participant, self._limits_of(participant))
         return line
 
     def _target_came(self, participant: str) -> None:
@@ -206,7 +203,7 @@ class GrpcDispatcher:
             line.lane.circuit.hasten(now)
             self._pump(line, now)
 
-    def _pump(self, line: _Line, now: Instant) -> None:
+    def _pump(self, line: Line, now: Instant) -> None:
         """Sends what may go."""
         lane = line.lane
         if self._closed or self._is_draining or line.is_moving or not len(lane) or not self._may_send():
@@ -226,7 +223,7 @@ class GrpcDispatcher:
                 line.is_moving = False
         self._arm(lane, now)
 
-    def _begin(self, line: _Line, live: LiveTargets, call: CallParticipant, now: Instant) -> None:
+    def _begin(self, line: Line, live: LiveTargets, call: CallParticipant, now: Instant) -> None:
         match live.service_for(call):
             case Served(addresses=addresses):
                 self._call(line, live, call, addresses, now)
@@ -254,16 +251,16 @@ class GrpcDispatcher:
                 self._reply_not_sent(call, self._why_not_sent(line, call, now))
             self._pump(line, now)
 
-    def _why_not_sent(self, line: _Line, call: CallParticipant, now: Instant) -> str:
+    def _why_not_sent(self, line: Line, call: CallParticipant, now: Instant) -> str:
         reason = self._reason_to_wait(line, now)
         if call.send_before is not None and call.send_before <= now:
             return LIMIT_REACHED if reason is None else f"{LIMIT_REACHED}: participant {line.name!r} could not be called: {reason}"
         return f"participant {line.name!r} could not be called in time: {reason or 'others were before it'}"
 
-    def _reason_to_wait(self, line: _Line, now: Instant) -> str | None:
+    def _reason_to_wait(self, line: Line, now: Instant) -> str | None:
         """What keeps calls from going now; None: nothing does."""
         if not self._registry.is_known(line.name):
-            return "it has not registered and is not configured"
+            return self._why_unknown(line.name) or "it has not registered and is not configured"
         lane = line.lane
         match lane.reason_to_wait(now):
             case CallPlace.CIRCUIT_OPEN:
@@ -276,6 +273,9 @@ class GrpcDispatcher:
             case _:
                 return None
 
+    def _why_unknown(self, participant: str) -> str:
+        return self._services.why_unknown(participant) if self._services is not None else ""
+
     # ── Calls ───────────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def _spawn(self, work: Coroutine[object, object, None]) -> "asyncio.Task[None]":
@@ -284,7 +284,7 @@ class GrpcDispatcher:
         task.add_done_callback(lambda done: self._spawned.pop(done, None))
         return task
 
-    async def _doubt(self, line: _Line, call: CallParticipant, differing: Differing) -> None:
+    async def _doubt(self, line: Line, call: CallParticipant, differing: Differing) -> None:
         """Nobody takes the call as its definition says. Before a person is asked for, those are asked again who may have changed."""
         now = self._clock.now()
         old = [target for target in differing.targets if target.told_at is not None and target.told_at < now - BELIEVED_US]
@@ -307,20 +307,20 @@ class GrpcDispatcher:
             case NotServed():
                 self._refuse(line, call, NotSent(failure=Failure(Code.UNAVAILABLE, f"participant {line.name!r} has gone")))
 
-    def _refuse(self, line: _Line, call: CallParticipant, outcome: Outcome) -> None:
+    def _refuse(self, line: Line, call: CallParticipant, outcome: Outcome) -> None:
         """A call had its turn but is not sent after all."""
         now = self._clock.now()
         line.lane.ended(call, Health.UNTOLD, now)
         self._reply(call, Replied(attempt=call.attempt, outcome=outcome))
         self._pump(line, now)
 
-    def _call(self, line: _Line, live: LiveTargets, call: CallParticipant, addresses: Sequence[str], now: Instant) -> None:
+    def _call(self, line: Line, live: LiveTargets, call: CallParticipant, addresses: Sequence[str], now: Instant) -> None:
         if _is_too_late(call, now):
             self._refuse(line, call, _TOO_LATE)
             return
         place = line.places.choose(addresses, now, self._channels.is_cut_off)
         time_left_us = call.timeout_us if call.send_before is None else min(call.timeout_us, call.send_before - now)
-        flight = _Flight(self, line, call, place, now, time_left_us)
+        flight = Flight(self, line, call, place, now, time_left_us)
         try:
             if live.exchanges(place.address):
                 on_stream = self._caller.call_among_others(place.address, call, time_left_us, flight.answered)
@@ -331,7 +331,7 @@ class GrpcDispatcher:
         except Exception as error:
             self._ended_in_error(flight, error)
 
-    def answered(self, flight: "_Flight", answer: participant_pb2.ExchangeReply | Unanswered) -> None:
+    def answered(self, flight: Flight, answer: participant_pb2.ExchangeReply | Unanswered) -> None:
         """A call among others has ended."""
         self._on_streams.pop((flight.call.saga_id, flight.call.attempt), None)
         if self._closed:
@@ -351,7 +351,7 @@ class GrpcDispatcher:
         else:
             self._ended(flight, outcome, health_of(outcome, flight.call, flight.time_left_us))
 
-    async def _call_by_itself(self, flight: "_Flight", time_left_us: int) -> None:
+    async def _call_by_itself(self, flight: Flight, time_left_us: int) -> None:
         if _is_too_late(flight.call, self._clock.now()):
             self._ended(flight, _TOO_LATE, Health.UNTOLD)
             return
@@ -359,7 +359,8 @@ class GrpcDispatcher:
             self._ended(flight, NotSent(failure=Failure(Code.UNAVAILABLE, NOT_OURS)), Health.UNTOLD)
             return
         try:
-            outcome = await self._caller.call_by_itself(flight.place.address, flight.call, time_left_us)
+            caller = self._services.find_caller(flight.line.name) if self._services is not None else None
+            outcome = await (caller or self._caller).call_by_itself(flight.place.address, flight.call, time_left_us)
             health = health_of(outcome, flight.call, flight.time_left_us)
         except Exception as error:
             self._ended_in_error(flight, error)
@@ -372,13 +373,13 @@ class GrpcDispatcher:
         else:
             self._ended(flight, outcome, health)
 
-    def _ended_in_error(self, flight: "_Flight", error: Exception) -> None:
+    def _ended_in_error(self, flight: Flight, error: Exception) -> None:
         call = flight.call
         said = {"saga.id": call.saga_id, "saga.step": call.attempt.step_id}
         _logger.error("call failed in an unforeseen way", exc_info=error, extra=said)
         self._ended(flight, Unknown(failure=Failure(Code.INTERNAL, f"{type(error).__name__}: {error}")), Health.UNTOLD)
 
-    def _ended(self, flight: "_Flight", outcome: Outcome, health: Health) -> None:
+    def _ended(self, flight: Flight, outcome: Outcome, health: Health) -> None:
         line, call, now = flight.line, flight.call, self._clock.now()
         for channel in self._channels.take_idle():
             self._spawn(channel.close())
@@ -387,7 +388,7 @@ class GrpcDispatcher:
         changed = line.lane.ended(call, health, now, failure)
         if changed is not None:
             _log_circuit(line, changed, failure, now)
-        sent_at = None if isinstance(outcome, NotSent) else flight.sent_at
+        sent_at = None if isinstance(outcome, NotSent | Mismatched) else flight.sent_at
         self._reply(call, Replied(attempt=call.attempt, outcome=outcome, sent_at=sent_at))
         self._pump(line, now)
 
@@ -407,28 +408,7 @@ class GrpcDispatcher:
             self._listener.replied(replies)
 
 
-class _Flight:
-    """A call on its way."""
-
-    __slots__ = ("_dispatcher", "call", "line", "place", "sent_at", "time_left_us")
-
-    def __init__(
-        self, dispatcher: GrpcDispatcher, line: _Line, call: CallParticipant, place: Place, sent_at: Instant, time_left_us: int
-    ) -> None:
-        self._dispatcher = dispatcher
-        self.line = line
-        self.call = call
-        self.place = place
-        self.sent_at = sent_at
-        self.time_left_us = time_left_us
-        """When it was sent."""
-
-    def answered(self, answer: participant_pb2.ExchangeReply | Unanswered) -> None:
-        """It has ended, if it went among others."""
-        self._dispatcher.answered(self, answer)
-
-
-def _log_circuit(line: _Line, changed: Circuit, failure: Failure | None, now: Instant) -> None:
+def _log_circuit(line: Line, changed: Circuit, failure: Failure | None, now: Instant) -> None:
     if changed is Circuit.OPEN:
         for_s = (line.lane.circuit.next_at(now) - now) / MICROS_PER_SECOND
         said = {"participant": line.name, "error": failure.message if failure else "", "for_s": for_s}

@@ -6,7 +6,7 @@ from typing import Final
 from google.rpc.code_pb2 import Code
 
 from coordinator.core.effects import CallParticipant
-from coordinator.core.inputs import Outcome, Unknown
+from coordinator.core.inputs import Mismatched, NotSent, Outcome, Unknown
 from coordinator.core.values import Failure
 from coordinator.dispatcher.circuit import Health
 
@@ -24,6 +24,8 @@ fails is not made well by waiting, and its other actions go on. A business rejec
 
 def health_of(outcome: Outcome, call: CallParticipant, time_left_us: int) -> Health:
     """What it says. A call that the limit of its saga left less than a whole attempt's time says nothing by being too slow (R13)."""
+    if isinstance(outcome, NotSent | Mismatched):
+        return Health.UNTOLD
     if not isinstance(outcome, Unknown):
         return Health.WELL
     if outcome.failure.code == Code.DEADLINE_EXCEEDED and time_left_us < call.timeout_us:

@@ -1,7 +1,7 @@
 """Where participants can be called: from configuration, and from what they register at their start."""
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import replace
 from typing import Final
 
@@ -22,9 +22,11 @@ _logger = logging.getLogger(__name__)
 class ParticipantRegistry:
     """Knows the targets of every participant. Registrations are kept in the journal, so that a restart remembers them."""
 
-    def __init__(self, *, clock: Clock, journal: Journal, configured: Mapping[str, str]) -> None:
+    def __init__(self, *, clock: Clock, journal: Journal, configured: Mapping[str, str], services: Container[str] = frozenset()) -> None:
+        """`configured`: targets by name. `services`: names of services that are there already; nobody else can register by them."""
         self._clock = clock
         self._journal = journal
+        self._services = services
         self._configured = {name: Target(address=address, description=None) for name, address in configured.items()}
         self._targets: dict[str, dict[str, Target]] = {name: {target.address: target} for name, target in self._configured.items()}
         self._live: dict[str, LiveTargets] = {}
@@ -47,6 +49,9 @@ class ParticipantRegistry:
             except DecodeError:
                 _logger.warning("registration cannot be decoded and is left out", extra={"participant": stored.name})
                 continue
+            if stored.name in self._services:
+                _logger.warning("registration is left out: its name is configured as a service", extra={"participant": stored.name})
+                continue
             known = self._targets.get(stored.name, {}).get(stored.target)
             if stored.expires_at > max(self._clock.now(), known.expires_at if known is not None else 0):
                 self._put(stored.name, Target(address=stored.target, description=description, expires_at=stored.expires_at))
@@ -67,6 +72,14 @@ class ParticipantRegistry:
         )
         await self._journal.put_participant(stored)
         self._put(description.name, Target(address=target, description=description, expires_at=expires_at))
+
+    def put_service(self, address: str, description: participant_pb2.ParticipantDescription) -> None:
+        """A service that is there already can be called, or does something else from now on; or it only showed that it lives."""
+        target = Target(address=address, description=description)
+        if self._targets.get(description.name, {}).get(address) == target:
+            self._tell(self._sign_listeners, description.name)
+        else:
+            self._put(description.name, target)
 
     def learn(self, participant: str, address: str, told: participant_pb2.ParticipantDescription) -> None:
         """Remembers what a configured place says of itself."""
@@ -130,6 +143,11 @@ class ParticipantRegistry:
             listener(name)
 
     def _refuse_conflict(self, address: str, description: participant_pb2.ParticipantDescription) -> None:
+        if description.name in self._services:
+            # What the service did, a participant of that name would take for never done: it would answer an undo and undo nothing.
+            raise ParticipantConflictError(
+                f"{description.name!r} is configured as a service with actions of its own; take another name, or change the settings"
+            )
         live = self.live(description.name)
         if len(live.targets) >= TARGETS_MAX and address not in live.addresses:
             raise ParticipantConflictError(f"expected at most {TARGETS_MAX} targets for {description.name!r}; let old ones expire")

@@ -363,6 +363,8 @@ class ParticipantStanding:
     """When the next call is let through; None unless the circuit is open."""
     last_failure: Failure | None
     """What counted against it last; None if the last call that counted went well."""
+    unreadable: str = ""
+    """Why a service that is configured cannot be called yet: nobody knows what it takes and returns. Empty: it is none, or it can."""
 
 
 class CallPlace(Enum):

@@ -1,0 +1,115 @@
+"""Asks a service for its descriptors by server reflection, https://github.com/grpc/grpc/blob/master/doc/server-reflection.md."""
+
+import asyncio
+from collections.abc import Collection
+from typing import Final
+
+import grpc
+from google.protobuf.descriptor_pb2 import FileDescriptorProto, FileDescriptorSet
+from google.protobuf.message import DecodeError
+from google.rpc.code_pb2 import Code
+from grpc_reflection.v1alpha import reflection_pb2
+
+from participant_sdk.descriptors import WELL_KNOWN_PREFIX
+
+FILES_MAX: Final = 1_000
+"""Files that are read of one service."""
+DESCRIPTOR_BYTES_MAX: Final = 8 * 1024 * 1024
+"""Of them together."""
+_METHODS: Final = (
+    "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
+    "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
+)
+"""The same messages under two names; servers speak the one, the other, or both."""
+
+
+class ReflectionError(Exception):
+    """The service does not tell its descriptors. The message is for people."""
+
+
+async def read_descriptors(channel: grpc.aio.Channel, services: Collection[str], *, time_limit_s: float) -> FileDescriptorSet:
+    """The files of those services with everything that they import. A service that is not there is left out.
+
+    Raises ReflectionError, and nothing else.
+    """
+    try:
+        async with asyncio.timeout(time_limit_s):
+            for method in _METHODS:
+                found = await _Conversation(channel, method).read(services)
+                if found is not None:
+                    return found
+    except TimeoutError as error:
+        raise ReflectionError(f"no answer to server reflection within {time_limit_s:g} s") from error
+    except grpc.aio.AioRpcError as error:
+        raise ReflectionError(f"server reflection ended with {error.code().name}: {error.details()}") from error
+    except (grpc.aio.UsageError, asyncio.InvalidStateError, DecodeError, UnicodeDecodeError) as error:
+        raise ReflectionError(f"the answer to server reflection cannot be read: {error}") from error
+    raise ReflectionError("it does not serve reflection; write its descriptors into a file and name that as `descriptors`")
+
+
+class _Conversation:
+    """One stream of questions, each answered before the next is asked."""
+
+    def __init__(self, channel: grpc.aio.Channel, method: str) -> None:
+        stream = channel.stream_stream(
+            method,
+            request_serializer=reflection_pb2.ServerReflectionRequest.SerializeToString,
+            response_deserializer=reflection_pb2.ServerReflectionResponse.FromString,
+        )
+        self._call = stream()
+        self._files: dict[str, FileDescriptorProto] = {}
+        self._bytes = 0
+
+    async def read(self, services: Collection[str]) -> FileDescriptorSet | None:
+        """None: reflection is not served under this name."""
+        try:
+            for service in services:
+                await self._ask(reflection_pb2.ServerReflectionRequest(file_containing_symbol=service), f'service "{service}"')
+            while missing := self._find_missing():
+                if not await self._ask(reflection_pb2.ServerReflectionRequest(file_by_filename=missing), missing):
+                    raise ReflectionError(f"server reflection does not know {missing!r}, which another file imports; name `descriptors`")
+        except grpc.aio.AioRpcError as error:
+            if error.code() is grpc.StatusCode.UNIMPLEMENTED:
+                return None
+            raise
+        finally:
+            self._call.cancel()
+        return FileDescriptorSet(file=list(self._files.values()))
+
+    async def _ask(self, request: reflection_pb2.ServerReflectionRequest, what: str) -> bool:
+        """False if it does not know that."""
+        await self._call.write(request)
+        answer = await self._call.read()
+        if not isinstance(answer, reflection_pb2.ServerReflectionResponse):
+            raise await self._ended()
+        match answer.WhichOneof("message_response"):
+            case "file_descriptor_response":
+                for content in answer.file_descriptor_response.file_descriptor_proto:
+                    self._keep(content)
+                return True
+            case "error_response" if answer.error_response.error_code == Code.NOT_FOUND:
+                return False
+            case "error_response":
+                said = answer.error_response
+                raise ReflectionError(f"asked for {what}, server reflection answered {said.error_code}: {said.error_message}")
+            case found:
+                raise ReflectionError(f"asked for {what}, server reflection answered with {found or 'nothing'}")
+
+    def _keep(self, content: bytes) -> None:
+        self._bytes += len(content)
+        if len(self._files) >= FILES_MAX or self._bytes > DESCRIPTOR_BYTES_MAX:
+            raise ReflectionError(f"expected at most {FILES_MAX} files of {DESCRIPTOR_BYTES_MAX} bytes together; name `descriptors`")
+        file = FileDescriptorProto.FromString(content)
+        self._files[file.name] = file
+
+    def _find_missing(self) -> str | None:
+        """A file that is imported and was not sent. Those of google.protobuf are here already."""
+        imported = (name for file in self._files.values() for name in file.dependency)
+        return next((name for name in imported if name not in self._files and not name.startswith(WELL_KNOWN_PREFIX)), None)
+
+    async def _ended(self) -> Exception:
+        """What a stream that ended without an answer says."""
+        code, details = await self._call.code(), await self._call.details()
+        if code is grpc.StatusCode.UNIMPLEMENTED:
+            return grpc.aio.AioRpcError(code, grpc.aio.Metadata(), grpc.aio.Metadata(), details=details)
+        return ReflectionError(f"server reflection ended without an answer: {code.name}")
