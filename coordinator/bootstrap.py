@@ -150,9 +150,9 @@ class _Wiring:
         self.registry = registry = ParticipantRegistry(
             clock=clock, journal=journal, configured=settings.participant_targets, services=configured
         )
-        self.services = services = Services(
-            registry=registry, channels=channels, payload_bytes_max=settings.payload_bytes_max, configured=configured, plans=plans
-        )
+        self.services = services = Services(registry=registry, channels=channels, payload_bytes_max=settings.payload_bytes_max)
+        for name, service in configured.items():
+            services.add(name, service, plans.get(name))
         self.dispatcher = dispatcher = GrpcDispatcher(
             clock=clock,
             registry=registry,

@@ -56,9 +56,9 @@ class GrpcDispatcher:
         services: Services | None = None,
         may_send: Callable[[], bool] = lambda: True,
     ) -> None:
-        """`channels`: become its own; None: to wherever gRPC can connect. `services`: on the same channels and registry; None: there are
-        none. `may_send`: whether the sagas are ours at this very moment. If they are not, what waits is withdrawn, or handed over again
-        (R31).
+        """`channels`: become its own; None: to wherever gRPC can connect. `services`: that are there already; on the same channels and
+        registry. `may_send`: whether the sagas are ours at this very moment. If they are not, what waits is withdrawn, or handed over
+        again (R31).
         """
         self._may_send = may_send
         self._clock = clock
@@ -67,7 +67,7 @@ class GrpcDispatcher:
         self._loop = asyncio.get_running_loop()
         self._channels = Channels() if channels is None else channels
         self._caller = ParticipantCaller(channels=self._channels, tokens=tokens, payload_bytes_max=payload_bytes_max)
-        self._services = services
+        self._services = services or Services(registry=registry, channels=self._channels, payload_bytes_max=payload_bytes_max)
         self._descriptions = Descriptions(clock=clock, registry=registry, channels=self._channels, spawn=self._spawn)
         self._lines: dict[str, Line] = {}
         self._doubted: set[CallId] = set()
@@ -120,7 +120,7 @@ class GrpcDispatcher:
     async def describe(self, participant: str) -> participant_pb2.ParticipantDescription | None:
         """What a participant says it can do: as it registered, else asked now; None if it is not known or does not answer."""
         live = self._registry.live(participant)
-        if live.description is None and self._services is not None:
+        if live.description is None:
             await self._services.ask(participant)
             live = self._registry.live(participant)
         if live.description is not None or live.configured is None:
@@ -160,7 +160,7 @@ class GrpcDispatcher:
         lane = line.lane if (line := self._lines.get(participant)) is not None else Lane(participant, self._limits_of(participant))
         lane.heed(live.wishes, now)
         circuit = lane.circuit.state(now)
-        unreadable = self._why_unknown(participant)
+        unreadable = self._services.why_unknown(participant)
         return ParticipantStanding(
             name=participant,
             targets=live.addresses,
@@ -176,8 +176,7 @@ class GrpcDispatcher:
 
     def standings(self) -> Sequence[ParticipantStanding]:
         """Of every participant that is registered, configured, or has been called; by name."""
-        services = self._services.names if self._services is not None else ()
-        return [self.standing_of(name) for name in sorted({*self._registry.names(), *services, *self._lines})]
+        return [self.standing_of(name) for name in sorted({*self._registry.names(), *self._services.names, *self._lines})]
 
     # ── Lines ───────────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -260,7 +259,7 @@ class GrpcDispatcher:
     def _reason_to_wait(self, line: Line, now: Instant) -> str | None:
         """What keeps calls from going now; None: nothing does."""
         if not self._registry.is_known(line.name):
-            return self._why_unknown(line.name) or "it has not registered and is not configured"
+            return self._services.why_unknown(line.name) or "it has not registered and is not configured"
         lane = line.lane
         match lane.reason_to_wait(now):
             case CallPlace.CIRCUIT_OPEN:
@@ -272,9 +271,6 @@ class GrpcDispatcher:
                 return f"all its places are taken: {lane.under_way} calls are under way"
             case _:
                 return None
-
-    def _why_unknown(self, participant: str) -> str:
-        return self._services.why_unknown(participant) if self._services is not None else ""
 
     # ── Calls ───────────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -359,8 +355,8 @@ class GrpcDispatcher:
             self._ended(flight, NotSent(failure=Failure(Code.UNAVAILABLE, NOT_OURS)), Health.UNTOLD)
             return
         try:
-            caller = self._services.find_caller(flight.line.name) if self._services is not None else None
-            outcome = await (caller or self._caller).call_by_itself(flight.place.address, flight.call, time_left_us)
+            caller = self._services.find_caller(flight.line.name) or self._caller
+            outcome = await caller.call_by_itself(flight.place.address, flight.call, time_left_us)
             health = health_of(outcome, flight.call, flight.time_left_us)
         except Exception as error:
             self._ended_in_error(flight, error)

@@ -35,28 +35,27 @@ async def read_descriptors(channel: grpc.aio.Channel, services: Collection[str],
     try:
         async with asyncio.timeout(time_limit_s):
             for method in _METHODS:
-                found = await _Conversation(channel, method).read(services)
+                found = await _Reader(channel, method).read(services)
                 if found is not None:
                     return found
     except TimeoutError as error:
         raise ReflectionError(f"no answer to server reflection within {time_limit_s:g} s") from error
     except grpc.aio.AioRpcError as error:
         raise ReflectionError(f"server reflection ended with {error.code().name}: {error.details()}") from error
-    except (grpc.aio.UsageError, asyncio.InvalidStateError, DecodeError, UnicodeDecodeError) as error:
+    except (grpc.aio.UsageError, DecodeError) as error:
         raise ReflectionError(f"the answer to server reflection cannot be read: {error}") from error
     raise ReflectionError("it does not serve reflection; write its descriptors into a file and name that as `descriptors`")
 
 
-class _Conversation:
-    """One stream of questions, each answered before the next is asked."""
+class _Reader:
+    """Asks one question after the other, each on a stream of its own: writing to one that a server has ended hides what it ended with."""
 
     def __init__(self, channel: grpc.aio.Channel, method: str) -> None:
-        stream = channel.stream_stream(
+        self._call = channel.unary_unary(
             method,
             request_serializer=reflection_pb2.ServerReflectionRequest.SerializeToString,
             response_deserializer=reflection_pb2.ServerReflectionResponse.FromString,
         )
-        self._call = stream()
         self._files: dict[str, FileDescriptorProto] = {}
         self._bytes = 0
 
@@ -64,34 +63,29 @@ class _Conversation:
         """None: reflection is not served under this name."""
         try:
             for service in services:
-                await self._ask(reflection_pb2.ServerReflectionRequest(file_containing_symbol=service), f'service "{service}"')
-            while missing := self._find_missing():
-                if not await self._ask(reflection_pb2.ServerReflectionRequest(file_by_filename=missing), missing):
-                    raise ReflectionError(f"server reflection does not know {missing!r}, which another file imports; name `descriptors`")
+                await self._ask(reflection_pb2.ServerReflectionRequest(file_containing_symbol=service), service)
         except grpc.aio.AioRpcError as error:
             if error.code() is grpc.StatusCode.UNIMPLEMENTED:
                 return None
             raise
-        finally:
-            self._call.cancel()
+        while missing := self._find_missing():
+            before = len(self._files)
+            await self._ask(reflection_pb2.ServerReflectionRequest(file_by_filename=missing), missing)
+            if len(self._files) == before:
+                raise ReflectionError(f"server reflection does not tell {missing!r}, which another file imports; name `descriptors`")
         return FileDescriptorSet(file=list(self._files.values()))
 
-    async def _ask(self, request: reflection_pb2.ServerReflectionRequest, what: str) -> bool:
-        """False if it does not know that."""
-        await self._call.write(request)
-        answer = await self._call.read()
-        if not isinstance(answer, reflection_pb2.ServerReflectionResponse):
-            raise await self._ended()
+    async def _ask(self, request: reflection_pb2.ServerReflectionRequest, what: str) -> None:
+        """Keeps the files of the answer: none, if it does not know that."""
+        answer = await self._call(request)
         match answer.WhichOneof("message_response"):
             case "file_descriptor_response":
                 for content in answer.file_descriptor_response.file_descriptor_proto:
                     self._keep(content)
-                return True
-            case "error_response" if answer.error_response.error_code == Code.NOT_FOUND:
-                return False
             case "error_response":
                 said = answer.error_response
-                raise ReflectionError(f"asked for {what}, server reflection answered {said.error_code}: {said.error_message}")
+                if said.error_code != Code.NOT_FOUND:
+                    raise ReflectionError(f"asked for {what}, server reflection answered {said.error_code}: {said.error_message}")
             case found:
                 raise ReflectionError(f"asked for {what}, server reflection answered with {found or 'nothing'}")
 
@@ -106,10 +100,3 @@ class _Conversation:
         """A file that is imported and was not sent. Those of google.protobuf are here already."""
         imported = (name for file in self._files.values() for name in file.dependency)
         return next((name for name in imported if name not in self._files and not name.startswith(WELL_KNOWN_PREFIX)), None)
-
-    async def _ended(self) -> Exception:
-        """What a stream that ended without an answer says."""
-        code, details = await self._call.code(), await self._call.details()
-        if code is grpc.StatusCode.UNIMPLEMENTED:
-            return grpc.aio.AioRpcError(code, grpc.aio.Metadata(), grpc.aio.Metadata(), details=details)
-        return ReflectionError(f"server reflection ended without an answer: {code.name}")

@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-from collections.abc import Mapping
 from typing import Final
 
 from coordinator.codec.services import ServiceInvalidError, ServicePlan, compile_service
@@ -28,28 +27,25 @@ class Services:
     has not registered yet.
     """
 
-    def __init__(
-        self,
-        *,
-        registry: ParticipantRegistry,
-        channels: Channels,
-        payload_bytes_max: int,
-        configured: Mapping[str, ExistingService],
-        plans: Mapping[str, ServicePlan],
-    ) -> None:
-        """`configured`: by the name of the participant. `plans`: of those with descriptors; the others are asked by reflection."""
+    def __init__(self, *, registry: ParticipantRegistry, channels: Channels, payload_bytes_max: int) -> None:
         self._registry = registry
         self._channels = channels
         self._payload_bytes_max = payload_bytes_max
-        self._configured = configured
+        self._configured: dict[str, ExistingService] = {}
         self._callers: dict[str, ServiceCaller] = {}
-        self._asked = {name: _Asked() for name in configured if name not in plans}
-        for name, plan in plans.items():
-            self._use(name, plan)
+        self._asked: dict[str, _Asked] = {}
+
+    def add(self, participant: str, service: ExistingService, plan: ServicePlan | None) -> None:
+        """Makes a service known by the name of a participant. `plan`: None: it is asked by reflection, once `run` runs or somebody asks."""
+        self._configured[participant] = service
+        if plan is None:
+            self._asked[participant] = _Asked()
+        else:
+            self._use(participant, plan)
 
     @property
     def names(self) -> frozenset[str]:
-        """All that are configured."""
+        """All that there are."""
         return frozenset(self._configured)
 
     @property
