@@ -18,6 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from participant_sdk import Participant, Rejected, SqlBarrier, StepContext, action, barrier_table
 from participant_sdk.exchange import ExchangeSession
 from saga.v1 import coordinator_pb2, coordinator_pb2_grpc, participant_pb2, participant_pb2_grpc
+from tests.plain_service import PlainService
 
 Context = grpc.aio.ServicerContext[Message, Message]
 Execute = Callable[[participant_pb2.ExecuteRequest, Context], Awaitable[participant_pb2.ExecuteResponse]]
@@ -148,6 +149,7 @@ async def serving(servicer: participant_pb2_grpc.ParticipantServiceServicer, por
     """Serves it on loopback; gives the address."""
     server = grpc.aio.server()
     participant_pb2_grpc.add_ParticipantServiceServicer_to_server(servicer, server)
+    server.add_generic_rpc_handlers((PlainService(servicer),))
     bound = server.add_insecure_port(f"127.0.0.1:{port}")
     await server.start()
     try:

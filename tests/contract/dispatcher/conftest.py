@@ -7,17 +7,19 @@ from contextlib import AsyncExitStack, asynccontextmanager
 import pytest
 
 from coordinator.dispatcher import ParticipantRegistry
+from coordinator.dispatcher.channels import Channels
+from coordinator.dispatcher.services import Services
 from coordinator.engine.clock import SystemClock
 from coordinator.engine.ports import Clock
 from coordinator.journal.memory_journal import MemoryJournal
 from coordinator.limits import ParticipantLimits
-from tests.contract.dispatcher.stand import CONCURRENCY, IMPLEMENTATIONS, NewStand, Options, Replies, Stand
+from tests.contract.dispatcher.stand import CONCURRENCY, IMPLEMENTATIONS, PAYLOAD_BYTES_MAX, NewStand, Options, Replies, Stand
 
 
 @pytest.fixture(params=list(IMPLEMENTATIONS))
 def new_stand(request: pytest.FixtureRequest) -> NewStand:
     """Makes stands; the test says what is special."""
-    make, exchanges = IMPLEMENTATIONS[request.param], request.param == "exchange"
+    make, kind = IMPLEMENTATIONS[request.param], request.param
 
     @asynccontextmanager
     async def stand(
@@ -33,11 +35,14 @@ def new_stand(request: pytest.FixtureRequest) -> NewStand:
             journal = await stack.enter_async_context(MemoryJournal(clock=clock))
             registry = ParticipantRegistry(clock=clock, journal=journal, configured=configured or {})
             limits = limits or ParticipantLimits(concurrency=concurrency)
-            dispatcher = make(Options(clock=clock, registry=registry, limits=limits, may_send=may_send))
+            channels = Channels()
+            services = Services(registry=registry, channels=channels, payload_bytes_max=PAYLOAD_BYTES_MAX)
+            options = Options(clock=clock, registry=registry, limits=limits, channels=channels, services=services, may_send=may_send)
+            dispatcher = make(options)
             stack.push_async_callback(dispatcher.aclose)
             replies = Replies()
             dispatcher.listen(replies)
-            yield Stand(clock=clock, registry=registry, dispatcher=dispatcher, replies=replies, exchanges=exchanges)
+            yield Stand(clock=clock, registry=registry, dispatcher=dispatcher, replies=replies, known_services=services, kind=kind)
 
     return stand
 

@@ -10,19 +10,24 @@ from dataclasses import dataclass
 from typing import NoReturn, Protocol
 
 import grpc
+import pytest
 from google.protobuf.message import Message
 
 from coordinator.codec.completion_tokens import CompletionTokens
+from coordinator.codec.services import compile_service
 from coordinator.core.effects import CallParticipant
 from coordinator.core.inputs import Outcome, Replied
 from coordinator.core.plan import OutputCheck, accept_any_output
 from coordinator.core.values import AttemptKey, DefinitionKey, Direction, Instant, Payload, SagaId, StepId, TraceContext, idempotency_key
 from coordinator.dispatcher import GrpcDispatcher, ParticipantRegistry
+from coordinator.dispatcher.channels import Channels
+from coordinator.dispatcher.services import Services
 from coordinator.engine.ports import Clock, Dispatcher, ReplyListener, Whereabouts
 from coordinator.limits import ParticipantLimits
 from participant_sdk.ids import new_saga_id
 from saga.v1 import participant_pb2
 from tests.builders import TRACE, at, seconds
+from tests.plain_service import service_of
 
 CONCURRENCY = 4
 PAYLOAD_BYTES_MAX = 64 * 1024
@@ -52,6 +57,8 @@ class Options:
     registry: ParticipantRegistry
     limits: ParticipantLimits
     """The same for every participant."""
+    channels: Channels
+    services: Services
     payload_bytes_max: int = PAYLOAD_BYTES_MAX
     may_send: Callable[[], bool] = lambda: True
 
@@ -66,12 +73,17 @@ def make_grpc_dispatcher(options: Options) -> DispatcherUnderTest:
         tokens=TOKENS,
         limits_of=lambda _: options.limits,
         payload_bytes_max=options.payload_bytes_max,
+        channels=options.channels,
+        services=options.services,
         may_send=options.may_send,
     )
 
 
-IMPLEMENTATIONS: dict[str, MakeDispatcher] = {"one by one": make_grpc_dispatcher, "exchange": make_grpc_dispatcher}
-"""The same dispatcher, to participants that serve calls by themselves only, and to such that serve many on one stream."""
+IMPLEMENTATIONS: dict[str, MakeDispatcher] = dict.fromkeys(("one by one", "exchange", "service"), make_grpc_dispatcher)
+"""The same dispatcher, to participants that serve calls by themselves only, to such that serve many on one stream, and to services that
+know nothing of sagas."""
+PARTICIPANTS = pytest.mark.parametrize("new_stand", ["one by one", "exchange"], indirect=True)
+"""For what an existing service has not: a registration, wishes, an answer to Describe, outcomes that are more than a status."""
 
 
 class Replies:
@@ -126,14 +138,24 @@ class Stand:
     registry: ParticipantRegistry
     dispatcher: DispatcherUnderTest
     replies: Replies
-    exchanges: bool = False
-    """Whether participants say that they serve Exchange."""
+    known_services: Services | None = None
+    kind: str = "one by one"
+    """What participants are: a key of IMPLEMENTATIONS."""
+
+    @property
+    def services(self) -> Services:
+        assert self.known_services is not None
+        return self.known_services
 
     async def register(
         self, target: str, name: str = "shop", *actions: str, ttl_s: float = 3_600, concurrency: int = 0, rate: float = 0
     ) -> None:
+        if self.kind == "service":
+            service, descriptors = service_of(name, target, *(actions or ("act",)))
+            self.services.add(name, service, compile_service(name, service, descriptors))
+            return
         description = described(name, *actions, concurrency=concurrency, rate=rate)
-        description.exchange = self.exchanges
+        description.exchange = self.kind == "exchange"
         await self.registry.register(target, description, seconds(ttl_s))
 
 

@@ -14,7 +14,7 @@ from coordinator.core.values import Direction, Instant, Payload, TraceContext
 from coordinator.dispatcher.grpc_dispatcher import LIMIT_REACHED
 from saga.v1 import participant_pb2
 from tests.builders import TRACE, seconds
-from tests.contract.dispatcher.stand import CONCURRENCY, STRING, WAIT_S, NewStand, Stand, call
+from tests.contract.dispatcher.stand import CONCURRENCY, PARTICIPANTS, STRING, WAIT_S, NewStand, Stand, call
 from tests.fakes import VirtualClock, one_turn
 from tests.participants import PlainParticipant, serving, succeeded
 
@@ -53,6 +53,7 @@ class Gate:
 # ── On the wire ──────────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
+@PARTICIPANTS
 async def test_execute_says_who_asks_for_what(stand: Stand) -> None:  # R1, R21
     participant = PlainParticipant()
     async with serving(participant) as target:
@@ -68,6 +69,7 @@ async def test_execute_says_who_asks_for_what(stand: Stand) -> None:  # R1, R21
     assert (request.input.type_url, request.input.value) == (f"type.googleapis.com/{STRING}", b"\x0a\x01x")
 
 
+@PARTICIPANTS
 @pytest.mark.parametrize("output", [Payload(STRING, b"\x0a\x01y"), None])
 async def test_compensate_says_what_is_known_of_the_execution(stand: Stand, output: Payload | None) -> None:  # R1, R20
     participant = PlainParticipant()
@@ -111,7 +113,8 @@ async def test_time_left_travels_as_the_deadline(
     request = participant.executions[0] if direction is Direction.EXECUTE else participant.compensations[0]
     assert remaining is not None
     assert most_s - 1.5 < remaining <= most_s * 1.05  # gRPC rounds deadlines up on the wire
-    assert most_s - 1.5 < request.time_left.ToMicroseconds() / 1e6 <= most_s
+    if stand.kind != "service":  # to which only the deadline of the call says it
+        assert most_s - 1.5 < request.time_left.ToMicroseconds() / 1e6 <= most_s
 
 
 async def test_limit_of_the_step_ends_a_call_that_is_under_way(stand: Stand) -> None:  # R13
@@ -165,6 +168,7 @@ async def test_saga_without_a_trace_sends_none(stand: Stand) -> None:
 # ── How many at once ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
+@PARTICIPANTS
 @pytest.mark.parametrize(("wished", "expected"), [(0, CONCURRENCY), (2, 2), (1_000, CONCURRENCY)])
 async def test_concurrency_is_bounded_and_the_participants_wish_is_honoured(stand: Stand, wished: int, expected: int) -> None:
     participant, gate = PlainParticipant(), Gate()
@@ -287,6 +291,7 @@ async def test_only_replicas_that_serve_the_action_are_called(stand: Stand) -> N
     assert Counter(request.action for request in new.executions) == {"shop.act": 3, "shop.refund": 6}
 
 
+@PARTICIPANTS
 async def test_expired_registration_is_not_called(new_stand: NewStand) -> None:
     clock = VirtualClock()
     gone, there = PlainParticipant(), PlainParticipant()

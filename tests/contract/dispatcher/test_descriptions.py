@@ -13,7 +13,7 @@ from coordinator.dispatcher.grpc_dispatcher import BELIEVED_US
 from participant_sdk.completion_token import CompletionIdentity, TokenInvalidError
 from saga.v1 import participant_pb2
 from tests.builders import seconds
-from tests.contract.dispatcher.stand import STRING, TOKENS, NewStand, Stand, call, described
+from tests.contract.dispatcher.stand import PARTICIPANTS, STRING, TOKENS, NewStand, Stand, call, described
 from tests.fakes import VirtualClock, one_turn
 from tests.journals import eventually
 from tests.participants import Context, PlainParticipant, serving
@@ -245,6 +245,7 @@ async def test_who_goes_away_while_asking_takes_the_answer_from_nobody(new_stand
 # ── Completion tokens ────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
+@PARTICIPANTS
 async def test_every_attempt_of_a_round_carries_the_same_token_that_only_this_coordinator_made(stand: Stand) -> None:  # R24
     participant = PlainParticipant()
     async with serving(participant) as target:

@@ -13,7 +13,7 @@ from coordinator.core.inputs import (
     Unknown,
 )
 from saga.v1 import participant_pb2
-from tests.contract.dispatcher.stand import CONCURRENCY, WAIT_S, NewStand, Stand, call, hang
+from tests.contract.dispatcher.stand import CONCURRENCY, PARTICIPANTS, WAIT_S, NewStand, Stand, call, hang
 from tests.fakes import one_turn
 from tests.participants import Gate, PlainParticipant, serving
 
@@ -107,6 +107,7 @@ async def test_waiting_call_is_not_sent_once_the_saga_may_be_of_another(new_stan
         assert [request.saga_id for request in participant.executions] == [under_way.saga_id]
 
 
+@PARTICIPANTS
 async def test_bytes_that_are_no_message_are_unknown(stand: Stand) -> None:  # R6
     async def execute(request: bytes, context: Context) -> bytes:
         return b"\xff\xff\xff"

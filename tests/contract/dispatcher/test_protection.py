@@ -13,7 +13,7 @@ from coordinator.engine.ports import CallPlace, Circuit
 from coordinator.limits import ParticipantLimits
 from saga.v1 import participant_pb2
 from tests.builders import seconds
-from tests.contract.dispatcher.stand import WAIT_S, NewStand, Stand, call
+from tests.contract.dispatcher.stand import PARTICIPANTS, WAIT_S, NewStand, Stand, call
 from tests.fakes import VirtualClock
 from tests.journals import eventually
 from tests.participants import Context, Gate, PlainParticipant, serving
@@ -302,6 +302,7 @@ async def test_rate_is_kept_by_the_real_clock_too(new_stand: NewStand) -> None:
     assert loop.time() - begun >= 0.5  # 10 at once, 50 more at 100/s
 
 
+@PARTICIPANTS
 async def test_lower_rate_that_the_participant_wishes_is_kept(new_stand: NewStand) -> None:
     clock, participant = VirtualClock(), PlainParticipant()
     async with serving(participant) as target, new_stand(clock=clock, limits=ParticipantLimits(rate_per_second=1_000)) as stand:

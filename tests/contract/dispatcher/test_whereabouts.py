@@ -8,7 +8,7 @@ from coordinator.core.effects import CallParticipant
 from coordinator.core.inputs import Succeeded
 from coordinator.engine.ports import CallPlace, Circuit, ParticipantStanding
 from coordinator.limits import ParticipantLimits
-from tests.contract.dispatcher.stand import WAIT_S, NewStand, Stand, call
+from tests.contract.dispatcher.stand import PARTICIPANTS, WAIT_S, NewStand, Stand, call
 from tests.contract.dispatcher.test_protection import FIRM, Moody, open_circuit
 from tests.fakes import VirtualClock
 from tests.journals import eventually
@@ -37,6 +37,7 @@ async def test_call_to_nobody_waits_for_a_target(stand: Stand) -> None:
     assert place_of(stand, one) is CallPlace.NOT_HERE
 
 
+@PARTICIPANTS
 async def test_call_whose_last_target_expires_waits_for_a_target(new_stand: NewStand) -> None:
     clock, participant, gate = VirtualClock(), PlainParticipant(), Gate()
     participant.on_execute["shop.act"] = gate
@@ -117,6 +118,7 @@ async def test_participant_that_nobody_has_heard_of_has_a_standing_and_leaves_no
         assert stand.dispatcher.standings() == []
 
 
+@PARTICIPANTS
 async def test_standings_are_of_all_that_are_registered_configured_or_called(new_stand: NewStand) -> None:
     participant, gate = PlainParticipant(), Gate()
     participant.on_execute["shop.act"] = gate

@@ -148,3 +148,25 @@ async def test_listeners_hear_of_new_targets_only(clock: VirtualClock, journal: 
     await clock.pass_time(31)
     await registry.register("a:1", described(), TTL_US)
     assert told == ["shop"] * 3
+
+
+async def test_name_of_a_configured_service_is_taken(clock: VirtualClock, journal: MemoryJournal) -> None:  # R18
+    """A participant of that name would take what the service did for never done: it would undo nothing and say that it did."""
+    await registry_of(clock, journal).register("a:1", described(), TTL_US)
+    registry = ParticipantRegistry(clock=clock, journal=journal, configured={}, services={"shop"})
+    await registry.load()  # nor does one that registered before it was configured
+    assert not registry.is_known("shop")
+    with pytest.raises(ParticipantConflictError, match="is configured as a service"):
+        await registry.register("a:1", described(), TTL_US)
+
+
+async def test_service_stays_known_and_takes_the_place_of_what_it_was(clock: VirtualClock, journal: MemoryJournal) -> None:
+    registry, told = registry_of(clock, journal), list[str]()
+    registry.on_sign_of_life(told.append)
+    registry.put_service("a:1", described())
+    registry.put_service("a:1", described())
+    await clock.pass_time(1_000_000)
+    assert serving(registry) == ["a:1"]
+    assert told == ["shop", "shop"]
+    registry.put_service("a:1", described("refund"))
+    assert (serving(registry), serving(registry, "refund")) == ([], ["a:1"])
