@@ -39,6 +39,17 @@ by itself; in the file each can be given limits of its own, also one that announ
   circuit_open_s = 1          # left alone at first; doubles up to …
   circuit_open_s_max = 30
 
+A service that knows nothing of sagas becomes a participant by naming its methods, typed by server reflection or a file of descriptors:
+
+\b
+  [participants.warehouse]
+  target = "dns:///warehouse:50051"
+  descriptors = "warehouse.binpb"
+  [participants.warehouse.actions.reserve]
+  execute = "warehouse.v1.Warehouse/Reserve"
+  compensate = "warehouse.v1.Warehouse/Release"
+  compensate_input = "ReleaseRequest{reservation_id: output.reservation_id}"
+
 Several coordinators share one PostgreSQL: --database postgresql+asyncpg://user@host/saga (extra "postgres"). Each drives its share of
 the sagas, and those of one that is gone are taken over within seconds. Any of them answers any request.
 
