@@ -26,22 +26,27 @@ _METHODS: Final = (
 class ReflectionError(Exception):
     """The service does not tell its descriptors. The message is for people."""
 
+    def __init__(self, message: str, *, ended_by: grpc.aio.AioRpcError | None = None) -> None:
+        super().__init__(message)
+        self.ended_by = ended_by
+        """How the call ended; None: it was answered."""
+
 
 async def read_descriptors(channel: grpc.aio.Channel, services: Collection[str], *, time_limit_s: float) -> FileDescriptorSet:
     """The files of those services with everything that they import. A service that is not there is left out.
 
     Raises ReflectionError, and nothing else.
     """
+    ends_at_s = asyncio.get_running_loop().time() + time_limit_s
     try:
-        async with asyncio.timeout(time_limit_s):
-            for method in _METHODS:
-                found = await _Reader(channel, method).read(services)
-                if found is not None:
-                    return found
-    except TimeoutError as error:
-        raise ReflectionError(f"no answer to server reflection within {time_limit_s:g} s") from error
+        for method in _METHODS:
+            found = await _Reader(channel, method, ends_at_s).read(services)
+            if found is not None:
+                return found
     except grpc.aio.AioRpcError as error:
-        raise ReflectionError(f"server reflection ended with {error.code().name}: {error.details()}") from error
+        if error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
+            raise ReflectionError(f"no answer to server reflection within {time_limit_s:g} s", ended_by=error) from error
+        raise ReflectionError(f"server reflection ended with {error.code().name}: {error.details()}", ended_by=error) from error
     except (grpc.aio.UsageError, DecodeError) as error:
         raise ReflectionError(f"the answer to server reflection cannot be read: {error}") from error
     raise ReflectionError("it does not serve reflection; write its descriptors into a file and name that as `descriptors`")
@@ -50,12 +55,13 @@ async def read_descriptors(channel: grpc.aio.Channel, services: Collection[str],
 class _Reader:
     """Asks one question after the other, each on a stream of its own: writing to one that a server has ended hides what it ended with."""
 
-    def __init__(self, channel: grpc.aio.Channel, method: str) -> None:
+    def __init__(self, channel: grpc.aio.Channel, method: str, ends_at_s: float) -> None:
         self._call = channel.unary_unary(
             method,
             request_serializer=reflection_pb2.ServerReflectionRequest.SerializeToString,
             response_deserializer=reflection_pb2.ServerReflectionResponse.FromString,
         )
+        self._ends_at_s = ends_at_s
         self._files: dict[str, FileDescriptorProto] = {}
         self._bytes = 0
 
@@ -77,7 +83,7 @@ class _Reader:
 
     async def _ask(self, request: reflection_pb2.ServerReflectionRequest, what: str) -> None:
         """Keeps the files of the answer: none, if it does not know that."""
-        answer = await self._call(request)
+        answer = await self._call(request, timeout=max(self._ends_at_s - asyncio.get_running_loop().time(), 0.0))
         match answer.WhichOneof("message_response"):
             case "file_descriptor_response":
                 for content in answer.file_descriptor_response.file_descriptor_proto:

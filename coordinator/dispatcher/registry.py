@@ -50,8 +50,7 @@ class ParticipantRegistry:
                 _logger.warning("registration cannot be decoded and is left out", extra={"participant": stored.name})
                 continue
             if stored.name in self._services:
-                _logger.warning("registration is left out: its name is configured as a service", extra={"participant": stored.name})
-                continue
+                continue  # it registered before its name was configured as a service
             known = self._targets.get(stored.name, {}).get(stored.target)
             if stored.expires_at > max(self._clock.now(), known.expires_at if known is not None else 0):
                 self._put(stored.name, Target(address=stored.target, description=description, expires_at=stored.expires_at))

@@ -2,7 +2,10 @@
 
 import asyncio
 import logging
+from collections.abc import Sequence
 from typing import Final
+
+from google.protobuf.descriptor_pb2 import FileDescriptorSet
 
 from coordinator.codec.services import ServiceInvalidError, ServicePlan, compile_service
 from coordinator.dispatcher.caller import Caller
@@ -12,7 +15,7 @@ from coordinator.dispatcher.registry import ParticipantRegistry
 from coordinator.dispatcher.service_caller import ServiceCaller
 from coordinator.services import ExistingService
 
-REFLECTION_TIMEOUT_S: Final = 5.0
+REFLECTION_TIMEOUT_S: Final = 3.0
 ASK_AGAIN_S_MIN: Final = 1.0
 """How long a service that did not tell its types is left alone at first; twice as long after each time."""
 ASK_AGAIN_S_MAX: Final = 30.0
@@ -97,9 +100,7 @@ class Services:
         wanted = sorted({method.partition("/")[0] for method in methods})
         problem = ""
         try:
-            with self._channels.use(service.target) as connection:
-                files = await read_descriptors(connection.channel, wanted, time_limit_s=REFLECTION_TIMEOUT_S)
-            self._use(name, compile_service(name, service, files))
+            self._use(name, compile_service(name, service, await self._ask_at(service.target, wanted)))
         except (ReflectionError, ServiceInvalidError) as error:
             problem = f"what {service.target} takes and returns is not known: {error}"
             if problem != self._asked[name].problem:
@@ -108,6 +109,18 @@ class Services:
             problem = f"what {service.target} takes and returns is not known: {type(error).__name__}"
             _logger.exception("service cannot be read", extra={"participant": name})
         return problem
+
+    async def _ask_at(self, address: str, wanted: Sequence[str]) -> FileDescriptorSet:
+        """The channel is told how that went: one on which nothing is answered is given up."""
+        use = self._channels.use(address)
+        use.begin()
+        try:
+            files = await read_descriptors(use.connection.channel, wanted, time_limit_s=REFLECTION_TIMEOUT_S)
+        except BaseException as error:
+            use.end(error.ended_by if isinstance(error, ReflectionError) else error)
+            raise
+        use.end(None)
+        return files
 
     def _use(self, name: str, plan: ServicePlan) -> None:
         service = self._configured[name]

@@ -1,5 +1,7 @@
 """Explanations for callers: with what the dispatcher knows, from memory or from the journal, and also for a saga that is set aside."""
 
+from dataclasses import replace
+
 import pytest
 
 from coordinator.api.errors import RefusedError
@@ -50,6 +52,13 @@ def test_place_of_a_call_is_told_in_words(place: CallPlace, reason: WaitReason, 
     held = held_call(SHIP, place, FakeWhereabouts().standing_of("vans"), at(0))
     assert held is not None
     assert (held.reason, held.description, held.until) == (reason, said, None)
+
+
+def test_service_of_which_the_types_are_not_known_is_not_told_to_register() -> None:
+    standing = replace(FakeWhereabouts().standing_of("vans"), unreadable="what a:1 takes and returns is not known: it serves no reflection")
+    held = held_call(SHIP, CallPlace.NO_TARGET, standing, at(0))
+    assert held is not None
+    assert held.description.endswith("is known; what a:1 takes and returns is not known: it serves no reflection")
 
 
 def test_call_that_was_not_handed_over_is_nowhere() -> None:

@@ -1,12 +1,15 @@
 """What the settings file can say of services that are there already, and every mistake in it."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from coordinator.limits import ParticipantLimits
+from coordinator.service_files import compile_services
 from coordinator.services import ExistingService, ServiceAction
 from coordinator.settings import Settings, SettingsError, load_settings
+from tests.warehouse import RELEASE, WATCH, warehouse_files
 
 WAREHOUSE = """
     [participants.warehouse]
@@ -111,3 +114,39 @@ def test_every_mistake_in_actions_is_told_at_once_with_its_place(tmp_path: Path)
 @pytest.mark.parametrize("actions", ["actions = {}", 'actions = "reserve"'])
 def test_service_without_actions_is_refused(tmp_path: Path, actions: str) -> None:
     assert set(problems(tmp_path, f'[participants.warehouse]\ntarget = "a:1"\n{actions}')) == {"participants.warehouse.actions"}
+
+
+# ── With the descriptors ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def unfit(service: ExistingService) -> dict[str, str]:
+    """What was found, by its place."""
+    with pytest.raises(SettingsError) as caught:
+        compile_services({"warehouse": service})
+    return {problem.key: str(problem) for problem in caught.value.problems}
+
+
+def test_service_that_is_asked_later_is_not_judged_now() -> None:
+    assert compile_services({"warehouse": ExistingService(target="a:1", actions={"reserve": RESERVE})}) == {}
+
+
+def test_everything_that_does_not_fit_the_descriptors_is_told_at_once(tmp_path: Path) -> None:
+    file = tmp_path / "warehouse.binpb"
+    file.write_bytes(warehouse_files().SerializeToString())
+    actions = {"watch": ServiceAction(execute=WATCH), "reserve": replace(RESERVE, compensate=RELEASE, compensate_input="input")}
+    found = unfit(ExistingService(target="a:1", actions=actions, descriptors=file))
+    assert list(found) == ["participants.warehouse.actions.watch.execute", "participants.warehouse.actions.reserve.compensate_input"]
+    assert found["participants.warehouse.actions.watch.execute"] == (
+        f"participants.warehouse.actions.watch.execute (from descriptors {file}): "
+        'expected a unary method, "warehouse.v1.Warehouse/Watch" streams responses'
+    )
+
+
+@pytest.mark.parametrize("content", [None, b"\xff\xff"])
+def test_descriptors_that_cannot_be_read_are_told(tmp_path: Path, content: bytes | None) -> None:
+    file = tmp_path / "warehouse.binpb"
+    if content is not None:
+        file.write_bytes(content)
+    found = unfit(ExistingService(target="a:1", actions={"reserve": RESERVE}, descriptors=file))
+    assert list(found) == ["participants.warehouse.descriptors"]
+    assert "expected a FileDescriptorSet, as protoc" in found["participants.warehouse.descriptors"]

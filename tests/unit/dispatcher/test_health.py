@@ -7,7 +7,9 @@ from coordinator.core.inputs import (
     Accepted,
     Compensated,
     KeyExpired,
+    Mismatched,
     Misconfigured,
+    NotSent,
     Outcome,
     Rejected,
     RetryLater,
@@ -38,6 +40,11 @@ TEN_S = seconds(10)
 )
 def test_any_answer_says_that_it_is_there(outcome: Outcome) -> None:
     assert health_of(outcome, call(timeout_s=10), TEN_S) is Health.WELL
+
+
+@pytest.mark.parametrize("outcome", [NotSent(failure=failure(Code.UNAVAILABLE)), Mismatched(failure=failure(Code.FAILED_PRECONDITION))])
+def test_call_that_was_not_sent_says_nothing(outcome: Outcome) -> None:  # R7
+    assert health_of(outcome, call(timeout_s=10), TEN_S) is Health.UNTOLD
 
 
 @pytest.mark.parametrize("code", Code.values(), ids=Code.Name)
