@@ -51,7 +51,8 @@ class SqlIdempotencyStore:
         """
         if not isinstance(engine, AsyncEngine):
             raise IdempotencySetupError(f"SqlIdempotencyStore needs an AsyncEngine (create_async_engine), found {type(engine).__name__}")
-        self._engine = engine
+        self.engine: Final = engine
+        self.table_name: Final = table_name
         self._statements = Statements(idempotency_table(MetaData(), table_name), engine.dialect, has_own_clock=clock is not None)
         self._time_limit_s = time_limit.total_seconds()
         self._clock = clock
@@ -135,7 +136,7 @@ class SqlIdempotencyStore:
     @asynccontextmanager
     async def _transaction(self) -> AsyncIterator[AsyncConnection]:
         with translated(self._statements.table.name):
-            async with asyncio.timeout(self._time_limit_s), self._turn or nullcontext(), self._engine.begin() as connection:
+            async with asyncio.timeout(self._time_limit_s), self._turn or nullcontext(), self.engine.begin() as connection:
                 yield connection
 
 
