@@ -3,6 +3,7 @@
 import uuid
 from dataclasses import dataclass
 
+from participant_sdk.idempotency.keys import record_key
 from participant_sdk.idempotency.verdict import Claim, StoredAnswer, WhenUnknown
 
 SECOND_US = 1_000_000
@@ -32,7 +33,7 @@ def claim(
 ) -> Claim:
     """A claim of a run of its own."""
     return Claim(
-        record_key=name.ljust(64, "0"),
+        record_key=record_key(tenant="", operation="POST /payments", key=name),
         client_key=name,
         operation="POST /payments",
         fingerprint=value.ljust(32, b"."),

@@ -1,6 +1,7 @@
 """The databases on which every store of idempotency must behave alike."""
 
 import asyncio
+import os
 import threading
 import uuid
 from collections.abc import AsyncIterator, Callable
@@ -17,6 +18,9 @@ from participant_sdk.idempotency import IdempotencyStore, MemoryIdempotencyStore
 from tests.contract.idempotency.claims import ManualClock
 
 THREAD_TIME_LIMIT_S = 10.0
+MARIADB = "SAGA_TEST_MARIADB"
+"""A URL such as mysql+asyncmy://user:password@host/database, of a MariaDB or MySQL on which the suite is to be run as well."""
+SQL_DATABASES = ["sqlite", "postgresql", *(["mariadb"] if MARIADB in os.environ else [])]
 
 Process = Callable[[], IdempotencyStore]
 """The store as another process of the service has it: connections of its own, the same records."""
@@ -61,17 +65,19 @@ def url_of(database: str, request: pytest.FixtureRequest, folder: Path) -> URL:
     """Of a database of that kind."""
     if database == "sqlite":
         return make_url(f"sqlite+aiosqlite:///{folder / 'keys.db'}")
+    if database == "mariadb":
+        return make_url(os.environ[MARIADB])
     server: URL = request.getfixturevalue("postgres")[0]
     return server.set(drivername="postgresql+asyncpg")
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
+@pytest.fixture(params=SQL_DATABASES)
 async def opened(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Opened]:
     async with sql_database(url_of(request.param, request, tmp_path)) as opened:
         yield opened
 
 
-@pytest.fixture(params=["memory", "sqlite", "postgresql"])
+@pytest.fixture(params=["memory", *SQL_DATABASES])
 async def process(request: pytest.FixtureRequest, tmp_path: Path, clock: ManualClock) -> AsyncIterator[Process]:
     if request.param == "memory":
         store = MemoryIdempotencyStore(clock=clock)
