@@ -3,6 +3,7 @@
 import asyncio
 import json
 import signal
+import uuid
 from collections.abc import AsyncIterator, Iterator
 from contextlib import suppress
 from dataclasses import asdict, replace
@@ -17,7 +18,7 @@ from tests.integration.idempotency.shop import Options
 from tests.processes import EXIT_TIMEOUT_S, READY_TIMEOUT_S, ROOT, free_port, python_environment
 
 CLIENTS: Final = 200
-WAIT_S: Final = 30.0
+WAIT_S: Final = 60.0
 _LIMITS: Final = httpx.Limits(max_connections=CLIENTS)
 
 
@@ -90,13 +91,26 @@ def shops(tmp_path: Path) -> Iterator[Shops]:
         each.end()
 
 
-@pytest.fixture
-async def shop(shops: Shops) -> ShopProcess:
-    """One that remembers in its memory."""
-    return await shops()
+@pytest.fixture(scope="module")
+def shared_shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ShopProcess]:
+    folder = tmp_path_factory.mktemp("shop")
+    shop = ShopProcess(folder, Options(port=free_port(), ledger=str(folder / "ledger")))
+    asyncio.run(shop.start())
+    yield shop
+    shop.end()
 
 
 @pytest.fixture
-async def client(shop: ShopProcess) -> AsyncIterator[httpx.AsyncClient]:
-    async with shop.client() as client:
+async def shop(shared_shop: ShopProcess, client: httpx.AsyncClient) -> ShopProcess:
+    """One that remembers in its memory, with an empty ledger and its gate closed."""
+    Path(shared_shop.options.ledger).unlink(missing_ok=True)
+    await client.get("/close")
+    return shared_shop
+
+
+@pytest.fixture
+async def client(shared_shop: ShopProcess) -> AsyncIterator[httpx.AsyncClient]:
+    """A client who is a tenant of its own."""
+    async with shared_shop.client() as client:
+        client.headers["x-user"] = uuid.uuid4().hex
         yield client

@@ -49,7 +49,7 @@ class Options:
     """"memory", or the URL of a database with the table."""
     framework: str = "starlette"
     lease_s: float = 30.0
-    wait_s: float = 30.0
+    wait_s: float = 60.0
     settle_s: float = 10.0
     when_unknown: str = "RUN_AGAIN"
 
@@ -75,6 +75,10 @@ class Shop:
 
     async def open_gate(self, _: Request) -> Response:
         self._gate.set()
+        return Response(status_code=204)
+
+    async def close_gate(self, _: Request) -> Response:
+        self._gate.clear()
         return Response(status_code=204)
 
     async def fail(self, request: Request) -> Response:
@@ -133,7 +137,7 @@ def application(options: Options) -> Any:
         settle_time_limit=timedelta(seconds=options.settle_s),
         when_unknown=WhenUnknown[options.when_unknown],
     )
-    guarding = {"store": store, "tenant_of": tenant_of, "rule": rule, "policy": policy}
+    guarding: dict[str, Any] = {"store": store, "tenant_of": tenant_of, "rule": rule, "policy": policy}
 
     @asynccontextmanager
     async def lifespan(_: Any) -> AsyncIterator[None]:
@@ -157,10 +161,12 @@ def application(options: Options) -> Any:
         for path, endpoint in posts.items():
             api.post(path, response_model=None)(endpoint)
         api.get("/open", response_model=None)(shop.open_gate)
+        api.get("/close", response_model=None)(shop.close_gate)
         api.add_middleware(IdempotencyMiddleware, **guarding)
         return api
     routes = [Route(path, endpoint, methods=["POST", "PUT"]) for path, endpoint in posts.items()]
     routes.append(Route("/open", shop.open_gate, methods=["GET"]))
+    routes.append(Route("/close", shop.close_gate, methods=["GET"]))
     return Starlette(routes=routes, lifespan=lifespan, middleware=[Middleware(IdempotencyMiddleware, **guarding)])
 
 
