@@ -9,6 +9,7 @@ BIN := $(VENV)/bin
 PROTO_INCLUDES = -Iprotos -I$$($(BIN)/python -c 'import pathlib, grpc_tools; print(pathlib.Path(grpc_tools.__file__).parent / "_proto")') \
 	-I$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
 PROTOC = PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m grpc_tools.protoc
+ORDER_INCLUDES := -Iexamples/shop/protos -Iexamples/typescript/protos
 # One more than there are cores: many tests wait for processes and sockets.
 JOBS ?= $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1)
 SEEDS ?= fresh:20
@@ -54,6 +55,10 @@ test: $(VENV)/.installed-dev ## Run the fast tests, under five minutes
 test-full: $(VENV)/.installed-dev ## Run the tests with the big budgets: BUDGET=4 for four times as big ones
 	BUDGET=$(BUDGET) HYPOTHESIS_PROFILE=full $(BIN)/pytest -m 'full or property' -n $(JOBS) --timeout 1200
 
+.PHONY: conformance
+conformance: $(VENV)/.installed-dev ## Judge the shop and the participant in TypeScript by what they answer and by their books
+	$(BIN)/pytest -n $(JOBS) tests/integration/conformance
+
 .PHONY: sim
 sim: $(VENV)/.installed-dev ## Run simulated worlds: SEEDS=7, SEEDS=1:100, or SEEDS=fresh:20
 	$(BIN)/python -m tests.simulation --seeds $(SEEDS) $(SIM)
@@ -81,6 +86,7 @@ generate: $(VENV)/.installed-dev ## Generate Python from the .proto files
 	$(PROTOC) $(PROTO_INCLUDES) -Iexamples/shop/protos --python_out=examples/shop/protos --mypy_out=examples/shop/protos shop/v1/shop.proto
 	$(PROTOC) $(PROTO_INCLUDES) -Iexamples/travel/protos --python_out=examples/travel/protos --mypy_out=examples/travel/protos \
 	  --include_imports --descriptor_set_out=examples/travel/travel.binpb travel/v1/travel.proto
+	$(PROTOC) $(ORDER_INCLUDES) --include_imports --descriptor_set_out=examples/typescript/order_with_points.binpb shop/v1/shop.proto loyalty/v1/loyalty.proto
 
 .PHONY: generate-check
 generate-check: $(VENV)/.installed-dev ## Fail if the generated Python is not what the .proto files say
@@ -90,12 +96,15 @@ generate-check: $(VENV)/.installed-dev ## Fail if the generated Python is not wh
 	@$(PROTOC) $(PROTO_INCLUDES) -Iexamples/shop/protos --python_out=build/generated --mypy_out=build/generated shop/v1/shop.proto 2>/dev/null
 	@$(PROTOC) $(PROTO_INCLUDES) -Iexamples/travel/protos --python_out=build/generated --mypy_out=build/generated \
 	  --include_imports --descriptor_set_out=build/travel.binpb travel/v1/travel.proto 2>/dev/null
+	@$(PROTOC) $(ORDER_INCLUDES) --include_imports --descriptor_set_out=build/order_with_points.binpb shop/v1/shop.proto loyalty/v1/loyalty.proto
 	@for file in $$(cd build/generated && find . -name '*.py*' -type f); do \
 	  committed=protos/$$file; [ -e $$committed ] || committed=examples/shop/protos/$$file; \
 	  [ -e $$committed ] || committed=examples/travel/protos/$$file; \
 	  cmp -s build/generated/$$file $$committed || { echo "$$committed is not what the .proto files say: run make generate"; exit 1; }; \
 	done
 	@cmp -s build/travel.binpb examples/travel/travel.binpb || { echo "examples/travel/travel.binpb is not what the .proto file says: run make generate"; exit 1; }
+	@cmp -s build/order_with_points.binpb examples/typescript/order_with_points.binpb || \
+	  { echo "examples/typescript/order_with_points.binpb is not what the .proto files say: run make generate"; exit 1; }
 	@echo "generated code is up to date"
 
 build/saga.v1.binpb: protos/saga/v1/*.proto | $(VENV)/.installed-dev

@@ -26,6 +26,10 @@ export class InDoubtError extends Error {}
 const REPEATED = new Set(["40001", "40P01"]);
 /** lock_not_available, query_canceled by a time limit. */
 const BUSY = new Set(["55P03", "57014"]);
+/** For this database transaction only. The last one: a process that is stopped in between must not hold its locks for ever. */
+const LIMITS =
+  "SELECT set_config('lock_timeout', $1, true), set_config('statement_timeout', $2, true), " +
+  "set_config('idle_in_transaction_session_timeout', $2, true)";
 /** The server shuts down, or is not up yet. */
 const AWAY = new Set(["57P01", "57P02", "57P03", "53300"]);
 
@@ -52,10 +56,7 @@ export async function inTransaction<AnswerT>(
       throw new BusyError("the time of the call was over before its turn came");
     }
     await client.query("BEGIN");
-    await client.query("SELECT set_config('lock_timeout', $1, true), set_config('statement_timeout', $2, true)", [
-      `${Math.ceil(leftMs / 2)}ms`,
-      `${leftMs}ms`,
-    ]);
+    await client.query(LIMITS, [`${Math.ceil(leftMs / 2)}ms`, `${leftMs}ms`]);
     const ended = await work(client);
     await (ended.end === "COMMIT" ? commit(client) : client.query("ROLLBACK"));
     return ended.answer;

@@ -100,7 +100,7 @@ async function logged<RequestT extends Request, AnswerT extends ExecuteResponse 
   const ids = idsOf(call.request, call.metadata);
   try {
     const answered = await answer();
-    log("info", told, { ...ids, outcome: Object.keys(answered).join() });
+    log("info", told, { ...ids, outcome: Object.keys(answered).find((name) => name !== "outcome") ?? "" });
     return answered;
   } catch (error) {
     const isForeseen = error instanceof StatusError;

@@ -123,9 +123,11 @@ def every_row() -> Iterator[BarrierRow | None]:
         ExecutionState, CompensationState, times, times, ("a.b", "a.c"), (FINGERPRINT, b"\2" * 32)
     ):
         yield BarrierRow(
-            key="key", saga_id=STEP.saga_id, step_id=STEP.step_id, action=used_for, fingerprint=fingerprint, execution=execution, reply=REPLY,
-            locked_until_us=until, compensation=compensation, compensation_locked_until_us=undo_until, created_at_us=0, updated_at_us=0,
+            key="key", saga_id=STEP.saga_id, step_id=STEP.step_id, action=used_for, fingerprint=fingerprint, execution=execution,
+            reply=REPLY, locked_until_us=until, compensation=compensation, compensation_locked_until_us=undo_until, created_at_us=0,
+            updated_at_us=0,
         )  # fmt: skip
+
 
 
 def by_document(table_name: str) -> Callable[[BarrierRow | None, SimpleNamespace], str]:
