@@ -95,10 +95,6 @@ class LoyaltyProcess:
         self._process = None
         return code
 
-    async def restart(self) -> None:
-        self.kill()
-        await self.start()
-
     @property
     def log(self) -> str:
         return self._log.read_text()

@@ -89,7 +89,10 @@ export class Barrier {
   }
 
   /** Repeats the whole database transaction while that may help. What is answered is known; what is not known is UNKNOWN. */
-  async #guarded<AnswerT>(call: Call, work: (database: Database) => Promise<Ended<AnswerT>>): Promise<AnswerT | { retry_later: RetryLater }> {
+  async #guarded<AnswerT>(
+    call: Call,
+    work: (database: Database) => Promise<Ended<AnswerT>>,
+  ): Promise<AnswerT | { retry_later: RetryLater }> {
     let isInDoubt = false;
     for (let attempt = 0; attempt < REPEATS_MAX; attempt++) {
       try {

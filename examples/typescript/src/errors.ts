@@ -43,11 +43,16 @@ export class StatusError extends Error {
   readonly code: Code;
   readonly metadata = new Metadata();
 
-  constructor(told: Status) {
+  constructor(readonly told: Status) {
     super(told.message);
     this.code = told.code ?? Code.UNKNOWN;
     this.metadata.set("grpc-status-details-bin", status.encode(told));
   }
+}
+
+/** What a call ends with that failed. If nobody foresaw it the status is UNKNOWN: it is asked again with the same key. */
+export function statusErrorOf(error: unknown): StatusError {
+  return error instanceof StatusError ? error : new StatusError(plainStatus(Code.UNKNOWN, String(error)));
 }
 
 /** A refusal with one of the contract's reasons. */

@@ -1,7 +1,5 @@
 /** Log lines as JSON on standard output, each about a call with the ids that lead to its saga and its trace. */
 
-import type { Metadata } from "@grpc/grpc-js";
-
 import type { Request } from "./requests.js";
 
 export type Fields = Readonly<Record<string, string | number>>;
@@ -11,9 +9,8 @@ export function log(level: "info" | "warn" | "error", message: string, fields: F
 }
 
 /** The ids of a call: those of its step, and those of the trace that the coordinator began for its saga. */
-export function idsOf(request: Request, metadata: Metadata): Fields {
-  const ids = { "saga.id": request.saga_id, "saga.step": request.step_id, "saga.attempt": request.attempt };
-  return { ...ids, ...traceOf(String(metadata.get("traceparent")[0] ?? "")) };
+export function idsOf(request: Request, traceparent: string): Fields {
+  return { "saga.id": request.saga_id, "saga.step": request.step_id, "saga.attempt": request.attempt, ...traceOf(traceparent) };
 }
 
 /** W3C trace context: version, trace id, span id of the caller, flags. Empty if it is none. */

@@ -9,6 +9,7 @@ import { HealthImplementation } from "grpc-health-check";
 import { Pool } from "pg";
 
 import { Barrier } from "./barrier.js";
+import { Streams } from "./exchange.js";
 import { log } from "./log.js";
 import { describe, participantService } from "./participant.js";
 import { keepRegistered } from "./registration.js";
@@ -31,10 +32,11 @@ async function main(settings: Settings): Promise<void> {
   pool.on("error", (error) => log("warn", "an idle connection to the database was lost", { error: error.message }));
   await makeTables(pool);
   const barrier = new Barrier(pool, settings.retentionS);
+  const streams = new Streams(barrier);
   const description = describe(settings.retentionS);
 
   const server = new Server({ "grpc.max_receive_message_length": MESSAGE_BYTES_MAX, "grpc.max_send_message_length": MESSAGE_BYTES_MAX });
-  server.addService(ParticipantService.service, participantService(barrier, description));
+  server.addService(ParticipantService.service, participantService(barrier, streams, description));
   const health = new HealthImplementation({ "": "SERVING", [SERVICE]: "SERVING" });
   health.addToServer(server);
   await promisify(server.bindAsync.bind(server))(settings.address, ServerCredentials.createInsecure());
@@ -54,6 +56,7 @@ async function main(settings: Settings): Promise<void> {
   log("info", "stopping");
   for (const name of ["", SERVICE]) health.setStatus(name, "NOT_SERVING");
   stopping.abort();
+  streams.drain();
   await stop(server);
   await Promise.all(background);
   await pool.end();

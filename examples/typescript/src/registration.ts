@@ -33,7 +33,8 @@ export async function keepRegistered(place: Place, description: ParticipantDescr
     if (error === null && failures >= 0) log("info", "registered", { coordinator: place.coordinator, target: place.target });
     if (error !== null && failures <= 0) log("warn", "not registered", { coordinator: place.coordinator, error: error.message });
     failures = error === null ? -1 : Math.max(failures, 0) + 1;
-    await sleep(error === null ? (TTL_S * 1_000) / REPEATS_PER_TTL : backoffMs(failures), undefined, { signal: stopped }).catch(() => undefined);
+    const pauseMs = error === null ? (TTL_S * 1_000) / REPEATS_PER_TTL : backoffMs(failures);
+    await sleep(pauseMs, undefined, { signal: stopped }).catch(() => undefined);
   }
   client.close();
 }

@@ -71,8 +71,8 @@ function invalid(message: string): StatusError {
   return new StatusError(refusal(Code.INVALID_ARGUMENT, "REQUEST_INVALID", message));
 }
 
-/** The shorter of the gRPC deadline and what the request says. */
-function timeLeftMs(told: Duration__Output | null, deadline: Deadline): number {
+/** The shorter of the gRPC deadline and what the request says, in milliseconds. */
+export function timeLeftMs(told: Duration__Output | null, deadline: Deadline): number {
   const byGrpc = Number(deadline) - Date.now(); // Infinity: there is none
   const byRequest = told === null ? Infinity : told.seconds * 1e3 + told.nanos / 1e6;
   const leftMs = Math.min(byGrpc, byRequest);

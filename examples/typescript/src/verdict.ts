@@ -56,7 +56,13 @@ export function judgeExecute(row: BarrierRow | null, call: Call, nowUs: number, 
 }
 
 /** Decides about a call to compensate. `isKnown`: whether the coordinator knows that the step succeeded (R20). */
-export function judgeCompensate(row: BarrierRow | null, call: Call, isKnown: boolean, nowUs: number, retentionUs: number): CompensateVerdict {
+export function judgeCompensate(
+  row: BarrierRow | null,
+  call: Call,
+  isKnown: boolean,
+  nowUs: number,
+  retentionUs: number,
+): CompensateVerdict {
   if (row === null) {
     if (mayBeForgotten(call, nowUs, retentionUs)) {
       return { kind: "expired" };

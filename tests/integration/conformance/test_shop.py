@@ -140,6 +140,14 @@ async def test_command_shows_what_is_kept_and_what_was_not_run() -> None:
     assert lines[-1] == "no rule is broken"
 
 
+@pytest.mark.full
+async def test_command_passes_on_the_shop(tmp_path: Path) -> None:  # G3
+    order = '{"order_id": "1", "sku": "widget", "quantity": 1}'
+    async with shop_service("inventory", tmp_path) as service:
+        ended = await saga("verify", service.address, "--action", "inventory.reserve", "--input", order, code=0)
+    assert ended.stdout.splitlines()[-1] == "no rule is broken"
+
+
 async def test_command_says_what_is_broken_for_programs_and_by_its_exit_code(tmp_path: Path) -> None:
     types = FileDescriptorSet()
     wrappers_pb2.DESCRIPTOR.CopyToProto(types.file.add())
