@@ -57,7 +57,7 @@ test-full: $(VENV)/.installed-dev ## Run the tests with the big budgets: BUDGET=
 
 .PHONY: conformance
 conformance: $(VENV)/.installed-dev ## Judge the shop and the participant in TypeScript by what they answer and by their books
-	$(BIN)/pytest -n $(JOBS) tests/integration/conformance
+	$(BIN)/pytest -n $(JOBS) --timeout 600 tests/integration/conformance
 
 .PHONY: sim
 sim: $(VENV)/.installed-dev ## Run simulated worlds: SEEDS=7, SEEDS=1:100, or SEEDS=fresh:20
