@@ -11,7 +11,7 @@ import type { ExecuteResponse } from "./generated/saga/v1/ExecuteResponse.js";
 import { idsOf, log } from "./log.js";
 import { award, redeem, type Action } from "./loyalty.js";
 import { readCall, readInput, type Request } from "./requests.js";
-import { pack } from "./wire.js";
+import { pack, type Payload } from "./wire.js";
 
 /** Name of the participant: the part of an action before the dot. */
 export const NAME = "loyalty";
@@ -23,6 +23,8 @@ export const ACTIONS: ReadonlyMap<string, AnyAction> = new Map<string, AnyAction
   ["redeem", redeem],
   ["award", award],
 ]);
+
+const NO_PAYLOAD: Payload = { type_url: "", value: Buffer.alloc(0) };
 
 /** What comes with a call besides its request. */
 export interface Circumstances {
@@ -57,7 +59,9 @@ export function compensate(
     if (undo === undefined) throw unknownAction(`${request.action} cannot be undone`);
     const call = readCall(request, request.execute_key, deadline);
     readInput(input, request.action, request.input);
-    return barrier.compensate(call, request.succeeded?.output ?? null, (database, output) => undo(database, output.value));
+    // That it succeeded is known by the field that is set, and not by its output, which may be as good as empty.
+    const claimed = request.succeeded ? (request.succeeded.output ?? NO_PAYLOAD) : null;
+    return barrier.compensate(call, claimed, (database, output) => undo(database, output.value));
   });
 }
 

@@ -34,7 +34,8 @@ const LIMITS =
 const AWAY = new Set(["57P01", "57P02", "57P03", "53300"]);
 
 /**
- * Runs `work` in one database transaction that ends by `deadlineMs`. It waits for locks for half of the time that is left.
+ * Runs `work` in one database transaction. A statement may take as long as is left until `deadlineMs` when it begins, and wait for a lock
+ * half as long. It may be committed late: an undo waits for the lock of its row meanwhile.
  *
  * Throws what `work` throws, after rolling back, with the errors of the database told apart.
  */

@@ -202,6 +202,9 @@ async def test_success_that_the_coordinator_knows_of_is_undone_in_typescript_wit
         await loyalty.books.connection.execute("DELETE FROM saga_barrier")
         undone = await step.compensate()
         late = await step.execute()
+        nameless = Step(line, line.input).compensate_request()
+        nameless.succeeded.SetInParent()  # without an output
+        assert handler_ran(await line.caller.compensate(nameless, CALL_S))
     assert handler_ran(undone)
     assert error_reason(late.status) == "SEALED"
     assert await loyalty.books.redemptions() == [(10, True)]
