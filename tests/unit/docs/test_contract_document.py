@@ -129,7 +129,6 @@ def every_row() -> Iterator[BarrierRow | None]:
         )  # fmt: skip
 
 
-
 def by_document(table_name: str) -> Callable[[BarrierRow | None, SimpleNamespace], str]:
     """Judges as the first line of the table says that is true."""
     lines = [(compile(condition.strip("`"), table_name, "eval"), outcome) for condition, outcome in rows(table_name)]
@@ -328,3 +327,33 @@ def test_every_field_of_a_call_is_told() -> None:
         assert [field.name for field in message.DESCRIPTOR.fields if f"`{field.name}`" not in told] == []
     for described in (participant_pb2.ParticipantDescription, participant_pb2.ActionDescription):
         assert [field.name for field in described.DESCRIPTOR.fields if f"`{field.name}`" not in TEXT] == []
+
+
+# ── The participant that was written from it ─────────────────────────────────────────────────────────────────────────────────────────
+
+EXAMPLE: Final = ROOT / "examples/typescript"
+
+
+def test_table_of_the_example_is_that_of_the_contract_without_locks_for_external_effects() -> None:
+    def columns(sql: str) -> dict[str, str]:
+        found = re.findall(r"^  (\w+) +([A-Z].*?),?$", sql.partition("saga_barrier (")[2].partition(");")[0], re.MULTILINE)
+        return {name: " ".join(kind.split()) for name, kind in found}
+
+    in_contract = columns(block("schema"))
+    assert columns((EXAMPLE / "schema.sql").read_text()) == {
+        name: kind for name, kind in in_contract.items() if name not in {"locked_until_us", "compensation_locked_until_us"}
+    }
+
+
+def test_example_knows_the_reasons_and_limits_of_the_contract() -> None:
+    errors, requests = (EXAMPLE / "src/errors.ts").read_text(), (EXAMPLE / "src/requests.ts").read_text()
+    assert re.findall(r'^  \| "([A-Z_]+)"', errors, re.MULTILINE) == [reason for reason, _, _ in rows("reasons")]
+    told = {name: eval(value.replace("_", "")) for name, value in re.findall(r"const (\w+_MAX\w*|\w+_DEFAULT_MS) = ([\d_ *+]+);", requests)}
+    assert told == {
+        "MESSAGE_BYTES_MAX": MESSAGE_BYTES_MAX,
+        "PAYLOAD_BYTES_MAX": PAYLOAD_BYTES_MAX,
+        "KEY_CHARS_MAX": KEY_CHARS_MAX,
+        "STEP_ID_CHARS_MAX": STEP_ID_CHARS_MAX,
+        "TIME_LEFT_DEFAULT_MS": TIME_LEFT_DEFAULT_S * 1_000,
+        "TIME_LEFT_MAX_MS": TIME_LEFT_MAX_S * 1_000,
+    }
