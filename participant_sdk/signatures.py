@@ -93,6 +93,8 @@ def _annotations(handler: Callable[..., object], *, arguments: int, shape: str) 
     name = getattr(handler, "__name__", repr(handler))
     if not inspect.isfunction(handler):
         raise SignatureError(f"{name}: expected a method, found {type(handler).__name__}; write def {name}{shape}")
+    if inspect.isgeneratorfunction(handler) or inspect.isasyncgenfunction(handler):
+        raise SignatureError(f"{name}: a handler returns its result once, and this one uses `yield`; write def {name}{shape}")
     parameters = list(inspect.signature(handler).parameters.values())[1:]
     positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
     if len(parameters) != arguments or any(parameter.kind not in positional for parameter in parameters):

@@ -1,6 +1,6 @@
 """What is wrong with a participant class is told when it is created, with what to write."""
 
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import TYPE_CHECKING, Any, cast
 
 import pytest
@@ -127,9 +127,19 @@ async def _keyword_only(self: object, request: StringValue, *, step: StepContext
     return request
 
 
+async def _yields(self: object, request: StringValue, step: StepContext) -> AsyncIterator[StringValue]:
+    yield request
+
+
+def _yields_plainly(self: object, request: StringValue, step: StepContext) -> Iterator[StringValue]:
+    yield request
+
+
 @pytest.mark.parametrize(
     ("handler", "message"),
     [
+        (_yields, "a handler returns its result once, and this one uses `yield`"),
+        (_yields_plainly, "a handler returns its result once, and this one uses `yield`"),
         (_no_annotations, "no annotation for request, step, return"),
         (_no_message, "request: expected a generated protobuf message class, a dataclass or a Pydantic model, found <class 'int'>"),
         (_message_itself, "expected a generated protobuf message class"),
