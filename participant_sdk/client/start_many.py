@@ -1,7 +1,7 @@
 """Many starts under way at once, answered in the order of their messages."""
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Coroutine, Iterable
+from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Coroutine, Iterable
 from dataclasses import dataclass
 from typing import Any, Final, Generic, TypeVar
 
@@ -103,12 +103,12 @@ async def _feed(
     room: asyncio.Semaphore,
     asked: _Asked[AnswerT],
 ) -> None:
-    iterator, position = aiter(items if isinstance(items, AsyncIterable) else _each(items)), 0
+    take, position = _taking(items), 0
     try:
         while True:
             await room.acquire()  # BEFORE THE NEXT ITEM IS TAKEN: who makes them is not asked for more than there is room for
             try:
-                item = await anext(iterator)
+                item = await take()
             except StopAsyncIteration:
                 return
             asked.put(asyncio.create_task(answer(position, item)))
@@ -117,6 +117,15 @@ async def _feed(
         asked.put(None)
 
 
-async def _each(items: Iterable[ItemT]) -> AsyncIterator[ItemT]:
-    for item in items:
-        yield item
+def _taking(items: Iterable[ItemT] | AsyncIterable[ItemT]) -> Callable[[], Awaitable[ItemT]]:
+    """Takes the next one. Raises StopAsyncIteration after the last."""
+    if isinstance(items, AsyncIterable):
+        return aiter(items).__anext__
+    iterator = iter(items)
+
+    async def take() -> ItemT:
+        for item in iterator:
+            return item
+        raise StopAsyncIteration
+
+    return take
