@@ -11,10 +11,12 @@ from google.protobuf.wrappers_pb2 import StringValue
 
 from participant_sdk import ParticipantServer
 from participant_sdk.client import SyncSagaClient
+from saga.v1 import coordinator_pb2
 from tests.integration.conftest import Running
 from tests.integration.definitions import plain, three_steps
 from tests.participants import bookkeeper
 from tests.processes import ROOT, CoordinatorProcess, python_environment
+from tests.unit.client.fake_coordinator import FakeCoordinator, served
 
 TIME_LIMIT_S = 60
 
@@ -25,7 +27,6 @@ from participant_sdk.client import SyncSagaClient
 
 with SyncSagaClient(sys.argv[1]) as client:
     handle = client.start("s", StringValue(value="x"))
-    print(handle.id, flush=True)
     try:
         handle.result()
     except KeyboardInterrupt:
@@ -101,19 +102,20 @@ async def test_result_waits_across_a_kill_of_the_coordinator(tmp_path: Path) -> 
             assert await working == "go"
 
 
-async def test_interrupt_ends_the_waiting_and_the_client_goes_on(address: str) -> None:
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-c", WAITS, address, cwd=ROOT, env=python_environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    )
-    try:
-        async with asyncio.timeout(TIME_LIMIT_S):
-            assert process.stdout is not None
-            await process.stdout.readline()
+async def test_interrupt_ends_the_waiting_and_the_client_goes_on() -> None:
+    coordinator = FakeCoordinator()
+    async with served(coordinator) as address, asyncio.timeout(TIME_LIMIT_S):
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-c", WAITS, address, cwd=ROOT, env=python_environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        )
+        try:
+            await coordinator.wait_for(coordinator_pb2.WatchSagaRequest)
             process.send_signal(signal.SIGINT)
             told, errors = await process.communicate()
-    finally:
-        if process.returncode is None:
-            process.kill()
+        finally:
+            if process.returncode is None:
+                process.kill()
+                await process.wait()
     assert (process.returncode, told.decode(), errors.decode()) == (0, "interrupted True\n", "")
 
 
