@@ -286,6 +286,31 @@ async def test_close_ends_the_calls_of_other_threads(address: str, coordinator: 
     assert [thread for thread in threading.enumerate() if thread.name == "SyncSagaClient"] == []
 
 
+def _call_for_ever(client: SyncSagaClient) -> None:
+    while True:
+        client.start("place-order", ORDER)
+
+
+async def test_close_while_many_threads_call_gives_each_an_answer_or_closed(address: str) -> None:
+    for _ in range(10):
+        client = SyncSagaClient(address)
+        gate = threading.Barrier(9)
+
+        def work(client: SyncSagaClient = client, gate: threading.Barrier = gate) -> None:
+            gate.wait()
+            with pytest.raises(RuntimeError, match="closed"):
+                _call_for_ever(client)
+
+        def close(client: SyncSagaClient = client, gate: threading.Barrier = gate) -> None:
+            gate.wait()
+            client.start("place-order", ORDER)
+            client.close()
+
+        with ThreadPoolExecutor(9) as pool:
+            loop = asyncio.get_running_loop()
+            await asyncio.wait_for(asyncio.gather(*(loop.run_in_executor(pool, each) for each in [work] * 8 + [close])), 60)
+
+
 async def test_forgotten_client_warns_and_ends_its_thread(address: str) -> None:
     def forget() -> None:
         SyncSagaClient(address).start("place-order", ORDER)
