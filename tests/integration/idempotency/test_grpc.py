@@ -98,7 +98,7 @@ class Shop:
     def plain(self, request: StringValue, context: Any) -> StringValue:
         return StringValue(value="plain")
 
-    def handlers(self) -> "grpc.GenericRpcHandler[Any, Any]":
+    def handlers(self) -> grpc.GenericRpcHandler:
         kinds: dict[str, Any] = {"request_deserializer": StringValue.FromString, "response_serializer": StringValue.SerializeToString}
         unary = grpc.unary_unary_rpc_method_handler
         methods: dict[str, Any] = {
