@@ -83,7 +83,7 @@ class PaymentApi:
 
 class _Handler(BaseHTTPRequestHandler):
     ledger: ClassVar[Ledger]
-    between: ClassVar[Callable[[str], None]]
+    between: "ClassVar[staticmethod[[str], None]]"
 
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))

@@ -58,7 +58,7 @@ def test_import_of_the_sdk_takes_little_processor_time() -> None:
 
 def test_names_are_where_type_checkers_are_told_that_they_are() -> None:
     tree = ast.parse(Path(participant_sdk.__file__).read_text(encoding="utf-8"))
-    (told,) = (node for node in tree.body if isinstance(node, ast.If))
+    told = next(node for node in tree.body if isinstance(node, ast.If))
     imports = {name.name: node.module for node in told.body if isinstance(node, ast.ImportFrom) for name in node.names}
     assert imports == participant_sdk._HOME_OF
     assert sorted(imports) == sorted(participant_sdk.__all__)
