@@ -98,7 +98,7 @@ async def test_requests_without_a_key_or_of_other_methods_run_each_time(shop: Sh
     [
         {"content": b"6"},
         {"content": b"5", "params": {"a": "b"}},
-        {"content": b"5", "headers": {**KEY, "content-type": "text/x-other"}},
+        {"content": b"5", "headers": KEY | {"content-type": "text/x-other"}},
     ],
     ids=["body", "query", "content type"],
 )
