@@ -40,6 +40,7 @@ class ScriptedCoordinator:
     """How steps were completed, by token."""
     completions: list[coordinator_pb2.CompleteStepRequest] = field(default_factory=list)
     heartbeats: list[coordinator_pb2.HeartbeatStepRequest] = field(default_factory=list)
+    registrations: list[coordinator_pb2.RegisterParticipantRequest] = field(default_factory=list)
     is_step_wanted: bool = True
     time_left: timedelta = timedelta(minutes=5)
     gate: asyncio.Event = field(default_factory=asyncio.Event)
@@ -54,6 +55,9 @@ class ScriptedCoordinator:
     async def RegisterParticipant(
         self, request: coordinator_pb2.RegisterParticipantRequest, context: Context
     ) -> coordinator_pb2.RegisterParticipantResponse:
+        async with self._changed:
+            self.registrations.append(request)
+            self._changed.notify_all()
         return coordinator_pb2.RegisterParticipantResponse(ttl=request.ttl)
 
     async def CompleteStep(self, request: coordinator_pb2.CompleteStepRequest, context: Context) -> coordinator_pb2.CompleteStepResponse:
@@ -75,6 +79,12 @@ class ScriptedCoordinator:
         if self.is_step_wanted:
             response.time_left.FromTimedelta(self.time_left)
         return response
+
+    async def registered(self) -> coordinator_pb2.RegisterParticipantRequest:
+        """Waits for the first registration."""
+        async with self._changed:
+            await self._changed.wait_for(lambda: self.registrations)
+            return self.registrations[0]
 
     async def wait_for_heartbeats(self, count: int) -> None:
         """Waits until there have been so many."""
