@@ -141,6 +141,13 @@ class SagaClient:
         """
         return await self._start(start_request(saga, message, options, timeout=timeout), _output_type_of(saga), timeout)
 
+    async def start_prepared(self, request: coordinator_pb2.StartSagaRequest, /, *, timeout: timedelta | None = None) -> SagaHandle[None]:
+        """Starts what was prepared before, as by `Outbox.start_saga`: a request with a saga id, which may be repeated (R2).
+
+        Raises what `start` raises.
+        """
+        return await self._start(request, None, timeout)
+
     @overload
     async def run(
         self, saga: Saga[InputT, OutputT], message: InputT, /, *, timeout: timedelta | None = None, **options: Unpack[StartOptions]

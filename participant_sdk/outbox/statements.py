@@ -1,0 +1,178 @@
+"""The outbox's SQL, and what is special to a dialect. Whatever a dialect cannot do is not used anywhere else.
+
+Left out for MySQL's sake: RETURNING, a LIMIT in the subquery of IN, and partial indexes that are relied upon.
+"""
+
+from typing import Any, Final
+
+from sqlalchemy import ColumnElement, Executable, Insert, ScalarSelect, Table, bindparam, delete, func, insert, select, text, update
+
+from participant_sdk.outbox.table import OutboxStatus
+
+READ_COMMITTED: Final = frozenset({"postgresql", "mysql", "mariadb"})
+"""Dialects whose database transactions of the relay see what was committed before each statement, and lock no gaps into which the business
+inserts. SQLite has one writer and needs no levels."""
+CLOCKS: Final[dict[str, str]] = {
+    "postgresql": "CAST(extract(epoch FROM clock_timestamp()) * 1000000 AS bigint)",
+    "mysql": "CAST(unix_timestamp(sysdate(6)) * 1000000 AS signed)",
+    "mariadb": "CAST(unix_timestamp(sysdate(6)) * 1000000 AS signed)",
+}
+"""The instant by the database's clock. SQLite has none of its own: it is the machine's."""
+ROW_COLUMNS: Final = (
+    "position",
+    "id",
+    "kind",
+    "topic",
+    "key",
+    "lane",
+    "message_type",
+    "content_type",
+    "payload",
+    "headers",
+    "traceparent",
+    "tracestate",
+    "created_at_us",
+    "attempts",
+)
+"""What a relay reads of a row that it has taken."""
+
+
+def now_statement(dialect_name: str) -> Executable | None:
+    """Asks the database for the instant; None: it has no clock of its own."""
+    clock = CLOCKS.get(dialect_name)
+    return select(text(clock)) if clock is not None else None
+
+
+class Statements:
+    """What the outbox says to one table."""
+
+    def __init__(self, table: Table) -> None:
+        columns = table.c
+        self.table = table
+        unpublished = columns.published_at_us.is_(None)
+        chosen = columns.position.in_(bindparam("positions", expanding=True))
+        named = columns.id.in_(bindparam("ids", expanding=True))
+        is_failed = columns.status == OutboxStatus.FAILED.value
+        # Without a row to change, it still takes SQLite's write lock, before anything is read. Elsewhere it is not needed.
+        self.lock_writes = update(table).where(columns.position == -1).values(attempts=0)
+        self.due = (
+            select(columns.position, columns.lane, _neighbour(table, "previous"), _neighbour(table, "head"))
+            .where(
+                unpublished,
+                columns.status == OutboxStatus.PENDING.value,
+                columns.kind == bindparam("kind"),
+                columns.next_attempt_at_us <= bindparam("now_us"),
+            )
+            .order_by(columns.next_attempt_at_us, columns.position)
+            .limit(bindparam("row_limit"))
+            .with_for_update(skip_locked=True)
+        )
+        self.heads = (
+            select(columns.position, columns.status, columns.next_attempt_at_us, columns.locked_by)
+            .where(unpublished, chosen)
+            .order_by(columns.position)
+            .with_for_update(skip_locked=True)
+        )
+        still_due = (unpublished, columns.status == OutboxStatus.PENDING.value, columns.next_attempt_at_us <= bindparam("now_us"))
+        self.take = (
+            update(table)
+            .where(chosen, *still_due)
+            .values(locked_by=bindparam("token"), attempts=columns.attempts + 1, next_attempt_at_us=bindparam("leased_until_us"))
+        )
+        self.read_taken = (
+            select(*(columns[name] for name in ROW_COLUMNS))
+            .where(chosen, columns.locked_by == bindparam("token"))
+            .order_by(columns.position)
+        )
+        self.hold = update(table).where(chosen, *still_due).values(next_attempt_at_us=bindparam("until_us"), locked_by="")
+        # Whoever has published it says so, also if it was so slow that another relay has it by now. But FAILED stays so: what waits behind
+        # it is let go by the person that redrives or discards it.
+        self.note_published = (
+            update(table)
+            .where(chosen, unpublished, columns.status == OutboxStatus.PENDING.value)
+            .values(status=OutboxStatus.PUBLISHED.value, published_at_us=bindparam("now_us"), locked_by="")
+        )
+        is_mine = (unpublished, columns.position == bindparam("row_position"), columns.locked_by == bindparam("token"))
+        self.note_failure = (
+            update(table)
+            .where(*is_mine)
+            .values(
+                status=bindparam("new_status"),
+                next_attempt_at_us=bindparam("until_us"),
+                last_error=bindparam("new_error"),
+                locked_by="",
+            )
+        )
+        self.put_back = (
+            update(table).where(*is_mine).values(attempts=columns.attempts - 1, next_attempt_at_us=bindparam("until_us"), locked_by="")
+        )
+        self.count_unpublished = (
+            select(columns.status, func.count().label("rows"), func.min(columns.created_at_us).label("oldest_us"))
+            .where(unpublished)
+            .group_by(columns.status)
+        )
+        is_pending = columns.status == OutboxStatus.PENDING.value
+        self.count_retrying = select(func.count()).where(unpublished, is_pending, columns.attempts > 0, columns.locked_by == "")
+        self.count_held = select(func.count()).where(unpublished, is_pending, columns.next_attempt_at_us == bindparam("parked_us"))
+        self.count_published = select(func.count()).where(columns.published_at_us.is_not(None))
+        failed = select(columns.position, columns.lane).where(unpublished, is_failed).order_by(columns.position)
+        self.failed_of = failed.where(named).with_for_update()
+        self.failed_next = failed.where(columns.position > bindparam("after")).limit(bindparam("row_limit")).with_for_update()
+        self.read_failed = (
+            select(
+                columns.id,
+                columns.kind,
+                columns.topic,
+                columns.key,
+                columns.message_type,
+                columns.attempts,
+                columns.last_error,
+                columns.created_at_us,
+            )
+            .where(unpublished, is_failed)
+            .order_by(columns.position)
+            .limit(bindparam("row_limit"))
+        )
+        self.redrive = (
+            update(table)
+            .where(chosen, unpublished, is_failed)
+            .values(status=OutboxStatus.PENDING.value, attempts=0, next_attempt_at_us=0, locked_by="")
+        )
+        self.release_lanes = (
+            update(table)
+            .where(
+                unpublished,
+                is_pending,
+                columns.lane.in_(bindparam("lanes", expanding=True)),
+                columns.next_attempt_at_us == bindparam("parked_us"),
+            )
+            .values(next_attempt_at_us=0)
+        )
+        self.delete = delete(table).where(chosen)
+        self.oldest_published = (
+            select(columns.position)
+            .where(columns.published_at_us < bindparam("published_before_us"))
+            .order_by(columns.published_at_us)
+            .limit(bindparam("row_limit"))
+            .with_for_update(skip_locked=True)
+        )
+
+    def insert(self) -> Insert:
+        """An INSERT into the table."""
+        return insert(self.table)
+
+
+def _neighbour(table: Table, which: str) -> ColumnElement[Any]:
+    """Position of the row just before a row in its lane, or of the first one of its lane, among those that are not published."""
+    other = table.alias(which)
+    lane = select(other.c.position).where(other.c.published_at_us.is_(None), other.c.lane == table.c.lane).correlate(table)
+    found: ScalarSelect[Any] = (
+        (
+            lane.where(other.c.position < table.c.position).order_by(other.c.position.desc())
+            if which == "previous"
+            else lane.order_by(other.c.position)
+        )
+        .limit(1)
+        .scalar_subquery()
+    )
+    return found.label(which)
