@@ -5,7 +5,22 @@ Left out for MySQL's sake: RETURNING, a LIMIT in the subquery of IN, and partial
 
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Executable, Insert, ScalarSelect, Table, bindparam, delete, func, insert, select, text, update
+from sqlalchemy import (
+    ColumnElement,
+    Executable,
+    Insert,
+    ScalarSelect,
+    Table,
+    and_,
+    bindparam,
+    case,
+    delete,
+    func,
+    insert,
+    select,
+    text,
+    update,
+)
 
 from participant_sdk.outbox.table import OutboxStatus
 
@@ -106,15 +121,16 @@ class Statements:
         self.put_back = (
             update(table).where(*is_mine).values(attempts=columns.attempts - 1, next_attempt_at_us=bindparam("until_us"), locked_by="")
         )
-        self.count_unpublished = (
-            select(columns.status, func.count().label("rows"), func.min(columns.created_at_us).label("oldest_us"))
-            .where(unpublished)
-            .group_by(columns.status)
-        )
         is_pending = columns.status == OutboxStatus.PENDING.value
-        self.count_retrying = select(func.count()).where(unpublished, is_pending, columns.attempts > 0, columns.locked_by == "")
-        self.count_held = select(func.count()).where(unpublished, is_pending, columns.next_attempt_at_us == bindparam("parked_us"))
-        self.count_published = select(func.count()).where(columns.published_at_us.is_not(None))
+        # One statement, so that what moves meanwhile is counted once.
+        self.count = select(
+            _count(is_pending).label("pending"),
+            _count(and_(is_pending, columns.attempts > 0, columns.locked_by == "")).label("retrying"),
+            _count(and_(is_pending, columns.next_attempt_at_us == bindparam("parked_us"))).label("held"),
+            _count(is_failed).label("failed"),
+            func.min(case((is_pending, columns.created_at_us))).label("oldest_us"),
+            _published(table).label("published"),
+        ).where(unpublished)
         failed = select(columns.position, columns.lane).where(unpublished, is_failed).order_by(columns.position)
         self.failed_of = failed.where(named).with_for_update()
         self.failed_next = failed.where(columns.position > bindparam("after")).limit(bindparam("row_limit")).with_for_update()
@@ -160,6 +176,15 @@ class Statements:
     def insert(self) -> Insert:
         """An INSERT into the table."""
         return insert(self.table)
+
+
+def _count(condition: ColumnElement[bool]) -> ColumnElement[int]:
+    return func.count(case((condition, 1)))
+
+
+def _published(table: Table) -> ScalarSelect[int]:
+    other = table.alias("published")
+    return select(func.count()).where(other.c.published_at_us.is_not(None)).scalar_subquery()
 
 
 def _neighbour(table: Table, which: str) -> ColumnElement[Any]:

@@ -253,16 +253,14 @@ class OutboxStore:
 
     async def _statistics(self, link: Link) -> OutboxStatistics:
         now_us = await self._now_us(link)
-        unpublished = await link.execute(self._statements.count_unpublished)
-        counts: dict[str, tuple[int, int]] = {row.status: (row.rows, row.oldest_us) for row in unpublished}
-        pending, oldest_us = counts.get(OutboxStatus.PENDING.value, (0, now_us))
+        found = (await link.execute(self._statements.count, {"parked_us": PARKED_US})).one()
         return OutboxStatistics(
-            pending=pending,
-            retrying=(await link.execute(self._statements.count_retrying)).scalar_one(),
-            held=(await link.execute(self._statements.count_held, {"parked_us": PARKED_US})).scalar_one(),
-            published=(await link.execute(self._statements.count_published)).scalar_one(),
-            failed=counts.get(OutboxStatus.FAILED.value, (0, 0))[0],
-            oldest_pending_age_us=max(now_us - oldest_us, 0),
+            pending=found.pending,
+            retrying=found.retrying,
+            held=found.held,
+            published=found.published,
+            failed=found.failed,
+            oldest_pending_age_us=max(now_us - found.oldest_us, 0) if found.oldest_us is not None else 0,
         )
 
     async def _free(self, link: Link, ids: Sequence[OutboxId], how: Any) -> int:
