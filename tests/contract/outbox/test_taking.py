@@ -136,6 +136,23 @@ async def test_relay_that_lost_its_lease_changes_nothing_unless_it_has_published
     assert await world.rows("status", "last_error") == [("PUBLISHED", "")]
 
 
+async def test_row_that_another_relay_gave_up_stays_so_although_it_was_published(
+    world: OutboxWorld, store: OutboxStore, clock: ManualClock
+) -> None:
+    await world.place("a", "b", key="k")
+    slow = await take(store, limit=1)
+    clock.now_us += LEASE_US
+    quick = await take(store, limit=1)
+    position = slow.rows[0].position
+    await store.settle([GivenUp(position=position, token=quick.token, error="no")])
+    assert names(await take(store)) == []
+    await store.settle([Published(position=position)])
+    # Else nobody would let go what waits behind it.
+    assert await world.rows("status") == [("FAILED",), ("PENDING",)]
+    assert await world.outbox.redrive_all(world.engine) == 1
+    assert names(await take(store)) == ["a", "b"]
+
+
 async def test_row_that_ends_every_relay_is_given_up(world: OutboxWorld, store: OutboxStore, clock: ManualClock) -> None:
     await world.place("a")
     for _ in range(QUICK.attempts_max):
