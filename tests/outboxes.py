@@ -150,8 +150,8 @@ class OutboxWorld:
             async with AsyncSession(self.engine) as session, session.begin():
                 yield session
         else:
-            with Session(self.engine) as session, session.begin():
-                yield session
+            with Session(self.engine) as blocking, blocking.begin():
+                yield blocking
 
     async def place(self, *names: str, key: str = "") -> None:
         """Orders and their events, in one database transaction."""
