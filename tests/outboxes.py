@@ -29,7 +29,7 @@ QUICK = RelayPolicy(
     publish_time_limit=timedelta(seconds=5),
     poll_min=timedelta(milliseconds=5),
     poll_max=timedelta(milliseconds=20),
-    seed=Random(7),
+    chance=Random(7),
 )
 """A relay that does not make tests wait."""
 

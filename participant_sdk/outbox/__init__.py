@@ -1,5 +1,10 @@
 """The transactional outbox: events and starts of sagas that are committed with the business rows. Needs the extra `barrier`."""
 
+try:
+    import sqlalchemy  # noqa: F401 - only to say what is missing
+except ModuleNotFoundError as error:
+    raise ImportError("participant_sdk.outbox needs SQLAlchemy: install the extra with pip install 'saga-coordinator[barrier]'") from error
+
 from participant_sdk.outbox.couriers import SagaStarter
 from participant_sdk.outbox.errors import (
     BrokerUnavailable,

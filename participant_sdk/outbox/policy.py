@@ -36,7 +36,7 @@ class RelayPolicy:
     """How long rows are kept that are PUBLISHED, for people who ask what became of them."""
     retention_interval: timedelta = timedelta(minutes=1)
     """Between two rounds that forget them, and that measure the backlog for metrics."""
-    seed: random.Random = field(default_factory=random.SystemRandom, repr=False, compare=False)
+    chance: random.Random = field(default_factory=random.SystemRandom, repr=False, compare=False)
     """Where jitter comes from."""
 
     def __post_init__(self) -> None:
@@ -59,9 +59,9 @@ class RelayPolicy:
         With the defaults b is 0.2 s, 0.4 s, 0.8 s, … 410 s, 600 s, 600 s.
         """
         longest = min(micros_of(self.backoff_min) * 2 ** min(failures - 1, _EXPONENT_MAX), micros_of(self.backoff_max))
-        return round(self.seed.uniform(longest / 2, longest))
+        return round(self.chance.uniform(longest / 2, longest))
 
     def poll_s(self, looks: int) -> float:
         """The pause after so many looks that found nothing, in seconds, drawn in the same way."""
         longest = min(self.poll_min.total_seconds() * 2.0 ** min(looks, _EXPONENT_MAX), self.poll_max.total_seconds())
-        return self.seed.uniform(longest / 2, longest)
+        return self.chance.uniform(longest / 2, longest)

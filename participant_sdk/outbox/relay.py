@@ -204,7 +204,7 @@ class OutboxRelay:
         if self._is_stopping or now_s < self._tidy_at_s:
             return
         # Drawn, so that several relays do not all come at once.
-        self._tidy_at_s = now_s + self._policy.seed.uniform(0.5, 1) * self._policy.retention_interval.total_seconds()
+        self._tidy_at_s = now_s + self._policy.chance.uniform(0.5, 1) * self._policy.retention_interval.total_seconds()
         age_us, total = micros_of(self._policy.retention), 0
         while total < DELETED_PER_ROUND_MAX:
             deleted = await self._store.delete_published(age_us=age_us)

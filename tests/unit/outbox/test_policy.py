@@ -24,19 +24,19 @@ class Shortest(Random):
 
 
 def test_pause_doubles_up_to_its_longest() -> None:
-    longest = [RelayPolicy(seed=Longest()).backoff_us(failures) / 1e6 for failures in (1, 2, 3, 12, 13, 1_000)]
+    longest = [RelayPolicy(chance=Longest()).backoff_us(failures) / 1e6 for failures in (1, 2, 3, 12, 13, 1_000)]
     assert longest == [0.2, 0.4, 0.8, 409.6, 600, 600]
-    assert RelayPolicy(seed=Shortest()).backoff_us(3) == 400_000
+    assert RelayPolicy(chance=Shortest()).backoff_us(3) == 400_000
 
 
 def test_default_policy_gives_up_after_about_an_hour() -> None:
-    for seed, hours in ((Longest(), 1.4), (Shortest(), 0.7)):
-        policy = RelayPolicy(seed=seed)
+    for chance, hours in ((Longest(), 1.4), (Shortest(), 0.7)):
+        policy = RelayPolicy(chance=chance)
         assert sum(policy.backoff_us(failures) for failures in range(1, policy.attempts_max)) / 3.6e9 == pytest.approx(hours, abs=0.05)
 
 
 def test_looks_become_rarer_while_nothing_is_found() -> None:
-    assert [RelayPolicy(seed=Longest()).poll_s(looks) for looks in (0, 1, 4, 5, 10_000)] == [0.05, 0.1, 0.8, 1, 1]
+    assert [RelayPolicy(chance=Longest()).poll_s(looks) for looks in (0, 1, 4, 5, 10_000)] == [0.05, 0.1, 0.8, 1, 1]
 
 
 @pytest.mark.parametrize(
