@@ -1,7 +1,6 @@
 """How a row gets where it goes: an event to the publisher, the start of a saga to the coordinator. What came of it is a value."""
 
 import asyncio
-import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import timedelta
@@ -21,8 +20,6 @@ from participant_sdk.outbox.table import OutboxKind
 from saga.v1 import coordinator_pb2
 
 _PROPAGATOR: Final = TraceContextTextMapPropagator()
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,11 +101,13 @@ class StartCourier:
         # The saga's trace goes on from who wrote the row, as if it had been started there.
         token = context_api.attach(_context_of(row))
         try:
-            request = coordinator_pb2.StartSagaRequest.FromString(row.payload)
             # A little longer than the client goes on trying: what it says of the coordinator is better than that its time was over.
-            return await _limited(lambda: self._client.start_prepared(request, timeout=0.9 * time_limit), _judge_start, time_limit)
+            return await _limited(lambda: self._start(row, 0.9 * time_limit), _judge_start, time_limit)
         finally:
             context_api.detach(token)
+
+    async def _start(self, row: TakenRow, time_limit: timedelta) -> None:
+        await self._client.start_prepared(coordinator_pb2.StartSagaRequest.FromString(row.payload), timeout=time_limit)
 
 
 async def _limited(send: Callable[[], Awaitable[object]], judge: Callable[[Exception], Delivery], time_limit: timedelta) -> Delivery:
@@ -116,6 +115,11 @@ async def _limited(send: Callable[[], Awaitable[object]], judge: Callable[[Excep
     try:
         async with limit:
             await send()
+    except asyncio.CancelledError:
+        task = asyncio.current_task()
+        if task is None or task.cancelling():
+            raise
+        return Broken(why="the call was cancelled, and not by the relay")  # As by a connection that is being closed.
     except Exception as error:
         if limit.expired() and isinstance(error, TimeoutError):
             return Broken(why=f"no answer within {time_limit.total_seconds():g} s")

@@ -9,6 +9,7 @@ from sqlalchemy import (
     ColumnElement,
     Executable,
     Insert,
+    Integer,
     ScalarSelect,
     Table,
     and_,
@@ -79,7 +80,7 @@ class Statements:
                 columns.next_attempt_at_us <= bindparam("now_us"),
             )
             .order_by(columns.next_attempt_at_us, columns.position)
-            .limit(bindparam("row_limit"))
+            .limit(bindparam("row_limit", type_=Integer))
             .with_for_update(skip_locked=True)
         )
         self.heads = (
@@ -133,7 +134,9 @@ class Statements:
         ).where(unpublished)
         failed = select(columns.position, columns.lane).where(unpublished, is_failed).order_by(columns.position)
         self.failed_of = failed.where(named).with_for_update()
-        self.failed_next = failed.where(columns.position > bindparam("after")).limit(bindparam("row_limit")).with_for_update()
+        self.failed_next = (
+            failed.where(columns.position > bindparam("after")).limit(bindparam("row_limit", type_=Integer)).with_for_update()
+        )
         self.read_failed = (
             select(
                 columns.id,
@@ -147,7 +150,7 @@ class Statements:
             )
             .where(unpublished, is_failed)
             .order_by(columns.position)
-            .limit(bindparam("row_limit"))
+            .limit(bindparam("row_limit", type_=Integer))
         )
         self.redrive = (
             update(table)
@@ -169,7 +172,7 @@ class Statements:
             select(columns.position)
             .where(columns.published_at_us < bindparam("published_before_us"))
             .order_by(columns.published_at_us)
-            .limit(bindparam("row_limit"))
+            .limit(bindparam("row_limit", type_=Integer))
             .with_for_update(skip_locked=True)
         )
 

@@ -23,8 +23,15 @@ START_EXTRA_BYTES: Final = 64 * 1024
 ROW_BYTES_MAX: Final = PAYLOAD_BYTES_MAX + START_EXTRA_BYTES
 """Largest `payload`."""
 
-_UNPUBLISHED: Final[dict[str, Any]] = dict.fromkeys(("postgresql_where", "sqlite_where"), text("published_at_us IS NULL"))
+
+def _partial(condition: str) -> dict[str, Any]:
+    return dict.fromkeys(("postgresql_where", "sqlite_where"), text(condition))
+
+
+_UNPUBLISHED: Final = _partial("published_at_us IS NULL")
 """The rows that the relay's indexes hold. Its queries say so, too, or no database would see that the index will do."""
+_PUBLISHED: Final = _partial("published_at_us IS NOT NULL")
+"""Those of retention. Were it for all rows, SQLite would look there for what is not published, and sort it each time."""
 
 OutboxId = NewType("OutboxId", str)
 """Names what was put into an outbox: a UUID, equal for all tries to publish it. Consumers know a repetition by it."""
@@ -84,7 +91,7 @@ def outbox_table(metadata: MetaData, name: str = OUTBOX_TABLE_NAME) -> Table:
     columns = table.c
     Index(f"ix_{name}_due", columns.status, columns.kind, columns.next_attempt_at_us, columns.position, **_UNPUBLISHED)
     Index(f"ix_{name}_lane", columns.lane, columns.position, **_UNPUBLISHED)
-    Index(f"ix_{name}_published_at_us", columns.published_at_us)
+    Index(f"ix_{name}_published_at_us", columns.published_at_us, **_PUBLISHED)
     return table
 
 

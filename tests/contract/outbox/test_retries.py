@@ -1,12 +1,15 @@
 """What becomes of events that do not get through, and of those that wait behind them."""
 
+import asyncio
 from dataclasses import replace
 from datetime import timedelta
 
-from participant_sdk.outbox import BrokerUnavailable, OutboxKind, PublishRefused
+from sqlalchemy import text
+
+from participant_sdk.outbox import BrokerUnavailable, OutboxEvent, OutboxKind, PublishRefused
 from participant_sdk.outbox.store import GivenUp
 from tests.contract.barrier.calls import ManualClock
-from tests.outboxes import QUICK, OutboxWorld, Recorder, name_of, until
+from tests.outboxes import QUICK, OutboxWorld, Recorder, StartRecorder, execute, flush, name_of, placed, until
 
 
 async def test_publisher_that_fails_twice_gets_the_same_event_a_third_time(world: OutboxWorld) -> None:
@@ -72,6 +75,38 @@ async def test_publisher_that_hangs_is_cut_short_and_called_again(world: OutboxW
         await recorder.until(1)
     ((error,),) = await world.rows("last_error")
     assert error == "no answer within 0.05 s"
+
+
+async def test_call_that_is_cancelled_from_within_is_made_again(world: OutboxWorld) -> None:
+    class Closing(Recorder):
+        async def publish(self, event: OutboxEvent, /) -> None:
+            if event.attempt == 1:
+                self.tries.append(event)
+                raise asyncio.CancelledError
+            await super().publish(event)
+
+    recorder = Closing()
+    await world.place("one")
+    async with world.relay(recorder):
+        await recorder.until(1)
+    assert await world.rows("status", "last_error") == [("PUBLISHED", "the call was cancelled, and not by the relay")]
+
+
+async def test_row_that_was_damaged_stops_no_other(world: OutboxWorld) -> None:
+    async with world.transaction() as session:
+        world.outbox.start_saga(session, "place-order", placed("bad"))
+        world.outbox.publish(session, placed("bad"), topic="t")
+        world.outbox.start_saga(session, "place-order", placed("good"))
+        world.outbox.publish(session, placed("good"), topic="t")
+        await flush(session)
+        await execute(session, text("UPDATE saga_outbox SET payload = :bytes WHERE position = 1").bindparams(bytes=b"\xff"))
+        await execute(session, text("UPDATE saga_outbox SET headers = 'no JSON' WHERE position = 2"))
+    recorder, starter = Recorder(), StartRecorder()
+    async with world.relay(recorder, starter):
+        statistics = await world.until_statistics(lambda statistics: statistics.failed == 2 and statistics.published == 2)
+    assert statistics.pending == 0
+    assert recorder.names == ["good"]
+    assert len(starter.requests) == 1
 
 
 async def test_broker_that_is_away_is_not_held_against_any_event(world: OutboxWorld) -> None:
