@@ -21,7 +21,7 @@ from participant_sdk.client.saga_handle import OutputT_co, SagaHandle
 from participant_sdk.client.start_many import WINDOW_DEFAULT, NotStarted, Started, checked_window
 from participant_sdk.client.starting import SharedStartOptions, Start, StartOptions
 from participant_sdk.payloads import Payload
-from saga.v1 import saga_pb2
+from saga.v1 import coordinator_pb2, saga_pb2
 
 InputT = TypeVar("InputT", bound=Payload)
 OutputT = TypeVar("OutputT")
@@ -128,6 +128,10 @@ class SyncSagaClient(Face):
     ) -> SyncSagaHandle[Any]:
         """Starts a saga with `message` as its input; see `SagaClient.start`."""
         return SyncSagaHandle(self._wait_for(SagaClient.start, saga, message, timeout=timeout, **options), self._thread)
+
+    def start_prepared(self, request: coordinator_pb2.StartSagaRequest, /, *, timeout: timedelta | None = None) -> SyncSagaHandle[None]:
+        """Starts what was prepared before; see `SagaClient.start_prepared`."""
+        return SyncSagaHandle(self._wait_for(SagaClient.start_prepared, request, timeout=timeout), self._thread)
 
     @overload
     def run(

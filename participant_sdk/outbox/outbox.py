@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Final, TypeAlias, TypeVar, Unpack, overload
 
-from google.protobuf.message import Message
 from sqlalchemy import Insert
 from sqlalchemy.ext.asyncio import AsyncSession, async_scoped_session
 from sqlalchemy.orm import Session, scoped_session
@@ -19,11 +18,12 @@ from participant_sdk.outbox.rows import NewRow, event_row, mapped_row, start_row
 from participant_sdk.outbox.statistics import FailedRow, OutboxStatistics
 from participant_sdk.outbox.store import STEP_ROWS, OutboxStore
 from participant_sdk.outbox.table import OUTBOX_TABLE_NAME, OutboxId
+from participant_sdk.payloads import Payload
 
 FAILED_SHOWN: Final = 100
 """FAILED rows that are read at once unless asked otherwise."""
 
-InputT = TypeVar("InputT", bound=Message)
+InputT = TypeVar("InputT", bound=Payload)
 AnySession: TypeAlias = "AsyncSession | Session | async_scoped_session[AsyncSession] | scoped_session[Session]"
 _NO_HEADERS: Final[Mapping[str, str]] = MappingProxyType({})
 
@@ -78,19 +78,19 @@ class Outbox:
         or flush, before you publish.
         `headers`: 16 KiB at most, for whoever receives it.
 
-        Raises OutboxRowInvalidError and TypeError for what could never be published.
+        Raises OutboxRowInvalidError, PayloadEncodeError and TypeError for what could never be published.
         """
         row = event_row(event, topic=topic, key=key, headers=headers, content_type=content_type, now_us=self._clock())
         self._add(session, row)
         return row.id
 
     @overload
-    def start_saga(self, session: AnySession, saga: Saga[InputT], message: InputT, /, **options: Unpack[StartOptions]) -> str: ...
+    def start_saga(self, session: AnySession, saga: Saga[InputT, Any], message: InputT, /, **options: Unpack[StartOptions]) -> str: ...
 
     @overload
-    def start_saga(self, session: AnySession, saga: str, message: Message, /, **options: Unpack[StartOptions]) -> str: ...
+    def start_saga(self, session: AnySession, saga: str, message: object, /, **options: Unpack[StartOptions]) -> str: ...
 
-    def start_saga(self, session: AnySession, saga: Saga[InputT] | str, message: Message, /, **options: Unpack[StartOptions]) -> str:
+    def start_saga(self, session: AnySession, saga: Saga[Any, Any] | str, message: object, /, **options: Unpack[StartOptions]) -> str:
         """Adds the start of a saga to the session: it is sent to the coordinator after the commit. Returns the saga's id.
 
         Takes what `SagaClient.start` takes, and checks as much before anything is sent. With `key`, if the coordinator has a saga of that
@@ -109,12 +109,12 @@ class Outbox:
         return self._insert(event_row(event, topic=topic, key=key, headers=headers, content_type=content_type, now_us=self._clock()))
 
     @overload
-    def start_statement(self, saga: Saga[InputT], message: InputT, /, **options: Unpack[StartOptions]) -> OutboxInsert: ...
+    def start_statement(self, saga: Saga[InputT, Any], message: InputT, /, **options: Unpack[StartOptions]) -> OutboxInsert: ...
 
     @overload
-    def start_statement(self, saga: str, message: Message, /, **options: Unpack[StartOptions]) -> OutboxInsert: ...
+    def start_statement(self, saga: str, message: object, /, **options: Unpack[StartOptions]) -> OutboxInsert: ...
 
-    def start_statement(self, saga: Saga[InputT] | str, message: Message, /, **options: Unpack[StartOptions]) -> OutboxInsert:
+    def start_statement(self, saga: Saga[Any, Any] | str, message: object, /, **options: Unpack[StartOptions]) -> OutboxInsert:
         """The same as `start_saga`, as a statement to be executed on a connection."""
         row = start_row(saga, message, options, self._clock())
         return self._insert(row, saga_id=row.key)

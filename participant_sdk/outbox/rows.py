@@ -5,9 +5,8 @@ import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from functools import cache
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
-from google.protobuf.message import Message
 from sqlalchemy import MetaData, Table
 from sqlalchemy.orm import registry
 
@@ -29,8 +28,6 @@ from participant_sdk.outbox.table import (
     outbox_table,
 )
 from participant_sdk.payloads import PAYLOAD_BYTES_MAX, PayloadType, payload_type
-
-InputT = TypeVar("InputT", bound=Message)
 
 DUE_AT_ONCE_US: Final = 0
 """Not the clock of who writes: it may be ahead of the database's, and the event would wait."""
@@ -70,7 +67,8 @@ class NewRow:
 def event_row(event: object, *, topic: str, key: str, headers: Mapping[str, str], content_type: str, now_us: int) -> NewRow:
     """The row of an event: a message of any type that actions may have, or bytes.
 
-    Raises TypeError for what is neither, OutboxRowInvalidError for what could never be published.
+    Raises TypeError for what is neither, PayloadEncodeError for a value that its type does not allow, OutboxRowInvalidError for what could
+    never be published.
     """
     if isinstance(event, bytes):
         message_type, payload, content_type = "", event, content_type or BYTES_CONTENT_TYPE
@@ -100,7 +98,7 @@ def event_row(event: object, *, topic: str, key: str, headers: Mapping[str, str]
     )
 
 
-def start_row(saga: Saga[InputT] | str, message: Message, options: StartOptions, now_us: int) -> NewRow:
+def start_row(saga: Saga[Any, Any] | str, message: object, options: StartOptions, now_us: int) -> NewRow:
     """The row of a start: the saga's id is made here, so that the relay may send it as often as it takes (R2).
 
     Raises what `SagaClient.start` raises before it sends anything; OutboxRowInvalidError for what could never be started.

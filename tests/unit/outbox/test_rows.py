@@ -1,6 +1,7 @@
 """What may be put into an outbox, and what is refused before anything is written."""
 
 import json
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, cast
 
@@ -17,7 +18,7 @@ from participant_sdk.outbox import Outbox, OutboxRelay, OutboxRowInvalidError
 from participant_sdk.outbox.rows import NewRow, event_row, start_row
 from participant_sdk.outbox.statements import Statements, now_statement
 from participant_sdk.outbox.table import ROW_BYTES_MAX
-from participant_sdk.payloads import PAYLOAD_BYTES_MAX
+from participant_sdk.payloads import PAYLOAD_BYTES_MAX, payload_type
 from saga.v1 import coordinator_pb2
 
 PLACED = StringValue(value="one")
@@ -45,6 +46,22 @@ def row(event: object = PLACED, **changes: Any) -> NewRow:
 def test_event_that_could_never_be_published_is_refused_at_once(changes: dict[str, Any], what: str) -> None:
     with pytest.raises(OutboxRowInvalidError, match=what):
         row(**changes)
+
+
+@dataclass(frozen=True)
+class OrderShipped:
+    order_id: str
+    parcels: int = 1
+
+
+def test_dataclass_is_an_event_and_an_input_like_any_message() -> None:
+    kind = payload_type(OrderShipped)
+    shipped = OrderShipped("one", 2)
+    written = row(shipped)
+    assert (written.message_type, written.content_type) == (kind.name, "application/x-protobuf")
+    assert kind.unpack(PackedAny(type_url=f"type.googleapis.com/{kind.name}", value=written.payload)) == shipped
+    start = start_row(Saga("ship", input=OrderShipped), shipped, {}, 7)
+    assert kind.unpack(coordinator_pb2.StartSagaRequest.FromString(start.payload).input) == shipped
 
 
 @pytest.mark.parametrize("event", ["text", 7, None, {"a": 1}, bytearray(b"x")])
