@@ -10,9 +10,11 @@ from sqlalchemy import URL, create_engine
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from participant_sdk.closings import wait_for_closings
+from tests import barrier_databases
 from tests.outboxes import OutboxWorld, made_database, sqlite_engine
 
-WORLDS = ("aiosqlite", "sqlite", "asyncpg", "psycopg")
+IN_FAST_TIER = ("aiosqlite", "sqlite", "asyncpg", "pymysql")
+WORLDS = [*IN_FAST_TIER, *(pytest.param(driver, marks=pytest.mark.full) for driver in ("psycopg", "asyncmy"))]
 
 
 @pytest.fixture(scope="session")
@@ -32,18 +34,29 @@ def empty_postgres(service_postgres: URL) -> URL:
     return service_postgres
 
 
+@pytest.fixture
+def empty_mariadb(mariadb: URL) -> URL:
+    """A new database."""
+    return barrier_databases.made_database(mariadb.set(drivername="mariadb+pymysql"))
+
+
 @pytest.fixture(params=WORLDS)
 async def world(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[OutboxWorld]:
     """A service with its database."""
-    driver: str = request.param
-    if driver in {"aiosqlite", "sqlite"}:
-        path = tmp_path / "service.db"
-        with closing(sqlite3.connect(path)) as database:
-            database.execute("PRAGMA journal_mode = WAL")
-        world = OutboxWorld(sqlite_engine(path, driver))
-    else:
-        url = request.getfixturevalue("empty_postgres").set(drivername=f"postgresql+{driver}")
-        world = OutboxWorld(create_async_engine(url) if driver == "asyncpg" else create_engine(url))
+    match request.param:
+        case "aiosqlite" | "sqlite":
+            path = tmp_path / "service.db"
+            with closing(sqlite3.connect(path)) as database:
+                database.execute("PRAGMA journal_mode = WAL")
+            world = OutboxWorld(sqlite_engine(path, request.param))
+        case "asyncpg":
+            world = OutboxWorld(create_async_engine(request.getfixturevalue("empty_postgres").set(drivername="postgresql+asyncpg")))
+        case "psycopg":
+            world = OutboxWorld(create_engine(request.getfixturevalue("empty_postgres")))
+        case "asyncmy":
+            world = OutboxWorld(create_async_engine(request.getfixturevalue("empty_mariadb").set(drivername="mysql+asyncmy")))
+        case _:
+            world = OutboxWorld(create_engine(request.getfixturevalue("empty_mariadb")))
     await world.open()
     yield world
     await world.close()
