@@ -3,11 +3,13 @@
 import time
 import uuid
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
 from sqlalchemy import URL, Column, Engine, Integer, MetaData, String, Table, create_engine, delete, text
+from sqlalchemy.exc import OperationalError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.orm import Session
 
@@ -76,10 +78,10 @@ class Cutter:
             if self._is_postgres
             else "SELECT count(*) FROM information_schema.processlist WHERE id = :number"
         )
+        end = "SELECT pg_terminate_backend(:number)" if self._is_postgres else f"KILL {number:d}"
         with self._engine.connect() as connection:
-            connection.execute(
-                text("SELECT pg_terminate_backend(:number)" if self._is_postgres else f"KILL {number:d}"), {"number": number}
-            )
+            with suppress(OperationalError):  # MariaDB refuses to end what is gone already.
+                connection.execute(text(end), {"number": number})
             until = time.monotonic() + CUT_LIMIT_S
             while connection.scalar(text(listed), {"number": number}):
                 assert time.monotonic() < until, "the connection stays"

@@ -100,5 +100,5 @@ def find_mariadbd() -> Path:
     """Debian has it where the PATH of an ordinary user does not lead. Skips the test where there is none."""
     found = shutil.which("mariadbd") or shutil.which("mariadbd", path="/usr/sbin")
     if found is None:
-        pytest.skip(f"no mariadbd on PATH or in /usr/sbin: install it, as apt-get install mariadb-server does, or set {VARIABLE}")
+        pytest.skip(f"no mariadbd on PATH or in /usr/sbin: install it, as apt-get install mariadb-server-core does, or set {VARIABLE}")
     return Path(found)

@@ -23,11 +23,11 @@ CALLS_PER_COMMIT_MAX: Final = 64
 class SqlBarrier(GuardedBarrier):
     """Lets each key take effect at most once, by a row in the participant's own database (R18-R22). Implements `Barrier`.
 
-    The row and what the handler writes through `step.session` are committed as one database transaction. Works with SQLite and
-    PostgreSQL. The kind of the engine says what handlers are: with an `AsyncEngine` (aiosqlite, asyncpg, psycopg) they are `async def`
-    and have an AsyncSession; with an `Engine` (sqlite3, psycopg) they are plain `def`, take a `SyncStepContext`, have a Session, and run
-    in the barrier's own threads, which costs much less on SQLite. The table must be there: `create_table()`, or `barrier_table(metadata)`
-    in your own migrations. The engine stays yours: dispose of it after the server has stopped.
+    The row and what the handler writes through `step.session` are committed as one database transaction. Works with SQLite,
+    PostgreSQL, and MySQL or MariaDB. The kind of the engine says what handlers are: with an `AsyncEngine` (aiosqlite, asyncpg, psycopg,
+    asyncmy) they are `async def` and have an AsyncSession; with an `Engine` (sqlite3, psycopg, pymysql) they are plain `def`, take a
+    `SyncStepContext`, have a Session, and run in the barrier's own threads, which costs much less on SQLite. The table must be there:
+    `create_table()`, or `upgrade_barrier(op)` of `participant_sdk.barrier.migrations` in your own migrations; `check()` tells what it lacks. The engine stays yours: dispose of it after the server has stopped.
     """
 
     def __init__(
