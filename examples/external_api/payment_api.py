@@ -63,7 +63,7 @@ class PaymentApi:
     def __init__(self, between: Callable[[str], None] = lambda moment: None) -> None:
         """`between`: called with "asked" before and "done" after something was done, and may take its time."""
         self.ledger = Ledger()
-        handler = type("Handler", (_Handler,), {"ledger": self.ledger, "between": staticmethod(between)})
+        handler = type("Handler", (_Handler,), {"ledger": self.ledger, "betweens": (between,)})
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
         self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
 
@@ -83,13 +83,13 @@ class PaymentApi:
 
 class _Handler(BaseHTTPRequestHandler):
     ledger: ClassVar[Ledger]
-    between: "ClassVar[staticmethod[[str], None]]"
+    betweens: ClassVar[tuple[Callable[[str], None], ...]]
 
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        self.between("asked")
+        self._reach("asked")
         status, answer = self.ledger.answer(self.path, self.headers["Idempotency-Key"], body)
-        self.between("done")
+        self._reach("done")
         content = json.dumps(answer).encode()
         try:
             self.send_response(status)
@@ -98,6 +98,10 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.write(content)
         except ConnectionError:
             """Whoever asked is gone."""
+
+    def _reach(self, moment: str) -> None:
+        for between in self.betweens:
+            between(moment)
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the name that http.server asks for
         """Quiet."""

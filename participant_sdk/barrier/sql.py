@@ -27,7 +27,8 @@ class SqlBarrier(GuardedBarrier):
     PostgreSQL, and MySQL or MariaDB. The kind of the engine says what handlers are: with an `AsyncEngine` (aiosqlite, asyncpg, psycopg,
     asyncmy) they are `async def` and have an AsyncSession; with an `Engine` (sqlite3, psycopg, pymysql) they are plain `def`, take a
     `SyncStepContext`, have a Session, and run in the barrier's own threads, which costs much less on SQLite. The table must be there:
-    `create_table()`, or `upgrade_barrier(op)` of `participant_sdk.barrier.migrations` in your own migrations; `check()` tells what it lacks. The engine stays yours: dispose of it after the server has stopped.
+    `create_table()`, or `upgrade_barrier(op)` of `participant_sdk.barrier.migrations` in your own migrations;
+    `check()` tells what it lacks. The engine stays yours: dispose of it after the server has stopped.
     """
 
     def __init__(

@@ -31,10 +31,10 @@ EXAMPLES_SHARE = 8
 """What part of the profile's examples: each one opens connections."""
 PROCESSES = 2
 TIME_LEFT_S = 10.0
-DRAIN_ROUNDS_MAX = 1_000
+DRAIN_ROUNDS_MAX = 5_000
 PAUSE_S = 0.002
 """How long the database has between two commands, so that both happen: that it is done, and that it is not."""
-STORIES = ([], ["execute"], ["execute", "undo"])
+STORIES: tuple[list[str], ...] = ([], ["execute"], ["execute", "undo"])
 """All that can come of a key whose effect is in the database."""
 ENDINGS = ("succeed", "succeed", "fail", "reject", "postpone")
 VERBS = ("execute", "execute", "compensate", "turn", "turn", "turn", "pause", "cancel", "crash")
@@ -83,6 +83,7 @@ class World:
             question = "SELECT pg_backend_pid()" if self.place.name == "postgresql" else "SELECT CONNECTION_ID()"
 
             def note(connection: Any, _: object) -> None:
+                refuse_if_dead()
                 cursor = connection.cursor()
                 cursor.execute(question)
                 process.connections.add(cursor.fetchone()[0])
@@ -176,7 +177,7 @@ class World:
             calls = [call for process in processes for call in process.calls if not call.done()]
             if not calls:
                 break
-            for process in processes:
+            for process in self.processes:  # Also those that hold what the others wait for.
                 process.schedule.give()
             await asyncio.wait(calls, timeout=PAUSE_S)
         else:
