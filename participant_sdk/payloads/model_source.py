@@ -4,13 +4,18 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from google.protobuf.descriptor_pb2 import FieldDescriptorProto
-from pydantic import BaseModel, RootModel, TypeAdapter
+from pydantic import VERSION, BaseModel, RootModel, TypeAdapter
 from pydantic.errors import PydanticSchemaGenerationError, PydanticUserError
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from participant_sdk.payloads.codecs import Codec, Scalar
 from participant_sdk.payloads.fields import DeclaredField
+
+_VERSION_MIN: Final = (2, 11)
+
+if tuple(map(int, VERSION.split(".")[:2])) < _VERSION_MIN:
+    raise ImportError(f"models as payloads need Pydantic 2.11 or newer, found {VERSION}: pip install 'saga-coordinator[pydantic]'")
 
 
 class ModelSource:
