@@ -1,7 +1,6 @@
 """The databases on which every store of idempotency must behave alike."""
 
 import asyncio
-import os
 import threading
 import uuid
 from collections.abc import AsyncIterator, Callable
@@ -15,12 +14,11 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from participant_sdk.clock import Clock
 from participant_sdk.closings import wait_for_closings
 from participant_sdk.idempotency import IdempotencyStore, MemoryIdempotencyStore, SqlIdempotencyStore
+from tests.barrier_databases import made_database
 from tests.contract.idempotency.claims import ManualClock
 
 THREAD_TIME_LIMIT_S = 10.0
-MARIADB = "SAGA_TEST_MARIADB"
-"""A URL such as mysql+asyncmy://user:password@host/database, of a MariaDB or MySQL on which the suite is to be run as well."""
-SQL_DATABASES = ["sqlite", "postgresql", *(["mariadb"] if MARIADB in os.environ else [])]
+SQL_DATABASES = ("sqlite", "postgresql", "mariadb")
 
 Process = Callable[[], IdempotencyStore]
 """The store as another process of the service has it: connections of its own, the same records."""
@@ -61,12 +59,19 @@ async def sql_database(url: URL) -> AsyncIterator[Opened]:
     await wait_for_closings()
 
 
+@pytest.fixture(scope="session")
+def mariadb_database(mariadb: URL) -> URL:
+    """A database for all tables of these tests."""
+    return made_database(mariadb.set(drivername="mariadb+pymysql"))
+
+
 def url_of(database: str, request: pytest.FixtureRequest, folder: Path) -> URL:
     """Of a database of that kind."""
     if database == "sqlite":
         return make_url(f"sqlite+aiosqlite:///{folder / 'keys.db'}")
     if database == "mariadb":
-        return make_url(os.environ[MARIADB])
+        made: URL = request.getfixturevalue("mariadb_database")
+        return made.set(drivername="mariadb+asyncmy")
     server: URL = request.getfixturevalue("postgres")[0]
     return server.set(drivername="postgresql+asyncpg")
 
