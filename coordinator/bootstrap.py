@@ -151,8 +151,7 @@ class _Wiring:
             clock=clock, journal=journal, configured=settings.participant_targets, services=configured
         )
         self.services = services = Services(registry=registry, channels=channels, payload_bytes_max=settings.payload_bytes_max)
-        for name, service in configured.items():
-            services.add(name, service, plans.get(name))
+        services.add_all(configured, plans)
         self.dispatcher = dispatcher = GrpcDispatcher(
             clock=clock,
             registry=registry,

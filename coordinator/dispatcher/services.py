@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from google.protobuf.descriptor_pb2 import FileDescriptorSet
@@ -45,6 +45,11 @@ class Services:
             self._asked[participant] = _Asked()
         else:
             self._use(participant, plan)
+
+    def add_all(self, configured: Mapping[str, ExistingService], plans: Mapping[str, ServicePlan]) -> None:
+        """The same for all that are configured; those without a plan are asked."""
+        for name, service in configured.items():
+            self.add(name, service, plans.get(name))
 
     @property
     def names(self) -> frozenset[str]:

@@ -105,26 +105,30 @@ def refusal_of(
                 grpc_code=grpc.StatusCode.UNAVAILABLE,
                 retry_after_s=STORE_AWAY_DELAY_S,
             )
-        case AnswerNotStored():
-            return Refusal(
-                reason="IDEMPOTENCY_ANSWER_NOT_STORED",
-                title="The request ran, and its answer is lost",
-                detail=f"the request ran, but its answer could not be stored under its idempotency key; a repetition {next_run}; look "
-                "first whether it took effect",
-                http_status=500,
-                grpc_code=grpc.StatusCode.UNKNOWN,
-            )
-        case RunBroke():
-            return Refusal(
-                reason="IDEMPOTENCY_RUN_FAILED",
-                title="The request that ran with this key failed",
-                detail="the request with the same idempotency key that this one waited for failed, and nobody knows whether it took "
-                f"effect; a repetition {next_run}",
-                http_status=500,
-                grpc_code=grpc.StatusCode.UNKNOWN,
-            )
+        case AnswerNotStored() | RunBroke():
+            return _after_a_run(outcome, next_run)
         case _:
             assert_never(outcome)
+
+
+def _after_a_run(outcome: AnswerNotStored | RunBroke, next_run: str) -> Refusal:
+    if isinstance(outcome, AnswerNotStored):
+        return Refusal(
+            reason="IDEMPOTENCY_ANSWER_NOT_STORED",
+            title="The request ran, and its answer is lost",
+            detail=f"the request ran, but its answer could not be stored under its idempotency key; a repetition {next_run}; look "
+            "first whether it took effect",
+            http_status=500,
+            grpc_code=grpc.StatusCode.UNKNOWN,
+        )
+    return Refusal(
+        reason="IDEMPOTENCY_RUN_FAILED",
+        title="The request that ran with this key failed",
+        detail="the request with the same idempotency key that this one waited for failed, and nobody knows whether it took "
+        f"effect; a repetition {next_run}",
+        http_status=500,
+        grpc_code=grpc.StatusCode.UNKNOWN,
+    )
 
 
 def answer_not_kept(original: str) -> Refusal:

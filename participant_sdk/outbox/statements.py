@@ -65,10 +65,18 @@ class Statements:
     def __init__(self, table: Table) -> None:
         columns = table.c
         self.table = table
-        unpublished = columns.published_at_us.is_(None)
-        chosen = columns.position.in_(bindparam("positions", expanding=True))
-        named = columns.id.in_(bindparam("ids", expanding=True))
-        is_failed = columns.status == OutboxStatus.FAILED.value
+        self._unpublished = columns.published_at_us.is_(None)
+        self._is_pending = columns.status == OutboxStatus.PENDING.value
+        self._is_failed = columns.status == OutboxStatus.FAILED.value
+        self._chosen = columns.position.in_(bindparam("positions", expanding=True))
+        self._to_claim(table)
+        self._to_settle(table)
+        self._to_count(table)
+        self._for_persons(table)
+        self._to_forget(table)
+
+    def _to_claim(self, table: Table) -> None:
+        columns, unpublished, chosen = table.c, self._unpublished, self._chosen
         # Without a row to change, it still takes SQLite's write lock, before anything is read. Elsewhere it is not needed.
         self.lock_writes = update(table).where(columns.position == -1).values(attempts=0)
         self.due = (
@@ -101,11 +109,14 @@ class Statements:
             .order_by(columns.position)
         )
         self.hold = update(table).where(chosen, *still_due).values(next_attempt_at_us=bindparam("until_us"), locked_by="")
+
+    def _to_settle(self, table: Table) -> None:
+        columns, unpublished = table.c, self._unpublished
         # Whoever has published it says so, also if it was so slow that another relay has it by now. But FAILED stays so: what waits behind
         # it is let go by the person that redrives or discards it.
         self.note_published = (
             update(table)
-            .where(chosen, unpublished, columns.status == OutboxStatus.PENDING.value)
+            .where(self._chosen, unpublished, self._is_pending)
             .values(status=OutboxStatus.PUBLISHED.value, published_at_us=bindparam("now_us"), locked_by="")
         )
         is_mine = (unpublished, columns.position == bindparam("row_position"), columns.locked_by == bindparam("token"))
@@ -122,16 +133,22 @@ class Statements:
         self.put_back = (
             update(table).where(*is_mine).values(attempts=columns.attempts - 1, next_attempt_at_us=bindparam("until_us"), locked_by="")
         )
-        is_pending = columns.status == OutboxStatus.PENDING.value
+
+    def _to_count(self, table: Table) -> None:
+        columns, is_pending = table.c, self._is_pending
         # One statement, so that what moves meanwhile is counted once.
         self.count = select(
             _count(is_pending).label("pending"),
             _count(and_(is_pending, columns.attempts > 0, columns.locked_by == "")).label("retrying"),
             _count(and_(is_pending, columns.next_attempt_at_us == bindparam("parked_us"))).label("held"),
-            _count(is_failed).label("failed"),
+            _count(self._is_failed).label("failed"),
             func.min(case((is_pending, columns.created_at_us))).label("oldest_us"),
             _published(table).label("published"),
-        ).where(unpublished)
+        ).where(self._unpublished)
+
+    def _for_persons(self, table: Table) -> None:
+        columns, unpublished, is_failed = table.c, self._unpublished, self._is_failed
+        named = columns.id.in_(bindparam("ids", expanding=True))
         failed = select(columns.position, columns.lane).where(unpublished, is_failed).order_by(columns.position)
         self.failed_of = failed.where(named).with_for_update()
         self.failed_next = (
@@ -154,20 +171,23 @@ class Statements:
         )
         self.redrive = (
             update(table)
-            .where(chosen, unpublished, is_failed)
+            .where(self._chosen, unpublished, is_failed)
             .values(status=OutboxStatus.PENDING.value, attempts=0, next_attempt_at_us=0, locked_by="")
         )
         self.release_lanes = (
             update(table)
             .where(
                 unpublished,
-                is_pending,
+                self._is_pending,
                 columns.lane.in_(bindparam("lanes", expanding=True)),
                 columns.next_attempt_at_us == bindparam("parked_us"),
             )
             .values(next_attempt_at_us=0)
         )
-        self.delete = delete(table).where(chosen)
+
+    def _to_forget(self, table: Table) -> None:
+        columns = table.c
+        self.delete = delete(table).where(self._chosen)
         self.oldest_published = (
             select(columns.position)
             .where(columns.published_at_us < bindparam("published_before_us"))
