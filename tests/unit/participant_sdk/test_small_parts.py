@@ -51,7 +51,7 @@ def test_instants_survive_the_way_there_and_back() -> None:
 
 
 def test_database_without_on_conflict_is_refused() -> None:
-    with pytest.raises(ParticipantSetupError, match="postgresql and sqlite, found an engine for oracle"):
+    with pytest.raises(ParticipantSetupError, match="sqlite, postgresql, mysql, mariadb, found an engine for oracle"):
         Statements(barrier_table(MetaData()), "oracle")
 
 
