@@ -53,6 +53,7 @@ if TYPE_CHECKING:
     from participant_sdk.errors import (
         AlreadyCompletedError,
         BarrierTableMissingError,
+        BarrierTableOutdatedError,
         CompletionError,
         CompletionMisusedError,
         CompletionPostponedError,
@@ -88,6 +89,7 @@ __all__ = [
     "AttemptUnderWay",
     "Barrier",
     "BarrierTableMissingError",
+    "BarrierTableOutdatedError",
     "Beating",
     "Completion",
     "CompletionError",
@@ -228,6 +230,7 @@ _HOMES: Final = {
     "participant_sdk.errors": (
         "AlreadyCompletedError",
         "BarrierTableMissingError",
+        "BarrierTableOutdatedError",
         "CompletionError",
         "CompletionMisusedError",
         "CompletionPostponedError",
