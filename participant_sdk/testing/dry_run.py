@@ -14,6 +14,8 @@ from participant_sdk.testing.stubs import stubs_of
 
 LATENCY_DEFAULT: Final = timedelta(milliseconds=10)
 
+__all__ = ["LATENCY_DEFAULT", "dry_run"]
+
 
 def dry_run(
     plan: Plan,

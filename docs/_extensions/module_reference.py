@@ -1,0 +1,58 @@
+"""The reference of one public module, for Sphinx to fill in from docstrings: what its `__all__` names, in groups."""
+
+import importlib
+import inspect
+from collections.abc import Iterator
+from typing import Final
+
+from public_modules import PUBLIC_MODULES
+from sphinx.errors import ExtensionError
+
+_GROUPS: Final = {
+    "Participants": ("participant_sdk.",),
+    "Barriers": ("participant_sdk.barrier.",),
+    "Definitions": ("participant_sdk.builder.", "participant_sdk.policies"),
+    "Starting and following sagas": ("participant_sdk.client.", "participant_sdk.ids"),
+    "Errors": (),
+}
+"""Of `participant_sdk`, which has many names: by where they are defined, the longest beginning counts. Errors are by themselves."""
+
+
+def module_reference(module: str) -> str:
+    """Markdown with directives of autodoc."""
+    if module not in PUBLIC_MODULES:
+        raise ExtensionError(f"{module} is not one of the public modules, which are {', '.join(PUBLIC_MODULES)}")
+    found = importlib.import_module(module)
+    names = {name: getattr(found, name) for name in found.__all__}
+    if module != "participant_sdk":
+        return "\n".join(_directives(module, names))
+    parts = []
+    for group in _GROUPS:
+        members = {name: member for name, member in names.items() if _group_of(member) == group}
+        parts += [f"## {group}", "", *_directives(module, members)]
+    return "\n".join(parts)
+
+
+def _group_of(member: object) -> str:
+    if isinstance(member, type) and issubclass(member, Exception):
+        return "Errors"
+    origin = getattr(member, "__module__", "participant_sdk.")
+    fitting = {len(start): group for group, starts in _GROUPS.items() for start in starts if origin.startswith(start)}
+    return fitting[max(fitting)]
+
+
+def _directives(module: str, members: dict[str, object]) -> Iterator[str]:
+    yield "```{eval-rst}"
+    for name, member in members.items():
+        match member:
+            case type():
+                kind, options = "class", ["   :members:", "   :undoc-members:", "   :show-inheritance:"]
+            case _ if inspect.isroutine(member):
+                kind, options = "function", []
+            case _:
+                kind, options = "data", ["   :no-value:"]
+        yield f".. auto{kind}:: {module}.{name}"
+        yield from options
+        yield ""
+    yield "```"
+    yield ""
