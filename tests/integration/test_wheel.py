@@ -1,15 +1,15 @@
 """The wheel, installed as a user installs it: a project that is tested with the kit, and a service that has nothing but the SDK."""
 
-import os
+import json
 import re
-import subprocess
-import sys
+import shutil
+import zipfile
 from pathlib import Path
 
 import pytest
 
-from tests.documents import ROOT
 from tests.unit.docs.test_testing_document import run_project, write_project
+from tests.wheels import build_sdist, build_wheel, environment_with, run
 
 BARE = """
 import sys
@@ -22,37 +22,37 @@ except ImportError as error:
     print(error)
 """
 
+BASE = {
+    "googleapis-common-protos",
+    "grpcio",
+    "grpcio-health-checking",
+    "grpcio-reflection",
+    "grpcio-status",
+    "opentelemetry-api",
+    "protobuf",
+    "saga-coordinator",
+    "typing-extensions",
+}
+"""Ours, what it names, and what those need."""
 
-def run(*command: str) -> str:
-    env = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    done = subprocess.run(command, cwd="/", env=env, check=False, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, f"{' '.join(command)}\n{done.stdout}{done.stderr}"
-    return done.stdout
+DIST_INFO = "saga_coordinator-0.1.0.dist-info"
 
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Built from this checkout, without asking anybody for anything: the backend is in the dev group."""
-    folder = tmp_path_factory.mktemp("wheel")
-    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "--wheel-dir", str(folder), str(ROOT)]
-    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, f"is hatchling there? make install\n{done.stdout}{done.stderr}"
-    (built,) = folder.glob("*.whl")
-    return built
+    return build_wheel(tmp_path_factory.mktemp("wheel"))
 
 
-def installed(folder: Path, wheel: Path, extra: str) -> str:
-    """The Python of a fresh environment with the wheel in it."""
-    run(sys.executable, "-m", "venv", str(folder))
-    python = str(folder / "bin" / "python")
-    run(python, "-m", "pip", "install", "--quiet", f"saga-coordinator{extra} @ {wheel.as_uri()}")
-    return python
+@pytest.fixture(scope="module")
+def bare(tmp_path_factory: pytest.TempPathFactory, wheel: Path) -> str:
+    """The Python of a service that has nothing but the base."""
+    return environment_with(tmp_path_factory.mktemp("bare") / "venv", wheel)
 
 
 @pytest.mark.full
 @pytest.mark.xdist_group("wheel")
 def test_project_of_a_user_is_tested_with_the_kit(tmp_path: Path, wheel: Path) -> None:
-    python = installed(tmp_path / "venv", wheel, "[testing]")
+    python = environment_with(tmp_path / "venv", wheel, "[testing]")
     project = tmp_path / "project"
     project.mkdir()
     write_project(project)
@@ -63,6 +63,41 @@ def test_project_of_a_user_is_tested_with_the_kit(tmp_path: Path, wheel: Path) -
 
 @pytest.mark.full
 @pytest.mark.xdist_group("wheel")
-def test_service_needs_nothing_of_the_coordinator(tmp_path: Path, wheel: Path) -> None:
-    python = installed(tmp_path / "venv", wheel, "")
-    assert "pip install 'saga-coordinator[testing]'" in run(python, "-c", BARE)
+def test_service_needs_nothing_of_the_coordinator(bare: str) -> None:
+    assert "pip install 'saga-coordinator[testing]'" in run(bare, "-c", BARE)
+
+
+@pytest.mark.full
+@pytest.mark.xdist_group("wheel")
+def test_base_is_what_a_participant_needs_and_no_more(bare: str) -> None:
+    listed = {each["name"].lower().replace("_", "-") for each in json.loads(run(bare, "-m", "pip", "list", "--format", "json"))}
+    assert listed - {"pip", "setuptools"} == BASE
+
+
+@pytest.mark.full
+@pytest.mark.xdist_group("wheel")
+def test_participant_of_the_base_is_served_and_called(tmp_path: Path, bare: str) -> None:
+    program = shutil.copy(Path(__file__).parent / "smoke.py", tmp_path)
+    assert run(bare, str(program)).splitlines() == ["greeting greet GUARANTEE_AT_LEAST_ONCE", "good morning, world", "world is forgotten"]
+
+
+@pytest.mark.full
+@pytest.mark.xdist_group("wheel")
+def test_wheel_of_the_sdist_is_the_same(tmp_path: Path, wheel: Path) -> None:
+    again = build_wheel(tmp_path / "again", build_sdist(tmp_path / "sdist"))
+    assert contents(again) == contents(wheel)
+
+
+@pytest.mark.full
+@pytest.mark.xdist_group("wheel")
+def test_wheel_says_that_it_is_typed_and_has_the_contract(wheel: Path) -> None:
+    names = set(contents(wheel))
+    assert {"participant_sdk/py.typed", "coordinator/py.typed", "saga/py.typed"} <= names
+    assert {f"saga/v1/{name}.proto" for name in ("saga", "participant", "coordinator", "operator")} <= names
+    assert {name.partition("/")[0] for name in names} == {"coordinator", "participant_sdk", "saga", "saga_pytest", DIST_INFO}
+
+
+def contents(wheel: Path) -> dict[str, int]:
+    """Names of the files in it, with the checksum of each."""
+    with zipfile.ZipFile(wheel) as archive:
+        return {each.filename: each.CRC for each in archive.infolist()}
