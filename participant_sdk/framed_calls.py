@@ -160,7 +160,7 @@ class _Stream(Generic[CallT, ReplyT]):
         self._work = asyncio.Event()
         self._is_retired = False
         self._was_heard = False
-        self.has_ended = False
+        self.has_ended: bool = False
         self._writing, self._reading = loop.create_task(self._write()), loop.create_task(self._read())
 
     def gathers(self, now_s: float) -> bool:

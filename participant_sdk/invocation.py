@@ -33,6 +33,7 @@ from participant_sdk.participant import Participant
 from participant_sdk.payloads import PAYLOAD_BYTES_MAX, Payload, PayloadDecodeError, PayloadEncodeError
 from participant_sdk.rpc_errors import ErrorReason, error_details, status_with
 from participant_sdk.shielding import finish
+from participant_sdk.signatures import ActionSignature
 from participant_sdk.step_context import Step, SyncStepContext
 from participant_sdk.telemetry import log_fields, record_error
 from saga.v1 import participant_pb2
@@ -86,8 +87,8 @@ class BoundAction:
     def __init__(self, participant: Participant, action: Action[Any, Any], barrier: Barrier, threads: Threads) -> None:
         self.action = action
         self.barrier = barrier
-        self.signature = action.signature
-        self.takes_part = action.signature.step_type is SyncStepContext and barrier.is_blocking
+        self.signature: ActionSignature = action.signature
+        self.takes_part: bool = action.signature.step_type is SyncStepContext and barrier.is_blocking
         """Whether its handlers are run where they are called: in the barrier's thread, within its database transaction."""
         self._participant = participant
         self._threads = threads

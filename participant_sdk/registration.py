@@ -58,7 +58,7 @@ class Registration:
         self._repeat_after_s = ttl.total_seconds() / _REPEATS_PER_TTL
         self._call_time_limit_s = min(_CALL_TIME_LIMIT_S, self._repeat_after_s)
         self._is_told = False
-        self.accepted = asyncio.Event()
+        self.accepted: asyncio.Event = asyncio.Event()
         """Set when the coordinator has accepted all of them for the first time."""
 
     async def run(self) -> None:

@@ -37,11 +37,11 @@ class EncodedSpan:
     __slots__ = ("context", "field", "resource", "scope")
 
     def __init__(self, span: ReadableSpan) -> None:
-        self.context = span.context
+        self.context: SpanContext | None = span.context
         """What the batches ask a span for: whether it is sampled."""
         self.resource: Resource = span.resource
         self.scope: InstrumentationScope | None = span.instrumentation_scope
-        self.field = encode(span)
+        self.field: bytes = encode(span)
         """As a field of a ScopeSpans."""
 
 

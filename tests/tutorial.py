@@ -1,4 +1,4 @@
-"""A page of the documentation, done as a reader does it: files are written, commands are typed into one shell, and what is printed is compared."""
+"""A page of the documentation, done as a reader does it: files written, commands typed into one shell, what is printed compared."""
 
 import contextlib
 import os
@@ -40,9 +40,9 @@ def blocks_of(page: Path) -> list[Block]:
 
 
 def follow(page: Path, folder: Path, environment: Mapping[str, str], *, time_limit_s: float) -> None:
-    """Does all that the page says, in that folder. Fails at the first command that fails, and where what is printed last is not the `text` block
-    that follows.
+    """Does all that the page says, in that folder. Fails at the first command that fails, and where what is printed is not what is shown.
 
+    A `text` block shows what the block before it prints last.
     Notes of its own go into the parent of the folder. What the commands leave in the background is ended.
     """
     blocks, printed = blocks_of(page), folder.parent / "printed.txt"

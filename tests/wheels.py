@@ -9,6 +9,7 @@ from tests.documents import ROOT
 
 BUILD_TIME_LIMIT_S = 120
 INSTALL_TIME_LIMIT_S = 300
+PIP = (sys.executable, "-m", "pip")
 
 
 def run(*command: str, cwd: Path | str = "/", time_limit_s: float = INSTALL_TIME_LIMIT_S) -> str:
@@ -25,7 +26,7 @@ def environment() -> dict[str, str]:
 
 def build_wheel(folder: Path, source: Path = ROOT) -> Path:
     """Built without asking anybody for anything: the backend is in the dev group. `source`: a folder or an sdist."""
-    command = (sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "--wheel-dir", str(folder), str(source))
+    command = (*PIP, "wheel", "--quiet", "--no-deps", "--no-build-isolation", "--wheel-dir", str(folder), str(source))
     run(*command, time_limit_s=BUILD_TIME_LIMIT_S)
     (built,) = folder.glob("*.whl")
     return built
@@ -33,7 +34,8 @@ def build_wheel(folder: Path, source: Path = ROOT) -> Path:
 
 def build_sdist(folder: Path) -> Path:
     """The same for the sdist."""
-    run(sys.executable, "-m", "hatchling", "build", "--target", "sdist", "--directory", str(folder), cwd=ROOT, time_limit_s=BUILD_TIME_LIMIT_S)
+    command = (sys.executable, "-m", "hatchling", "build", "--target", "sdist", "--directory", str(folder))
+    run(*command, cwd=ROOT, time_limit_s=BUILD_TIME_LIMIT_S)
     (built,) = folder.glob("*.tar.gz")
     return built
 
@@ -48,5 +50,5 @@ def environment_with(folder: Path, wheel: Path, extra: str = "") -> str:
 
 def download_with_dependencies(folder: Path, wheel: Path, extra: str, *others: str) -> Path:
     """A folder that pip can install the wheel from, and what it needs, without an index."""
-    run(sys.executable, "-m", "pip", "download", "--quiet", "--dest", str(folder), f"saga-coordinator{extra} @ {wheel.as_uri()}", *others)
+    run(*PIP, "download", "--quiet", "--dest", str(folder), f"saga-coordinator{extra} @ {wheel.as_uri()}", *others)
     return folder

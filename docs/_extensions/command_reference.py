@@ -2,10 +2,13 @@
 
 import inspect
 from collections.abc import Iterator
+from typing import Final
 
 import click
 
 from coordinator.cli.app import main
+
+_KEPT: Final = "\b"
 
 
 def command_reference() -> str:
@@ -33,9 +36,9 @@ def _command(command: click.Command, title: str) -> Iterator[str]:
 
 
 def _prose(text: str) -> str:
-    """Paragraphs that click must not fill, marked by \\b, become blocks of text."""
-    parts = text.split("\n\n")
-    return "\n\n".join(f"```text\n{part.removeprefix(chr(8)).strip(chr(10))}\n```" if part.startswith("\b") else part for part in parts) + "\n"
+    """Paragraphs that click must not fill, which begin with a backspace, become blocks of text."""
+    parts = (f"```text\n{part.removeprefix(_KEPT).strip(chr(10))}\n```" if part.startswith(_KEPT) else part for part in text.split("\n\n"))
+    return "\n\n".join(parts) + "\n"
 
 
 def _cell(text: str) -> str:

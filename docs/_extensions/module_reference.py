@@ -3,7 +3,8 @@
 import importlib
 import inspect
 from collections.abc import Iterator
-from typing import Final
+from functools import cache
+from typing import Final, Generic, Protocol
 
 from public_modules import PUBLIC_MODULES
 from sphinx.errors import ExtensionError
@@ -41,12 +42,27 @@ def _group_of(member: object) -> str:
     return fitting[max(fitting)]
 
 
+def _inheritance(of: type) -> list[str]:
+    """What a private base of ours gives is shown as the class's own; public bases and those of the language are named."""
+    public = {member for name in PUBLIC_MODULES for member in _members(name)}
+    private = [base for base in of.__mro__[1:] if base.__module__.startswith("participant_sdk") and base not in public]
+    left_out = ", ".join(base.__name__ for base in of.__mro__[1:] if base not in private)
+    bases = [base for base in of.__bases__ if base not in private and base not in {object, Generic, Protocol}]
+    return [*(["   :show-inheritance:"] if bases else []), *([f"   :inherited-members: {left_out}"] if private else [])]
+
+
+@cache
+def _members(module: str) -> frozenset[object]:
+    found = importlib.import_module(module)
+    return frozenset(member for name in found.__all__ if isinstance(member := getattr(found, name), type))
+
+
 def _directives(module: str, members: dict[str, object]) -> Iterator[str]:
     yield "```{eval-rst}"
     for name, member in members.items():
         match member:
             case type():
-                kind, options = "class", ["   :members:", "   :undoc-members:", "   :show-inheritance:"]
+                kind, options = "class", ["   :members:", "   :undoc-members:", *_inheritance(member)]
             case _ if inspect.isroutine(member):
                 kind, options = "function", []
             case _:

@@ -49,7 +49,7 @@ def _read(app: Sphinx, page: str, source: list[str]) -> None:
 
 def _toctree(comment: re.Match[str], folder: Path) -> str:
     caption = comment[1].strip()
-    pages = [each for each in comment[2].split() if "*" not in each or any(folder.glob(f"{each}.md"))]
+    pages = [each for each in comment[2].splitlines() if "*" not in each or any(folder.glob(f"{each}.md"))]
     options = [":hidden:", ":glob:", *([f":caption: {caption}"] if caption else [])]
     return "\n".join(["```{toctree}", *options, "", *pages, "```"])
 

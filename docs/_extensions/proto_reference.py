@@ -21,9 +21,8 @@ from grpc_tools import protoc
 PROTOS: Final = Path(__file__).parent.parent.parent / "protos"
 FILES: Final = ("coordinator.proto", "operator.proto", "participant.proto", "saga.proto")
 PACKAGE: Final = "saga.v1"
-_SCALARS: Final = {
-    number: name.removeprefix("TYPE_").lower() for name, number in FieldDescriptorProto.Type.items() if name not in {"TYPE_MESSAGE", "TYPE_ENUM"}
-}
+_NAMED: Final = {"TYPE_MESSAGE", "TYPE_ENUM"}
+_SCALARS: Final = {number: name.removeprefix("TYPE_").lower() for name, number in FieldDescriptorProto.Type.items() if name not in _NAMED}
 # Numbers of fields in descriptor.proto, which paths of source positions are made of.
 _MESSAGE, _ENUM, _SERVICE, _FIELD, _ONEOF, _NESTED, _NESTED_ENUM, _VALUE, _METHOD, _SYNTAX = 4, 5, 6, 2, 8, 3, 4, 2, 2, 12
 

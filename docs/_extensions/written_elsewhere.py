@@ -10,23 +10,26 @@ from typing import Final
 
 from coordinator import settings
 
+_LINK: Final = re.compile(r"\]\((?![a-z]+:|#)(docs/)?")
+
 ROOT: Final = Path(__file__).parent.parent.parent
 
 
 def changelog() -> str:
     """The changelog, with its links as they are from docs/."""
-    return re.sub(r"\]\((?![a-z]+:|#)(?:docs/|(?=[^)]))", lambda link: "](" if link[0].endswith("docs/") else "](../", (ROOT / "CHANGELOG.md").read_text())
+    return _LINK.sub(lambda link: "](" if link[1] else "](../", (ROOT / "CHANGELOG.md").read_text())
 
 
 def decisions() -> str:
     """A list with a link to each."""
-    titles = [(page.name, page.read_text().partition("\n")[0].removeprefix("# ")) for page in sorted((ROOT / "docs/decisions").glob("0*.md"))]
-    return "\n".join(f"- [{title}]({name})" for name, title in titles)
+    pages = sorted((ROOT / "docs/decisions").glob("0*.md"))
+    return "\n".join(f"- [{page.read_text().partition(chr(10))[0].removeprefix('# ')}]({page.name})" for page in pages)
 
 
 def settings_reference() -> str:
     """Markdown: what can be told about a coordinator, and about one participant of it."""
-    return "\n".join([*_table(settings.Settings), "\n## Of one participant\n\nIn the file, in a table `[participants.NAME]`.\n", *_table(settings.ParticipantSettings)])
+    for_one = "\n## Of one participant\n\nIn the file, in a table `[participants.NAME]`.\n"
+    return "\n".join([*_table(settings.Settings), for_one, *_table(settings.ParticipantSettings)])
 
 
 def _table(of: type) -> Iterator[str]:

@@ -9,5 +9,5 @@ class DefinitionError(Exception):
     def __init__(self, saga: str, problems: Sequence[str]) -> None:
         super().__init__(f"saga {saga!r} cannot be defined:\n" + "\n".join(f"  - {problem}" for problem in problems))
         self.saga = saga
-        self.problems = tuple(problems)
+        self.problems: tuple[str, ...] = tuple(problems)
         """Each begins with its place: "step charge, input: …", "on_success, action: …", "version: …"."""

@@ -71,7 +71,7 @@ class InvalidRequest(CoordinatorError):
 
     def __init__(self, message: str, *, status: status_pb2.Status | None = None, saga_id: str | None = None) -> None:
         super().__init__(message, status=status, saga_id=saga_id)
-        self.violations = _violations(status)
+        self.violations: Sequence[FieldViolation] = _violations(status)
         """Everything that is wrong, where the coordinator could say it field by field."""
 
 
@@ -132,7 +132,7 @@ class SagaNotCompleted(Exception):
         super().__init__(_how_it_ended(saga))
         self.saga = saga
         """The whole saga as it stands, with its steps and incidents."""
-        self.failed_step = saga.failed_step_id or None
+        self.failed_step: str | None = saga.failed_step_id or None
         """The step that made it turn back; None if none did, as when it was cancelled."""
 
     @property

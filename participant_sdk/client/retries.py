@@ -33,7 +33,7 @@ class Retries:
         self._failing_since: float | None = None
         """None: nothing has failed since something got through."""
         self._failures = 0
-        self.was_unanswered = False
+        self.was_unanswered: bool = False
         """True when an attempt was not answered, and another one was or may be made."""
 
     def begin_attempt(self, longest_s: float) -> float:

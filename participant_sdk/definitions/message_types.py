@@ -82,9 +82,9 @@ class MessageTypes:
             raise UnusableDescriptorsError("a file is given twice")
         for name in _WELL_KNOWN.keys() & given.keys():
             del given[name]
-        self.files = FileDescriptorSet(file=[given[name] for name in sorted(given)])
+        self.files: FileDescriptorSet = FileDescriptorSet(file=[given[name] for name in sorted(given)])
         """The descriptors without what says nothing about types, in one order, so that equal sets have equal bytes."""
-        self.pool = DescriptorPool()
+        self.pool: DescriptorPool = DescriptorPool()
         """Knows these types and no others."""
         self._add_all(given)
 

@@ -32,7 +32,7 @@ class Disturbance:
         """What has arrived at participants, in that order."""
         self.left: dict[CallFault, None] = {}
         """What has left the coordinator, as the fault that could have happened to it on its way, without its mishap."""
-        self.commits = 0
+        self.commits: int = 0
         """Commits of events so far."""
         self._heard: list[Callable[[], None]] = []
         self._framed = FramedFates(lambda _, request: self._fate_of_attempt(request))

@@ -94,7 +94,7 @@ class ServedCall:
         self._room = asyncio.Semaphore(_RESPONSES_MAX)
         self.code: grpc.StatusCode | None = None
         """None: it has not ended."""
-        self.details = ""
+        self.details: str = ""
         self.trailing_metadata: Metadata = ()
 
     async def run(self, handler: Handler, request: bytes) -> None:

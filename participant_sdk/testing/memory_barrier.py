@@ -176,5 +176,5 @@ class MemoryBarrier(GuardedBarrier):
         retention: timedelta = RETENTION_DEFAULT,
         clock: Clock = wall_clock_us,
     ) -> None:
-        self.store = MemoryStore(database if database is not None else MemoryDatabase())
+        self.store: MemoryStore = MemoryStore(database if database is not None else MemoryDatabase())
         super().__init__(self.store, retention=retention, clock=clock)

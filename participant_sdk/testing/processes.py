@@ -70,10 +70,11 @@ class SimulatedCoordinator:
         settings = options.settings
         participants = {**settings.participants, **said}
         self._settings = replace(settings, address=options.address, advertise=options.address, participants=participants, retention_days=0)
-        self.database = SimulatedDatabase(MemoryDatabase() if options.database is None else options.database, options.disk)
+        kept = MemoryDatabase() if options.database is None else options.database
+        self.database: SimulatedDatabase = SimulatedDatabase(kept, options.disk)
         """What stays when it dies."""
         self._suspension = Suspension()
-        self.lives = 0
+        self.lives: int = 0
         """How often it was started."""
         self._life: _Life | None = None
 

@@ -84,7 +84,7 @@ class SimulatedJournal:
         self._database = database
         self._clock = clock
         self._suspension = suspension
-        self.way = Suspension()
+        self.way: Suspension = Suspension()
         """To the database: while it is stopped, nothing is read or written, and the process goes on."""
         ownership = None if node is None else Ownership(node.id, {})
         self._inner = MemoryJournal(clock=clock, database=database.content, commits_by_itself=False, ownership=ownership)

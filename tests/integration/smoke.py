@@ -1,5 +1,6 @@
 """A participant as a service has it that installed nothing but the base: defined, served, called, undone. Run from the wheel."""
 
+# ruff: noqa: T201 - what it prints is what the test reads
 import asyncio
 
 import grpc
@@ -39,7 +40,8 @@ async def call(stub: "participant_pb2_grpc.ParticipantServiceAsyncStub") -> None
     key = f"{saga}/greet/execute/1"
     due = Timestamp()
     due.GetCurrentTime()
-    execute = wire.ExecuteRequest(saga_id=saga, step_id="greet", action="greeting.greet", key=key, attempt=1, first_attempt_at=due, input=world)
+    execute = wire.ExecuteRequest(saga_id=saga, step_id="greet", action="greeting.greet", attempt=1, first_attempt_at=due, input=world)
+    execute.key = key
     done = await stub.Execute(execute)
     said = StringValue()
     done.succeeded.output.Unpack(said)

@@ -43,7 +43,7 @@ def _mypy_settings(cache: Path) -> Path:
     return settings
 
 
-def pyright_errors(files: list[Path], directory: Path) -> tuple[Lines, str]:
+def pyright_errors(files: list[Path], directory: Path, mode: str = "standard") -> tuple[Lines, str]:
     """Checks copies in a directory of their own: pyright looks at nothing outside of the directory of its settings."""
     directory.mkdir()
     for file in files:
@@ -52,7 +52,7 @@ def pyright_errors(files: list[Path], directory: Path) -> tuple[Lines, str]:
     settings.write_text(
         json.dumps(
             {
-                "typeCheckingMode": "standard",
+                "typeCheckingMode": mode,
                 "extraPaths": [str(path) for path in PATHS],
                 "pythonVersion": f"{sys.version_info.major}.{sys.version_info.minor}",
                 "reportMissingModuleSource": False,

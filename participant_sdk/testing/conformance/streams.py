@@ -27,11 +27,11 @@ class Stream:
         self._writing = asyncio.Lock()
         """gRPC takes one message at a time."""
         self._reading: asyncio.Task[None] | None = None
-        self.is_draining = False
-        self.has_ended = False
+        self.is_draining: bool = False
+        self.has_ended: bool = False
         self.error: grpc.aio.AioRpcError | None = None
         """What it ended with; None: it has not, or ended well."""
-        self.frame_bytes_max = 0
+        self.frame_bytes_max: int = 0
         """Of the largest frame that came."""
 
     async def __aenter__(self) -> Self:
