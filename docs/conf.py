@@ -23,6 +23,8 @@ nitpicky = False  # types of other packages are named in signatures, and their d
 myst_enable_extensions = ["attrs_inline", "deflist"]
 myst_heading_anchors = 4
 
+smartquotes = False  # --options are no dashes
+
 # Docstrings write code between single backticks.
 default_role = "code"
 autodoc_member_order = "bysource"
@@ -47,4 +49,4 @@ html_theme_options = {
     "dark_css_variables": dict.fromkeys(_COLOURED, "#5ad1c5"),
 }
 pygments_style = "friendly"
-pygments_dark_style = "monokai"
+pygments_dark_style = "github-dark"

@@ -1,6 +1,6 @@
 """What only the site has stands in HTML comments of the pages, so that a forge shows the same Markdown without it.
 
-Two kinds, each on lines of its own:
+Each on lines of its own:
 
     <!-- toctree: caption of the section          the pages below this one, for the navigation; a caption is not needed,
     tutorial                                      a name may end in a star, and then match nothing
@@ -8,6 +8,7 @@ Two kinds, each on lines of its own:
     -->
 
     <!-- made by make docs: protos -->            a part that is made from the code, by one of `PARTS`
+    <!-- file: order.py -->                       above a block of code: its caption
 """
 
 import re
@@ -23,6 +24,7 @@ from sphinx.errors import ExtensionError
 from written_elsewhere import changelog, decisions, settings_reference
 
 _TOCTREE: Final = re.compile(r"^<!-- toctree:(.*)\n((?:.+\n)+?)-->$", re.MULTILINE)
+_FILE: Final = re.compile(r"^<!-- file: ([^>]+?) -->\n```(\w+)\n", re.MULTILINE)
 _MADE: Final = re.compile(r"^<!-- made by make docs: (\S+)(?: (\S+))? -->$", re.MULTILINE)
 
 PARTS: Final[Mapping[str, Callable[[str], str]]] = {
@@ -44,6 +46,7 @@ def setup(app: Sphinx) -> dict[str, bool]:
 
 def _read(app: Sphinx, page: str, source: list[str]) -> None:
     folder = (Path(app.srcdir) / page).parent
+    source[0] = _FILE.sub(r"```{code-block} \2\n:caption: \1\n\n", source[0])
     source[0] = _MADE.sub(_made, _TOCTREE.sub(lambda comment: _toctree(comment, folder), source[0]))
 
 

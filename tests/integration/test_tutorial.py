@@ -21,6 +21,12 @@ def test_every_block_is_a_file_a_command_or_what_is_printed() -> None:
     assert [block.note for block in found if block.language == "sh" and not block.is_run] == ["not run: it needs Docker"]
 
 
+def test_name_of_every_file_is_told_to_who_reads_it() -> None:
+    """A comment is not seen."""
+    for found in re.finditer(r"([^\n]*)\n\n<!-- file: (\S+) -->", PAGE.read_text()):
+        assert f"`{found[2]}`" in found[1]
+
+
 @pytest.mark.full
 @pytest.mark.timeout(FIFTEEN_MINUTES_S)
 @pytest.mark.xdist_group("default-port")
