@@ -8,6 +8,7 @@ from typing import Final, Generic, Protocol
 
 from public_modules import PUBLIC_MODULES
 from sphinx.errors import ExtensionError
+from sphinx.pycode import ModuleAnalyzer
 
 _GROUPS: Final = {
     "Participants": ("participant_sdk.",),
@@ -42,6 +43,13 @@ def _group_of(member: object) -> str:
     return fitting[max(fitting)]
 
 
+def _constant(path: str, name: str, member: object) -> Iterator[str]:
+    """What stands below it in the source; autodoc would show the docstring of its type."""
+    origin = type(member).__module__
+    texts = ModuleAnalyzer.for_module(origin).find_attr_docs() if origin.startswith("participant_sdk") else {}
+    yield from (f".. py:data:: {path}", "", *(f"   {line}" for line in texts.get(("", name), [])), "")
+
+
 def _inheritance(of: type) -> list[str]:
     """What a private base of ours gives is shown as the class's own; public bases and those of the language are named."""
     public = {member for name in PUBLIC_MODULES for member in _members(name)}
@@ -66,7 +74,8 @@ def _directives(module: str, members: dict[str, object]) -> Iterator[str]:
             case _ if inspect.isroutine(member):
                 kind, options = "function", []
             case _:
-                kind, options = "data", ["   :no-value:"]
+                yield from _constant(f"{module}.{name}", name, member)
+                continue
         yield f".. auto{kind}:: {module}.{name}"
         yield from options
         yield ""

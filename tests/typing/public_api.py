@@ -12,6 +12,7 @@ from docs._extensions.public_modules import PUBLIC_MODULES
 from tests.documents import ROOT
 
 _SEEN_OF_MAGIC: Final = {"__init__", "__call__", "__await__", "__aenter__", "__enter__", "__aiter__", "__iter__", "__getitem__", "__len__"}
+_STARS: Final = {griffe.ParameterKind.var_positional: "*", griffe.ParameterKind.var_keyword: "**"}
 
 
 def public_api() -> str:
@@ -60,7 +61,7 @@ def _kind(function: griffe.Function) -> str:
 
 def _signature(function: griffe.Function) -> str:
     parts: list[str] = []
-    before = None
+    before: griffe.ParameterKind | None = None
     for parameter in function.parameters:
         if parameter.name in {"self", "cls"}:
             continue
@@ -78,7 +79,7 @@ def _signature(function: griffe.Function) -> str:
 
 
 def _parameter(parameter: griffe.Parameter) -> str:
-    stars = {griffe.ParameterKind.var_positional: "*", griffe.ParameterKind.var_keyword: "**"}.get(parameter.kind, "")
+    stars = _STARS.get(parameter.kind, "") if parameter.kind else ""
     annotation = f": {parameter.annotation}" if parameter.annotation else ""
     default = "" if stars or parameter.default is None else f" = {parameter.default}"
     return f"{stars}{parameter.name}{annotation}{default}"
