@@ -48,7 +48,7 @@ def environment_with(folder: Path, wheel: Path, extra: str = "") -> str:
     return python
 
 
-def download_with_dependencies(folder: Path, wheel: Path, extra: str, *others: str) -> Path:
+def download_with_dependencies(folder: Path, wheel: Path, extra: str) -> Path:
     """A folder that pip can install the wheel from, and what it needs, without an index."""
-    run(*PIP, "download", "--quiet", "--dest", str(folder), f"saga-coordinator{extra} @ {wheel.as_uri()}", *others)
+    run(*PIP, "download", "--quiet", "--dest", str(folder), f"saga-coordinator{extra} @ {wheel.as_uri()}")
     return folder

@@ -32,7 +32,7 @@ def test_name_of_every_file_is_told_to_who_reads_it() -> None:
 @pytest.mark.xdist_group("default-port")
 def test_tutorial_is_done_from_an_empty_folder_in_fifteen_minutes(tmp_path: Path) -> None:
     # Who says `pip install` there gets this wheel, and asks no index, where another package could have its name.
-    shelf = download_with_dependencies(tmp_path / "shelf", build_wheel(tmp_path / "wheel"), "[testing]", "grpcio-tools")
+    shelf = download_with_dependencies(tmp_path / "shelf", build_wheel(tmp_path / "wheel"), "[testing]")
     folder = tmp_path / "empty"
     folder.mkdir()
     began = time.monotonic()

@@ -63,10 +63,8 @@ def test_strict_checker_finds_nothing_in_programs_that_use_it(tmp_path: Path) ->
     for block in blocks_of(ROOT / "docs" / "tutorial.md"):
         if block.file is not None:
             (programs / block.file).write_text(block.text)
-    proto = [sys.executable, "-m", "grpc_tools.protoc", f"-I{programs}", f"--python_out={tmp_path}", f"--pyi_out={programs}"]
-    subprocess.run([*proto, "shop.proto"], check=True, timeout=60)
     (programs / "everything.py").write_text("\n".join(everything()))
-    errors, told = pyright_errors([*programs.glob("*.py*"), *ACCEPTED], tmp_path / "checked", mode="strict")
+    errors, told = pyright_errors([*programs.glob("*.py"), *ACCEPTED], tmp_path / "checked", mode="strict")
     assert errors == {}, told
 
 
