@@ -2,6 +2,7 @@
 
 import importlib
 import inspect
+import sys
 from collections.abc import Iterator
 from functools import cache
 from typing import Final, Generic, Protocol
@@ -12,6 +13,7 @@ from sphinx.pycode import ModuleAnalyzer
 
 _GROUPS: Final = {
     "Participants": ("participant_sdk.",),
+    "Payloads": ("participant_sdk.payloads.",),
     "Barriers": ("participant_sdk.barrier.",),
     "Definitions": ("participant_sdk.builder.", "participant_sdk.policies"),
     "Starting and following sagas": ("participant_sdk.client.", "participant_sdk.ids"),
@@ -40,14 +42,21 @@ def _group_of(member: object) -> str:
         return "Errors"
     origin = getattr(member, "__module__", "participant_sdk.")
     fitting = {len(start): group for group, starts in _GROUPS.items() for start in starts if origin.startswith(start)}
-    return fitting[max(fitting)]
+    return fitting[max(fitting)] if fitting else "Payloads"  # the one name for several types
 
 
 def _constant(path: str, name: str, member: object) -> Iterator[str]:
-    """What stands below it in the source; autodoc would show the docstring of its type."""
-    origin = type(member).__module__
-    texts = ModuleAnalyzer.for_module(origin).find_attr_docs() if origin.startswith("participant_sdk") else {}
-    yield from (f".. py:data:: {path}", "", *(f"   {line}" for line in texts.get(("", name), [])), "")
+    """With what stands below it where it is defined; autodoc would show the docstring of its type."""
+    yield from (f".. py:data:: {path}", "", *(f"   {line}" for line in _text_below(name, member)), "")
+
+
+def _text_below(name: str, member: object) -> list[str]:
+    for module in [each for each in sys.modules if each.startswith("participant_sdk")]:
+        if vars(sys.modules[module]).get(name) is member:
+            text = ModuleAnalyzer.for_module(module).find_attr_docs().get(("", name))
+            if text is not None:
+                return text
+    return []
 
 
 def _inheritance(of: type) -> list[str]:
