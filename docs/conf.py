@@ -31,6 +31,7 @@ autodoc_member_order = "bysource"
 autodoc_typehints_format = "short"
 autodoc_class_signature = "mixed"
 autodoc_preserve_defaults = True
+autodoc_inherit_docstrings = False  # those of other packages are not ours to mend
 python_use_unqualified_type_names = True
 python_maximum_signature_line_length = 100
 add_module_names = False

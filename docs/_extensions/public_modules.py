@@ -4,6 +4,7 @@ from typing import Final
 
 PUBLIC_MODULES: Final = (
     "participant_sdk",
+    "participant_sdk.idempotency",
     "participant_sdk.testing",
     "participant_sdk.testing.conformance",
     "participant_sdk.testing.dry_run",
