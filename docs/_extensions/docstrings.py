@@ -1,6 +1,7 @@
 """Docstrings are prose with code between backticks; this makes reStructuredText of what Sphinx would take for markup of its own."""
 
 import re
+from collections.abc import Iterator
 from typing import Any, Final
 
 from sphinx.application import Sphinx
@@ -16,7 +17,24 @@ def setup(app: Sphinx) -> dict[str, bool]:
 
 
 def _process(_app: Sphinx, _kind: str, _name: str, _object: Any, _options: Any, lines: list[str]) -> None:
-    lines[:] = [_line(line) for line in lines]
+    lines[:] = list(_blocks(lines))
+
+
+def _blocks(lines: list[str]) -> Iterator[str]:
+    """Lines that are indented after a line that ends in a colon are code, with or without an empty line between."""
+    is_code, announced = False, False
+    for line in lines:
+        is_indented = line.startswith("    ")
+        if is_indented and announced and not is_code:
+            is_code = True
+            yield from ("", ".. code-block:: python", "")
+        elif line.strip() and not is_indented:
+            if is_code:
+                yield ""
+            is_code = False
+        if line.strip():
+            announced = is_code or line.rstrip().endswith(":")
+        yield line if is_code else _line(line)
 
 
 def _line(line: str) -> str:

@@ -5,6 +5,7 @@ from typing import Final
 PUBLIC_MODULES: Final = (
     "participant_sdk",
     "participant_sdk.idempotency",
+    "participant_sdk.outbox",
     "participant_sdk.testing",
     "participant_sdk.testing.conformance",
     "participant_sdk.testing.dry_run",
