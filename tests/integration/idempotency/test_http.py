@@ -105,7 +105,6 @@ async def test_requests_without_a_key_or_of_other_methods_run_each_time(shop: Sh
 async def test_key_with_another_request_is_refused(shop: ShopProcess, client: httpx.AsyncClient, other: dict[str, Any]) -> None:  # R22
     await client.post("/payments", content=b"5", headers=KEY)
     arguments: dict[str, Any] = {"headers": KEY, **other}
-    arguments: dict[str, Any] = {"headers": KEY, **other}
     answer = await client.post("/payments", **arguments)
     assert problem(answer) == (422, "key-reused")
     assert shop.effects == ["pay 5"]
