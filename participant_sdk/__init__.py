@@ -23,6 +23,7 @@ if TYPE_CHECKING:
         CoordinatorError,
         CoordinatorUnavailable,
         DefinitionNotFound,
+        FieldViolation,
         IncidentNotFound,
         InvalidRequest,
         NoLongerSelected,
@@ -37,8 +38,10 @@ if TYPE_CHECKING:
         SagaNotCompleted,
         SagaNotFound,
         SagaSelection,
+        SharedStartOptions,
         Start,
         Started,
+        StartOptions,
         StepNotFound,
         SyncOperatorClient,
         SyncSagaClient,
@@ -74,7 +77,7 @@ if TYPE_CHECKING:
     from participant_sdk.participant import Participant
     from participant_sdk.payloads import Payload, PayloadDecodeError, PayloadEncodeError, WireField, payload
     from participant_sdk.policies import RetryPolicy, StepDefaults, StepKind
-    from participant_sdk.server import HostedParticipants, ParticipantServer, serve, until_signalled
+    from participant_sdk.server import HostedParticipants, ParticipantServer, ServerOptions, serve, until_signalled
     from participant_sdk.servicer import ParticipantServicer
     from participant_sdk.step_context import DefinitionVersion, StepContext, SyncStepContext
 
@@ -105,6 +108,7 @@ __all__ = [
     "DefinitionVersion",
     "Direction",
     "Effect",
+    "FieldViolation",
     "HandlerRun",
     "Heartbeat",
     "HostedParticipants",
@@ -138,10 +142,13 @@ __all__ = [
     "SagaNotCompleted",
     "SagaNotFound",
     "SagaSelection",
+    "ServerOptions",
     "SessionMisusedError",
     "SessionUnavailableError",
+    "SharedStartOptions",
     "SqlBarrier",
     "Start",
+    "StartOptions",
     "Started",
     "StepContext",
     "StepDefaults",
@@ -188,6 +195,7 @@ _HOMES: Final = {
         "AttemptUnderWay",
         "CoordinatorError",
         "CoordinatorUnavailable",
+        "FieldViolation",
         "DefinitionNotFound",
         "IncidentNotFound",
         "InvalidRequest",
@@ -203,7 +211,9 @@ _HOMES: Final = {
         "SagaNotCompleted",
         "SagaNotFound",
         "SagaSelection",
+        "SharedStartOptions",
         "Start",
+        "StartOptions",
         "Started",
         "StepNotFound",
         "SyncOperatorClient",
@@ -271,6 +281,7 @@ _HOMES: Final = {
     "participant_sdk.server": (
         "HostedParticipants",
         "ParticipantServer",
+        "ServerOptions",
         "serve",
         "until_signalled",
     ),

@@ -6,7 +6,7 @@ import signal
 from collections.abc import Sequence
 from datetime import timedelta
 from types import TracebackType
-from typing import Final, Self
+from typing import Final, Self, TypedDict, Unpack
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
@@ -198,27 +198,26 @@ class HostedParticipants:
             await self._health.set(SERVICE_NAME, status)
 
 
-async def serve(
-    *participants: Participant,
-    address: str = ADDRESS_DEFAULT,
-    coordinator: str | Sequence[str] | None = COORDINATOR_DEFAULT,
-    advertise: str | None = None,
-    ttl: timedelta = TTL_DEFAULT,
-    drain_time_limit: timedelta = DRAIN_TIME_LIMIT_DEFAULT,
-) -> None:
-    """Serves participants until SIGTERM or SIGINT, then drains. The arguments are those of `ParticipantServer`.
+class ServerOptions(TypedDict, total=False):
+    """The arguments of `ParticipantServer`."""
+
+    address: str
+    server_credentials: grpc.ServerCredentials | None
+    interceptors: Sequence[grpc.aio.ServerInterceptor]
+    advertise: str | None
+    coordinator: str | Sequence[str] | None
+    channel_credentials: grpc.ChannelCredentials | None
+    ttl: timedelta
+    drain_time_limit: timedelta
+    tracer_provider: TracerProvider | None
+
+
+async def serve(*participants: Participant, **options: Unpack[ServerOptions]) -> None:
+    """Serves participants until SIGTERM or SIGINT, then drains. The options are the arguments of `ParticipantServer`.
 
     A second signal during the drain ends the process at once.
     """
-    server = ParticipantServer(
-        *participants,
-        address=address,
-        coordinator=coordinator,
-        advertise=advertise,
-        ttl=ttl,
-        drain_time_limit=drain_time_limit,
-    )
-    async with server:
+    async with ParticipantServer(*participants, **options) as server:
         await until_signalled()
         logger.info("draining: %s takes no more calls", server.address)
 

@@ -4,6 +4,7 @@ from typing import Final
 
 PUBLIC_MODULES: Final = (
     "participant_sdk",
+    "participant_sdk.barrier.migrations",
     "participant_sdk.idempotency",
     "participant_sdk.outbox",
     "participant_sdk.testing",

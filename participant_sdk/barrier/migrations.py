@@ -20,6 +20,8 @@ from sqlalchemy.dialects import mysql, postgresql, sqlite
 from participant_sdk.barrier.table import BARRIER_TABLE_NAME, barrier_table
 from participant_sdk.barrier.table_shape import create_statements, upgrade_statements
 
+__all__ = ["MigrationContext", "Operations", "barrier_sql", "drop_barrier", "upgrade_barrier"]
+
 _DIALECTS: Final[Mapping[str, Callable[[], Dialect]]] = {
     "sqlite": sqlite.dialect,
     "postgresql": postgresql.dialect,
