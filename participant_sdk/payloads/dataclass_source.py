@@ -11,7 +11,7 @@ from participant_sdk.payloads.fields import DeclaredField
 
 
 class DataclassSource:
-    """Implements `RecordSource`. A Pydantic dataclass is one as well, and checks its values by itself."""
+    """Implements `RecordSource`."""
 
     def __init__(self, python_type: type) -> None:
         self._type: Final[Any] = python_type
@@ -29,7 +29,16 @@ class DataclassSource:
             ) from error
         carried = [field for field in dataclasses.fields(self._type) if field.init]
         self._check_arguments({field.name for field in carried})
-        return [DeclaredField(name=field.name, annotation=hints[field.name], default=_default_of(field)) for field in carried]
+        return [DeclaredField(name=field.name, annotation=hints[field.name], default=self.default_of(field)) for field in carried]
+
+    def default_of(self, field: "dataclasses.Field[Any]") -> Callable[[], object] | None:
+        """What makes the default of a field; None if it has none."""
+        if field.default_factory is not dataclasses.MISSING:
+            return field.default_factory
+        if field.default is dataclasses.MISSING:
+            return None
+        default = field.default
+        return lambda: default
 
     def make(self, values: dict[str, object]) -> object:
         return self._type(**values)
@@ -43,12 +52,3 @@ class DataclassSource:
             is_needed = parameter.default is parameter.empty and parameter.kind not in {parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD}
             if is_needed and name not in names:
                 raise TypeError(f"{self._type.__name__} takes {name}, which is no field: it could not be made again from its fields")
-
-
-def _default_of(field: "dataclasses.Field[Any]") -> Callable[[], object] | None:
-    if field.default_factory is not dataclasses.MISSING:
-        return field.default_factory
-    if field.default is dataclasses.MISSING:
-        return None
-    default = field.default
-    return lambda: default

@@ -1,5 +1,6 @@
 """The fields of Pydantic models. Imported when the first one is seen: whoever has none needs no Pydantic."""
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -10,6 +11,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from participant_sdk.payloads.codecs import Codec, Scalar
+from participant_sdk.payloads.dataclass_source import DataclassSource
 from participant_sdk.payloads.fields import DeclaredField
 
 _VERSION_MIN: Final = (2, 11)
@@ -44,20 +46,34 @@ class ModelSource:
         return self._type.model_validate(values, by_alias=False, by_name=True)
 
     def leaf_codec(self, python_type: Any) -> Codec | None:
-        """Types that Pydantic writes as text in JSON, as addresses of the web are: carried as that text."""
-        try:
-            adapter: TypeAdapter[Any] = TypeAdapter(python_type)
-            schema = adapter.json_schema(mode="serialization")
-        except (PydanticSchemaGenerationError, PydanticUserError, TypeError):
-            return None
-        if schema.get("type") != "string" or schema.get("writeOnly"):  # A secret is written as stars.
-            return None
-        return Scalar(
-            kind="string",
-            proto_type=FieldDescriptorProto.TYPE_STRING,
-            encode=lambda value: adapter.dump_python(value, mode="json", warnings="error"),
-            decode=adapter.validate_python,
-        )
+        return _text_codec(python_type)
+
+
+class ModelDataclassSource(DataclassSource):
+    """Implements `RecordSource` for Pydantic's own dataclasses, whose fields are declared in its words."""
+
+    def default_of(self, field: "dataclasses.Field[Any]") -> Callable[[], object] | None:
+        return _default_of(self._type.__pydantic_fields__[field.name])
+
+    def leaf_codec(self, python_type: Any) -> Codec | None:
+        return _text_codec(python_type)
+
+
+def _text_codec(python_type: Any) -> Codec | None:
+    """Types that Pydantic writes as text in JSON, as addresses of the web are: carried as that text."""
+    try:
+        adapter: TypeAdapter[Any] = TypeAdapter(python_type)
+        schema = adapter.json_schema(mode="serialization")
+    except (PydanticSchemaGenerationError, PydanticUserError, TypeError):
+        return None
+    if schema.get("type") != "string" or schema.get("writeOnly"):  # A secret is written as stars.
+        return None
+    return Scalar(
+        kind="string",
+        proto_type=FieldDescriptorProto.TYPE_STRING,
+        encode=lambda value: adapter.dump_python(value, mode="json", warnings="error"),
+        decode=adapter.validate_python,
+    )
 
 
 def _default_of(info: FieldInfo) -> Callable[[], object] | None:

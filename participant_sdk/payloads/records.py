@@ -203,8 +203,9 @@ def _is_record(python_type: type) -> bool:
 
 
 def _source_of(python_type: type) -> RecordSource:
-    if hasattr(python_type, "__pydantic_fields__") and not hasattr(python_type, "__dataclass_fields__"):
-        from participant_sdk.payloads.model_source import ModelSource  # noqa: PLC0415 - needs Pydantic, which is there if its class is
+    is_dataclass = hasattr(python_type, "__dataclass_fields__")
+    if not hasattr(python_type, "__pydantic_fields__"):
+        return DataclassSource(python_type)
+    from participant_sdk.payloads import model_source  # noqa: PLC0415 - needs Pydantic, which is there if its class is
 
-        return ModelSource(python_type)
-    return DataclassSource(python_type)
+    return model_source.ModelDataclassSource(python_type) if is_dataclass else model_source.ModelSource(python_type)

@@ -6,7 +6,8 @@ from typing import Annotated, Any
 
 import pytest
 from google.protobuf.any_pb2 import Any as PackedAny
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
+from pydantic.dataclasses import dataclass as pydantic_dataclass
 
 from participant_sdk.payloads import PayloadDecodeError, WireField, payload, payload_type
 
@@ -73,6 +74,14 @@ class Model(BaseModel):
     order_id: str
 
 
+@named
+@pydantic_dataclass
+class ModelDataclass:
+    order_id: str = Field(min_length=1)
+    amount: int = Field(default=3)
+    notes: list[str] = Field(default_factory=list)
+
+
 def carried(value: object, to: type[Any]) -> Any:
     packed: PackedAny = payload_type(type(value)).pack(value)
     return payload_type(to).unpack(packed)
@@ -111,6 +120,13 @@ def test_field_of_another_type_is_another_field_and_is_never_misread() -> None:
 def test_dataclass_and_model_with_the_same_fields_are_the_same_on_the_wire() -> None:
     assert carried(First("order-1", 7), Model) == Model(order_id="order-1", amount=7)
     assert carried(Model(order_id="order-1", amount=7), First) == First("order-1", 7)
+
+
+def test_dataclass_of_pydantic_has_the_defaults_and_the_checks_that_its_fields_say() -> None:
+    assert carried(First("order-1", 7), ModelDataclass) == ModelDataclass(order_id="order-1", amount=7)
+    assert carried(Retyped("order-1", Decimal(7)), ModelDataclass) == ModelDataclass(order_id="order-1", amount=3)
+    with pytest.raises(PayloadDecodeError, match="at least 1 character"):
+        carried(First("", 7), ModelDataclass)
 
 
 def test_numbers_stay_what_they_are() -> None:
