@@ -38,7 +38,15 @@ def mariadb(tmp_path_factory: pytest.TempPathFactory) -> Iterator[URL]:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Marks every law, so that the full tier runs it again with the big budget."""
+    """Marks every law, so that the full tier runs it again with the big budget, and what runs on MariaDB, which that tier alone starts."""
     for item in items:
         if "property" in item.path.parts:
             item.add_marker(pytest.mark.property)
+        if _is_on_mariadb(item):
+            item.add_marker(pytest.mark.full)
+
+
+def _is_on_mariadb(item: pytest.Item) -> bool:
+    call = getattr(item, "callspec", None)
+    said = [*getattr(item, "fixturenames", ()), *map(str, call.params.values() if call is not None else ())]
+    return any(name in each for each in said for name in ("mariadb", "pymysql", "asyncmy"))

@@ -30,9 +30,9 @@ def keeps_every_promise(options: Options) -> Outcome:
     return outcome
 
 
-@pytest.mark.parametrize("first", range(1, 17, 2))
+@pytest.mark.parametrize("first", range(1, 17, 4))
 def test_known_worlds_keep_every_promise(first: int) -> None:  # P1, P2, P3, P4, R5, R9, R10, R12, R14, R16, R18, R19, R24, R25, R29, R33
-    """Known ones, so that a change that breaks one is seen where it is made: 1,600 sagas. `make sim` lives through fresh ones."""
+    """Known ones, so that a change that breaks one is seen where it is made: 800 sagas. `make sim` lives through fresh ones."""
     for seed in range(first, first + 2):
         keeps_every_promise(drawn(seed))
 

@@ -192,7 +192,7 @@ class SharedBlockingWorld(BlockingWorld):
 
 KINDS = {"async": SqlWorld, "shared": SharedWorld, "blocking": BlockingWorld, "blocking-shared": SharedBlockingWorld}
 PLACES = ("sqlite", "postgres", "mariadb")
-IN_FAST_TIER = {("postgres", "async"), ("mariadb", "async"), ("mariadb", "blocking")}
+IN_FAST_TIER = {("postgres", "async")}
 """Beyond SQLite, where all is quick."""
 
 

@@ -83,6 +83,7 @@ async def shop_service(name: str, directory: Path) -> AsyncIterator[Service]:
         await service.kill()
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("name", ["inventory", *(pytest.param(name, marks=pytest.mark.full) for name in SHOP if name != "inventory")])
 async def test_participants_of_the_shop_keep_every_rule(name: str, tmp_path: Path) -> None:  # G3, P2, R18, R22
     action_name, left = SHOP[name]

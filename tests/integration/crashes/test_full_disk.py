@@ -86,6 +86,7 @@ async def start_until_refused(address: str) -> grpc.aio.AioRpcError:
     raise AssertionError("the disk is not full")
 
 
+@pytest.mark.full
 async def test_full_disk_under_many_sagas_refuses_reads_and_goes_on(disk: SmallDisk) -> None:  # P1, R25
     participant, gate = PlainParticipant(), Gate()
     participant.on_execute["plain.a"] = gate

@@ -144,6 +144,7 @@ async def opened(directory: Path) -> AsyncIterator[tuple[Shop, Replica, Replica]
                 await replica.end(signal.SIGKILL)
 
 
+@pytest.mark.full
 async def test_rolling_upgrade_and_a_crash_in_its_midst_lose_and_double_nothing(tmp_path: Path) -> None:  # P1, P2, R1
     async with opened(tmp_path) as (shop, one, other):
         await one.start("1")

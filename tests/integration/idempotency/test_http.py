@@ -52,6 +52,7 @@ async def test_200_clients_with_one_key_get_200_equal_answers_of_one_execution(s
     assert Counter("set-cookie" in each.headers for each in answers) == {True: 1, False: CLIENTS - 1}
 
 
+@pytest.mark.full
 async def test_200_clients_of_two_processes_on_one_postgres_get_equal_answers_of_one_execution(
     shops: Shops, postgres: tuple[URL, str]
 ) -> None:

@@ -114,6 +114,7 @@ async def test_node_that_was_stopped_beyond_its_lease_writes_nothing_and_goes_on
     assert (await again.wait(timeout=A_MINUTE)).status == saga_pb2.SAGA_STATUS_COMPLETED
 
 
+@pytest.mark.full
 async def test_zombie_under_load_writes_nothing_and_says_so(pair: Cluster) -> None:  # P6, R26, R31
     """A node is stopped in the midst of its work. When it goes on, others hold its shards; the database itself counts what it writes."""
     await pair.clients[0].register(three_steps())

@@ -225,6 +225,7 @@ async def test_nodes_behind_a_pooler_take_over_from_one_that_is_killed_and_from_
         await cluster.until(lambda: cluster.held() == [16])
 
 
+@pytest.mark.full
 async def test_nodes_go_on_by_themselves_when_their_pooler_was_killed(
     between: Pooler, postgres: tuple[URL, str], tmp_path: Path
 ) -> None:  # P1, R26

@@ -22,6 +22,7 @@ OLD_INDEXES = (
 )
 
 
+@pytest.mark.full
 async def test_nodes_go_on_and_start_again_on_the_tables_of_the_next_release(pair: Cluster) -> None:  # D5
     """The code of this release is the old one here: its tables are changed under it, and it is started again on them."""
     await pair.clients[0].register(three_steps())

@@ -3,6 +3,7 @@
 import asyncio
 from datetime import timedelta
 
+import pytest
 from google.protobuf.wrappers_pb2 import StringValue
 
 from participant_sdk import ParticipantServer, SagaClient
@@ -13,6 +14,7 @@ from tests.integration.nodes.conftest import Cluster
 GO = StringValue(value="go")
 
 
+@pytest.mark.full
 async def test_client_of_both_nodes_goes_on_when_one_is_killed_and_comes_back(pair: Cluster) -> None:  # P1, R2
     echo = three_steps()
     typed = echo.returns(echo.input)

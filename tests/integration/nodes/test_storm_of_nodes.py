@@ -39,6 +39,7 @@ class PostgresBooks:
         await asyncio.to_thread(self._start)
 
 
+@pytest.mark.full
 async def test_few_kills_of_two_nodes_lose_and_double_nothing(postgres: tuple[URL, str], tmp_path: Path) -> None:  # P1, P2, P3, P6, R31
     server, template = postgres
     world = PostgresWorld(server).make(template)
