@@ -243,7 +243,8 @@ class Writer:
             if self._store.trouble_of(error) is not Trouble.DUPLICATE:
                 raise
             # R27: never a duplicate to ignore. Somebody else has written what was ours to write.
-            raise OwnershipLostError("the journal holds events already that this process was about to append") from error
+            which = str(error.orig).replace("\n", " ")  # PostgreSQL and SQLite name the key
+            raise OwnershipLostError(f"the journal holds events already that this process was about to append: {which}") from error
         self._check_predecessors(connection, records)
 
     def _check_predecessors(self, connection: Connection, records: Sequence[Record]) -> None:

@@ -18,6 +18,7 @@ from sqlalchemy import (
     delete,
     func,
     insert,
+    not_,
     select,
     text,
     update,
@@ -136,11 +137,12 @@ class Statements:
 
     def _to_count(self, table: Table) -> None:
         columns, is_pending = table.c, self._is_pending
+        is_held = columns.next_attempt_at_us == bindparam("parked_us")
         # One statement, so that what moves meanwhile is counted once.
         self.count = select(
             _count(is_pending).label("pending"),
-            _count(and_(is_pending, columns.attempts > 0, columns.locked_by == "")).label("retrying"),
-            _count(and_(is_pending, columns.next_attempt_at_us == bindparam("parked_us"))).label("held"),
+            _count(and_(is_pending, columns.attempts > 0, columns.locked_by == "", not_(is_held))).label("retrying"),
+            _count(and_(is_pending, is_held)).label("held"),
             _count(self._is_failed).label("failed"),
             func.min(case((is_pending, columns.created_at_us))).label("oldest_us"),
             _published(table).label("published"),

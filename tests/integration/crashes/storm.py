@@ -12,7 +12,7 @@ from pathlib import Path
 from random import Random
 from typing import Any, Final, Protocol
 
-from coordinator.bootstrap import EXIT_CANNOT_START
+from coordinator.bootstrap import EXIT_CANNOT_START, EXIT_LOST
 from tests.fork_server import FORK_SERVER, ForkedProcess
 from tests.integration.crashes.client_process import Diary
 from tests.integration.crashes.fault_proxy import CALM, FaultProxy, Harm, Weather
@@ -249,14 +249,16 @@ class Place:
         member.start()
 
     def _look_after_all(self) -> None:
-        """Starts coordinators again that found no database when they were started, as whoever supervises them does; nobody else may end."""
+        """Starts coordinators again, where the database is restarted under them, as whoever supervises them does: those that found none when they
+        were started, and those that gave up rather than write what may not be theirs (R26, R27). Nobody else may end."""
         for name, member in self.members.items():
             code = member.process.returncode
             if code is None or (code == 0 and name.startswith("client")):
                 continue
-            can_start_again = self._storm.restarts and name.startswith("coordinator") and code == EXIT_CANNOT_START
+            is_supervised = self._storm.restarts and name.startswith("coordinator")
+            can_start_again = is_supervised and code in {EXIT_CANNOT_START, EXIT_LOST}
             assert can_start_again, f"{name} has ended with {code}:\n{member.log(40)}\n{self.account()}"
-            self.tell(f"{name} is started again")
+            self.tell(f"{name} has ended with {code} and is started again")
             member.start()
 
     async def _wake(self, process: ForkedProcess, after_s: float) -> None:

@@ -24,7 +24,8 @@ class Approvals(Participant, name="approvals"):
     async def withdraw(self, request: Ask, answered: Ask, step: StepContext) -> None: ...
 
     @action  # E: an int is no payload
-    async def count(self, request: int, step: StepContext) -> Answered: ...
+    async def count(self, request: int, step: StepContext) -> Answered:
+        return Answered(by="ann")
 
     @action  # E: nothing is no payload
     async def nothing(self, request: Ask, step: StepContext) -> None: ...
