@@ -249,8 +249,8 @@ class Place:
         member.start()
 
     def _look_after_all(self) -> None:
-        """Starts coordinators again, where the database is restarted under them, as whoever supervises them does: those that found none when they
-        were started, and those that gave up rather than write what may not be theirs (R26, R27). Nobody else may end."""
+        """Starts coordinators again, where the database is restarted under them, as whoever supervises them does: those that found none
+        when they were started, and those that gave up rather than write what may not be theirs (R26, R27). Nobody else may end."""
         for name, member in self.members.items():
             code = member.process.returncode
             if code is None or (code == 0 and name.startswith("client")):
