@@ -191,16 +191,15 @@ class Engine:
 
     # ── Life ────────────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def take_up(self, plan: SagaPlan, state: SagaState, stored: StoredSaga) -> None:
-        """Takes a saga into memory that is in the journal: to go on with it, or because a command for it comes next. Nothing may have
-        changed it since it was read; does nothing if it is held already, or not ours to hold.
-
-        What it owes is put in doubt at once and not in a turn (R29): a cancel that came first would take calls that an earlier process
-        made for calls never sent.
-        """
-        saga_id = state.saga_id
-        if self._closing or saga_id in self.held or saga_id in self.held.abandoned or not self._shards.holds(stored.shard):
-            return
+    def take_up(self, plan: SagaPlan, state: SagaState, stored: StoredSaga) -> bool:
+        """Takes a saga into memory as the journal has it, to go on with it or for a command. Nothing may have changed it since it was read;
+        does nothing if it is held already, or not ours to hold. False: a start of it, or what it left, is not settled yet: read it again.
+        What it owes is put in doubt at once, not in a turn (R29): a cancel that came first would take calls made before for never sent."""
+        if self._closing or not self._shards.holds(stored.shard):
+            return True
+        there = self.held.find(state.saga_id)
+        if there is not None or state.saga_id in self.held.abandoned:
+            return there is not None and not there.starts
         slot = Slot(plan, state, stored.fingerprint, stored.shard, stored.asleep_until)
         self.held.add(slot)
         slot.go_on_from(self._clock.now())
@@ -210,6 +209,7 @@ class Engine:
         else:
             self._release(slot)
             self._send_due()
+        return True
 
     async def run(self) -> None:
         """Sets sagas aside in the journal that could not be advanced. Runs until it is cancelled."""

@@ -5,7 +5,7 @@ import logging
 from functools import partial
 from typing import Final
 
-from coordinator.core.values import MICROS_PER_SECOND, Instant
+from coordinator.core.values import MICROS_PER_SECOND, Instant, SagaId
 from coordinator.engine.engine import Engine
 from coordinator.engine.ports import Clock, JournalUnavailableError
 from coordinator.engine.reviver import Reviver
@@ -30,7 +30,8 @@ class Takeover:
         self._reviver = reviver
         self._sleepers = sleepers
         self._shards = shards
-        self._taken: asyncio.Queue[int] = asyncio.Queue()
+        self._taken: asyncio.Queue[int | tuple[SagaId, ...]] = asyncio.Queue()
+        """Shards, and sagas of them that were passed over."""
 
     async def begin(self) -> int:
         """Takes up what is held from the beginning; returns how many sagas. Raises JournalUnavailableError."""
@@ -50,27 +51,38 @@ class Takeover:
     async def run(self) -> None:
         """Takes up what is taken later. Runs until it is cancelled."""
         while True:
-            shard = await self._taken.get()
+            taken = await self._taken.get()
             try:
-                recovered = await self._take_up(shard)
+                recovered = await self._take_up(taken)
             except JournalUnavailableError as error:
-                _logger.warning("a shard cannot be taken up now; trying again", extra={"shard": shard, "reason": str(error)})
+                _logger.warning("a shard cannot be taken up now; trying again", extra={"shard": taken, "reason": str(error)})
             except Exception:  # a defect: the sagas of this shard wait, all others go on (P5)
-                _logger.exception("a shard cannot be taken up; trying again", extra={"shard": shard})
+                _logger.exception("a shard cannot be taken up; trying again", extra={"shard": taken})
             else:
-                _logger.info("shard taken up", extra={"shard": shard, "recovered_sagas": recovered})
+                if isinstance(taken, int):
+                    _logger.info("shard taken up", extra={"shard": taken, "recovered_sagas": recovered})
                 continue
-            self._clock.call_at(Instant(self._clock.now() + RETRY_DELAY_US), partial(self._taken.put_nowait, shard))
+            self._look_again_at(taken)
 
     def _note(self, taken: frozenset[int]) -> None:
         for shard in sorted(taken):
             self._taken.put_nowait(shard)
 
-    async def _take_up(self, shard: int) -> int:
+    async def _take_up(self, taken: int | tuple[SagaId, ...]) -> int:
+        """How many sagas it took up."""
         await self._engine.held.abandoned.until_settled()  # what it wrote when it held the shard before must be in before that is read
-        if not self._shards.holds(shard):
+        if not isinstance(taken, int):
+            still = await self._reviver.revive_passed_over(taken)
+            self._look_again_at(still)
+            return len(taken) - len(still)
+        if not self._shards.holds(taken):
             return 0  # another node holds it by now
-        recovered = await self._reviver.revive_awake(shard)
-        self._sleepers.follow(shard)
-        self._shards.open(shard)
+        recovered, passed_over = await self._reviver.revive_awake(taken)
+        self._look_again_at(passed_over)
+        self._sleepers.follow(taken)
+        self._shards.open(taken)
         return recovered
+
+    def _look_again_at(self, taken: int | tuple[SagaId, ...]) -> None:
+        if taken != ():
+            self._clock.call_at(Instant(self._clock.now() + RETRY_DELAY_US), partial(self._taken.put_nowait, taken))

@@ -37,7 +37,7 @@ def _hooked(plan: SagaPlan = ORDER, *, attempts_max: int = 0) -> SagaPlan:
 
 async def _recovered(story: Story) -> Shell:
     shell = Shell([stored_of(story)])
-    assert await shell.reviver(story.plan).revive_awake() == 1
+    assert await shell.reviver(story.plan).revive_awake() == (1, ())
     await one_turn()
     return shell
 

@@ -13,7 +13,7 @@ from coordinator.core.values import MICROS_PER_SECOND, DefinitionKey, SagaId, Sa
 from coordinator.engine.commands import CommandAccepted, Existing
 from coordinator.engine.ports import Journal, StoredSaga
 from coordinator.engine.recovery import HOLDING_US_MAX, Takeover
-from coordinator.engine.reviver import PAGE_SAGAS
+from coordinator.engine.reviver import PAGE_SAGAS, Reviver
 from coordinator.engine.shards import ONE_SHARD
 from coordinator.engine.sleepers import Sleepers
 from tests.builders import SAGA, Story, at, attempt, parallel, rejected, sequence, started, succeeded
@@ -23,9 +23,22 @@ OTHER = SagaId("01900000-0000-7000-8000-000000000002")
 ORDER = sequence("reserve", "charge")
 
 
+class SlowPlans(KnownPlans):
+    """Answers when the test says so."""
+
+    def __init__(self, *plans: SagaPlan) -> None:
+        super().__init__(*plans)
+        self.is_asked, self.may_answer = asyncio.Event(), asyncio.Event()
+
+    async def plan_of(self, key: DefinitionKey, /) -> SagaPlan:
+        self.is_asked.set()
+        await self.may_answer.wait()
+        return await super().plan_of(key)
+
+
 async def _recovered(*stored: StoredSaga, plan: SagaPlan = ORDER) -> tuple[Shell, int]:
     shell = Shell(stored)
-    count = await shell.reviver(plan).revive_awake()
+    count, _ = await shell.reviver(plan).revive_awake()
     await one_turn()
     return shell, count
 
@@ -163,3 +176,53 @@ async def test_more_sagas_than_a_page_are_all_recovered() -> None:  # P1
         stored.append(stored_of(story, story.state.saga_id))
     shell, count = await _recovered(*stored)
     assert (count, len(shell.engine.held), len(shell.journal.queued)) == (PAGE_SAGAS + 1, PAGE_SAGAS + 1, PAGE_SAGAS + 1)
+
+
+async def test_saga_whose_start_is_sent_again_while_it_is_taken_over_is_looked_at_again() -> None:  # P1
+    """Its client repeats the start where its shard is taken over; the start is lost to the saga itself, and nobody would drive it."""
+    story = started(ORDER, when=900)
+    shell = Shell([stored_of(story)])
+    shell.start(ORDER)
+    reviver = shell.reviver(ORDER)
+    assert await reviver.revive_awake() == (0, (SAGA,))
+    assert await reviver.revive_passed_over((SAGA,)) == (SAGA,)
+    shell.journal.lose_start(SAGA, same=True, by_key=False)
+    assert await reviver.revive_passed_over((SAGA,)) == ()
+    shell.journal.commit()
+    assert shell.dispatcher.sent() == {"reserve execute 2"}
+
+
+async def test_takeover_looks_again_at_what_was_passed_over_until_it_is_driven() -> None:  # P1
+    shell = Shell([stored_of(started(ORDER, when=900))])
+    shell.start(ORDER)
+    reviver = shell.reviver(ORDER)
+    sleepers = Sleepers(clock=shell.clock, engine=shell.engine, journal=cast("Journal", shell.journal), reviver=reviver, shards=ONE_SHARD)
+    takeover = Takeover(clock=shell.clock, engine=shell.engine, reviver=reviver, sleepers=sleepers, shards=ONE_SHARD)
+    assert await takeover.begin() == 0
+    running = asyncio.ensure_future(takeover.run())
+    await shell.clock.pass_time(1)
+    assert shell.dispatcher.sent() == set()
+    shell.journal.lose_start(SAGA, same=True, by_key=False)
+    await shell.clock.pass_time(1)
+    shell.journal.commit()
+    assert shell.dispatcher.sent() == {"reserve execute 2"}
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+
+
+async def test_saga_that_moves_while_its_plan_is_read_is_left_as_it_is_now() -> None:  # R27
+    """A command ends it between reading and taking up: as it was read it must not be held, or its next event would be there twice."""
+    asleep = Story(ORDER)
+    asleep.start(900, start_at=5_000)
+    shell = Shell([stored_of(asleep, asleep_until=at(5_000))])
+    plans = SlowPlans(ORDER)
+    reviving = asyncio.ensure_future(Reviver(shell.engine, cast("Journal", shell.journal), plans).revive_asleep([SAGA]))
+    await plans.is_asked.wait()
+    shell.take_up(asleep, asleep_until=at(5_000))
+    shell.engine.command(SAGA, Cancel(), shell.answers.append)
+    await one_turn()
+    shell.journal.commit()
+    assert SAGA not in shell.engine.held
+    plans.may_answer.set()
+    await reviving
+    assert SAGA not in shell.engine.held
