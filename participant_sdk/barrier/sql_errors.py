@@ -61,22 +61,22 @@ def translated(table_name: str) -> Iterator[None]:
         yield
     except DBAPIError as error:
         if _is_repeatable(error.orig):
-            raise StoreBusyError(_first_line(error)) from error
-        if _is_table_missing(error.orig):
+            raise StoreBusyError(first_line(error)) from error
+        if is_table_missing(error.orig):
             raise BarrierTableMissingError(
                 f"the participant's database has no table {table_name!r}: create it once with SqlBarrier.create_table(), or with "
                 "upgrade_barrier(op) of participant_sdk.barrier.migrations in your migrations"
             ) from error
         if _is_column_missing(error.orig):
             raise BarrierTableOutdatedError(
-                f"the table {table_name!r} is of another version of the barrier: {_first_line(error)}; run upgrade_barrier(op) of "
+                f"the table {table_name!r} is of another version of the barrier: {first_line(error)}; run upgrade_barrier(op) of "
                 "participant_sdk.barrier.migrations"
             ) from error
-        raise StoreUnavailableError(_first_line(error)) from error
+        raise StoreUnavailableError(first_line(error)) from error
     except PendingRollbackError as error:
-        raise StoreUnavailableError(_first_line(error)) from error
+        raise StoreUnavailableError(first_line(error)) from error
     except (SQLAlchemyError, OSError, TimeoutError) as error:  # No connection: refused, timed out, pool exhausted.
-        raise StoreUnavailableError(f"{type(error).__name__}: {_first_line(error)}") from error
+        raise StoreUnavailableError(f"{type(error).__name__}: {first_line(error)}") from error
 
 
 def _is_repeatable(orig: BaseException | None) -> bool:
@@ -86,7 +86,8 @@ def _is_repeatable(orig: BaseException | None) -> bool:
     return _sql_state(orig) in _REPEATABLE_STATES or mysql.error_code(orig) in mysql.REPEATABLE_CODES
 
 
-def _is_table_missing(orig: BaseException | None) -> bool:
+def is_table_missing(orig: BaseException | None) -> bool:
+    """Whether a driver's error says that there is no such table."""
     # SQLite has no code of its own for it: SQLITE_ERROR, with a text that has not changed in twenty years.
     if isinstance(orig, sqlite3.OperationalError):
         return "no such table" in str(orig)
@@ -114,6 +115,6 @@ def _sql_state(orig: BaseException | None) -> str | None:
     return None
 
 
-def _first_line(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
     """The message without the statement and its parameters, which hold payloads."""
     return str(error).partition("\n")[0]

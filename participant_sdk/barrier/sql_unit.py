@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 from participant_sdk.barrier.access import Access, Link, joined_of
 from participant_sdk.barrier.mysql import refuse_lax_mode
 from participant_sdk.barrier.sessions import JoinedSession, forgive_loss, guard_connection, loss_on, release_connection
-from participant_sdk.barrier.sql_errors import Loss, is_busy, translated
+from participant_sdk.barrier.sql_errors import Loss, first_line, is_busy, translated
 from participant_sdk.barrier.statements import Statements, insert_parameters, row_of, update_parameters
 from participant_sdk.barrier.store import CommitInDoubtError, HandlerWriteError, StoreBusyError, StoreUnavailableError
 from participant_sdk.barrier.verdict import BarrierRow
@@ -183,7 +183,7 @@ class SqlUnit:
         except (SQLAlchemyError, OSError, TimeoutError) as error:
             # The connection is of no use any more: whether the database transaction took place is read on another one (R26).
             await link.invalidate()
-            raise CommitInDoubtError(_first_line(error)) from error
+            raise CommitInDoubtError(first_line(error)) from error
         self._is_committed = True
 
     def is_busy(self, error: BaseException) -> bool:
@@ -240,7 +240,7 @@ class SqlUnit:
             await self._access.whole(self._give_back(), _CLOSE_TIME_LIMIT_S)
         except (SQLAlchemyError, OSError, TimeoutError) as error:
             # The database rolls back by itself when the connection is gone.
-            logger.warning("a connection of the participant's database was dropped: %s", _first_line(error))
+            logger.warning("a connection of the participant's database was dropped: %s", first_line(error))
         finally:
             if self._turn is not None and self._has_turn:
                 self._has_turn = False
@@ -274,7 +274,7 @@ async def conclude_session(access: Access, session: AsyncSession | Session) -> N
         try:
             await access.with_session(session, JoinedSession.flush)
         except SQLAlchemyError as error:
-            raise (StoreBusyError(_first_line(error)) if is_busy(error) else HandlerWriteError(_first_line(error))) from error
+            raise (StoreBusyError(first_line(error)) if is_busy(error) else HandlerWriteError(first_line(error))) from error
 
 
 def refuse_misuse(what: str) -> NoReturn:
@@ -286,7 +286,3 @@ def refuse_misuse(what: str) -> NoReturn:
 
 def _key_of(row: BarrierRow) -> str:
     return row.key
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).partition("\n")[0]
