@@ -11,7 +11,7 @@ from google.protobuf.descriptor_pool import DescriptorPool
 from google.protobuf.message import DecodeError, EncodeError, Message
 from google.protobuf.message_factory import GetMessageClass
 
-from participant_sdk.payloads.codecs import Codec
+from participant_sdk.payloads.codecs import Codec, Scalar
 from participant_sdk.payloads.dataclass_source import DataclassSource
 from participant_sdk.payloads.fields import DeclaredField, plan_field
 from participant_sdk.payloads.naming import json_name, name_of
@@ -124,7 +124,7 @@ class RecordPayload(Generic[PayloadT]):
         imported: dict[bytes, None] = {}
         for plan in self._plans:
             plan.describe(message, self.name)
-            if hasattr(plan.codec, "files") and plan.codec.files:
+            if not isinstance(plan.codec, Scalar) and plan.codec.files:
                 imported.update(dict.fromkeys(plan.codec.files))
                 needed = FileDescriptorProto.FromString(plan.codec.files[-1]).name
                 if needed not in file.dependency:
