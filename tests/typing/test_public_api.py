@@ -41,10 +41,10 @@ def test_every_public_module_has_a_page() -> None:
 @pytest.mark.timeout(240)
 def test_types_of_the_public_surface_are_all_known() -> None:
     """What pyright calls type completeness, of the names that are public and their members."""
-    command = [sys.executable, "-m", "pyright", "--pythonpath", sys.executable, "--verifytypes", "participant_sdk", "--ignoreexternal"]
-    ended = subprocess.run(
-        [*command, "--outputjson"], cwd="/", env=python_environment(), capture_output=True, text=True, timeout=200, check=False
-    )
+    command = [sys.executable, "-m", "pyright", "--verifytypes", "participant_sdk", "--ignoreexternal", "--outputjson"]
+    # Here pyright takes the first Python of PATH, whatever `--pythonpath` says.
+    first = {"PATH": os.pathsep.join((str(Path(sys.executable).parent), os.environ["PATH"]))}
+    ended = subprocess.run(command, cwd="/", env=python_environment(first), capture_output=True, text=True, timeout=200, check=False)
     found = json.loads(ended.stdout)["typeCompleteness"]
     assert Path(found["packageRootDirectory"]) == ROOT / "participant_sdk", "it is this checkout that is judged"
     origins = {f"{member.__module__}.{member.__qualname__}" for _, _, member in public_names() if hasattr(member, "__qualname__")}

@@ -10,8 +10,9 @@ import pytest
 from saga.v1 import saga_pb2
 from tests.integration.crashes.fault_proxy import CALM
 from tests.integration.crashes.laws import Evidence, violations_of
+from tests.integration.crashes.plans import PLANS, UNDOABLE
 from tests.integration.crashes.storm import Place, SqliteBooks, Storm
-from tests.simulation.journal_of_world import Deed
+from tests.simulation.journal_of_world import Deed, Entry
 
 pytestmark = pytest.mark.full
 
@@ -43,19 +44,24 @@ def effect_doubled(evidence: Evidence) -> Evidence:
     return replace(evidence, ledger={**evidence.ledger, saga_id: [*entries, again]})
 
 
-def without(evidence: Evidence, deed: Deed) -> Evidence:
-    saga_id = a_saga_with(evidence, deed)
-    entries = evidence.ledger[saga_id]
-    lost = next(entry for entry in entries if entry.deed is deed)
-    return replace(evidence, ledger={**evidence.ledger, saga_id: [entry for entry in entries if entry is not lost]})
+def without(evidence: Evidence, saga_id: str, lost: Entry) -> Evidence:
+    kept = [entry for entry in evidence.ledger[saga_id] if entry is not lost]
+    return replace(evidence, ledger={**evidence.ledger, saga_id: kept})
 
 
 def effect_lost(evidence: Evidence) -> Evidence:
-    return without(evidence, Deed.DO)
+    saga_id = a_saga_with(evidence, Deed.DO)
+    return without(evidence, saga_id, next(entry for entry in evidence.ledger[saga_id] if entry.deed is Deed.DO))
 
 
 def undo_lost(evidence: Evidence) -> Evidence:
-    return without(evidence, Deed.UNDO)
+    """Of an effect that was there, and must not stand: what is withdrawn before it was done leaves nothing that could be missed."""
+    plans = {told.saga_id: PLANS[told.plan] for told in evidence.told}
+    entries = [entry for entries in evidence.ledger.values() for entry in entries if entry.saga_id in plans]
+    done = {(entry.saga_id, entry.step_id) for entry in entries if entry.deed is Deed.DO}
+    undone = (entry for entry in entries if entry.deed is Deed.UNDO and (entry.saga_id, entry.step_id) in done)
+    lost = next(entry for entry in undone if plans[entry.saga_id][entry.step_id].kind is UNDOABLE)
+    return without(evidence, lost.saga_id, lost)
 
 
 def undo_doubled(evidence: Evidence) -> Evidence:
