@@ -10,6 +10,7 @@ from participant_sdk.actions import Action
 from participant_sdk.barrier.barrier import Barrier
 from participant_sdk.client.completion import StepCompleter, StepVoice
 from participant_sdk.completing import COMPLETING_TIME_LIMIT_DEFAULT, Completion, CompletionOrder, completing
+from participant_sdk.descriptors import DescriptorConflictError, closed_descriptors
 from participant_sdk.effects import Effect
 from participant_sdk.errors import ParticipantDefinitionError, ParticipantSetupError
 from participant_sdk.middleware import Middleware
@@ -181,6 +182,11 @@ def _bind_actions(owner: type[Participant]) -> dict[str, Action[Any, Any]]:
         else:
             bound[own.name] = own
             setattr(owner, attribute, own)
+    signatures = [action.signature for action in bound.values()]
+    try:
+        closed_descriptors(payload.descriptor for each in signatures for payload in (each.request, each.response))
+    except DescriptorConflictError as error:
+        problems.append(f"its actions take or return {error}")
     if problems:
         raise ParticipantDefinitionError("\n  ".join([f"{owner.__qualname__} cannot be a participant:", *problems]))
     return bound

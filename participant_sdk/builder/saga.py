@@ -18,7 +18,7 @@ from participant_sdk.builder.places import describe_problem, reading_order
 from participant_sdk.builder.sources import SAGA_INPUT, Origin, Source, StepHandle, full_name, text_of
 from participant_sdk.builder.steps import StepDraft, StepOptions, TextStepOptions
 from participant_sdk.definitions.problems import Problem
-from participant_sdk.descriptors import closed_descriptors
+from participant_sdk.descriptors import DescriptorConflictError, closed_descriptors
 from participant_sdk.payloads import Payload, payload_type
 from participant_sdk.policies import StepDefaults, to_duration
 from saga.v1 import saga_pb2
@@ -193,7 +193,7 @@ class Saga(Generic[InputT, OutputT]):
         definition, misfits = self._written_down()
         own = list(self._own_problems())
         # What does not fit on the wire is told by itself: judging the rest would only tell what follows from it.
-        problems = [*own, *(misfits or _judged(definition, self.descriptors(), told={problem.field for problem in own}))]
+        problems = [*own, *(misfits or _judged(definition, self.descriptors, told={problem.field for problem in own}))]
         if problems:
             raise DefinitionError(self.name, [describe_problem(definition, problem) for problem in sorted(problems, key=reading_order)])
         return definition
@@ -260,13 +260,13 @@ def _fitting(build: Callable[[], MessageT], fallback: MessageT, path: str, misfi
         return fallback
 
 
-def _judged(definition: saga_pb2.SagaDefinition, descriptors: FileDescriptorSet, *, told: Set[str]) -> list[Problem]:
+def _judged(definition: saga_pb2.SagaDefinition, descriptors: Callable[[], FileDescriptorSet], *, told: Set[str]) -> list[Problem]:
     """What the rules of the coordinator say, without the places of which something was told already."""
     # All of the rules with the words for their mistakes: what only starts sagas does without.
     from participant_sdk.definitions import MessageTypes, UnusableDescriptorsError, find_problems  # noqa: PLC0415
 
     try:
-        types = MessageTypes(descriptors)
-    except UnusableDescriptorsError as error:
+        types = MessageTypes(descriptors())
+    except (UnusableDescriptorsError, DescriptorConflictError) as error:
         return [Problem("descriptors", str(error))]
     return [problem for problem in find_problems(definition, types) if problem.field not in told]

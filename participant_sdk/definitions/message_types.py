@@ -23,6 +23,8 @@ from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 from google.rpc import status_pb2
 
+from participant_sdk.descriptors import normal_form
+
 _WELL_KNOWN: Final = {
     module.DESCRIPTOR.name: module.DESCRIPTOR.serialized_pb
     for module in (
@@ -77,7 +79,7 @@ class MessageTypes:
     def __init__(self, descriptors: FileDescriptorSet) -> None:
         for file in descriptors.file:
             _check_text(file)
-        given = {file.name: _normal_form(file) for file in descriptors.file}
+        given = {file.name: normal_form(file) for file in descriptors.file}
         if len(given) != len(descriptors.file):
             raise UnusableDescriptorsError("a file is given twice")
         for name in _WELL_KNOWN.keys() & given.keys():
@@ -191,33 +193,3 @@ def _check_oneofs(message: DescriptorProto, file_name: str) -> None:
         raise UnusableDescriptorsError(
             f"{file_name} cannot be used: the fields of a oneof of message {message.name!r} do not follow each other"
         )
-
-
-def _normal_form(file: FileDescriptorProto) -> FileDescriptorProto:
-    """The file without what compilers differ in: comments, and JSON names that say no more than the field's own name."""
-    normal = FileDescriptorProto()
-    normal.CopyFrom(file)
-    normal.ClearField("source_code_info")
-    _clear_default_json_names(normal.extension)
-    for message in normal.message_type:
-        _clear_in_message(message)
-    return normal
-
-
-def _clear_in_message(message: DescriptorProto) -> None:
-    _clear_default_json_names(message.field)
-    _clear_default_json_names(message.extension)
-    for nested in message.nested_type:
-        _clear_in_message(nested)
-
-
-def _clear_default_json_names(fields: Iterable[FieldDescriptorProto]) -> None:
-    for field in fields:
-        if field.HasField("json_name") and isinstance(field.name, str) and field.json_name == _default_json_name(field.name):
-            field.ClearField("json_name")
-
-
-def _default_json_name(name: str) -> str:
-    """Underscores go, and the letter behind each is a capital. Source: the JSON mapping of proto3."""
-    first, *others = name.split("_")
-    return first + "".join(other[:1].upper() + other[1:] for other in others)
