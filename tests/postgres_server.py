@@ -48,6 +48,7 @@ class PostgresServer:
 
     def start(self) -> None:
         """Makes the database if there is none, and waits until it answers."""
+        assert self._process is None, "it runs already"
         data = self._directory / "data"
         if not data.exists():
             self._directory.mkdir(parents=True, exist_ok=True)
