@@ -77,8 +77,8 @@ async def test_relay_counts_what_becomes_of_rows(readings: Readings, tmp_path: P
             while readings.of("saga.outbox.rows", "saga.outbox.status")["PUBLISHED",]:
                 await asyncio.sleep(0.005)
     table = world.outbox.table_name
-    assert readings.of("saga.outbox.published", "saga.outbox.table", "saga.outbox.kind") == {(table, "event"): 2}
-    assert by_kind == {"retried": {(table, "event"): 2}, "failed": {(table, "event"): 1}}
+    assert readings.of("saga.outbox.published", "saga.outbox.table", "saga.outbox.kind") == {(table, "EVENT"): 2}
+    assert by_kind == {"retried": {(table, "EVENT"): 2}, "failed": {(table, "EVENT"): 1}}
     assert readings.of("saga.outbox.rows", "saga.outbox.status") == {("PENDING",): 0, ("PUBLISHED",): 0, ("FAILED",): 1}
     assert readings.of("saga.outbox.oldest_pending_age") == {(): 0}
     await world.close()
