@@ -4,6 +4,7 @@ import ast
 import os
 import re
 from collections import defaultdict
+from functools import cache
 from pathlib import Path
 
 from coordinator.core.events import StepResolved, StepRetried
@@ -91,15 +92,22 @@ def conformance_table() -> str:
 def citations(letter: str) -> dict[int, list[str]]:
     """Rules (R) or promises (P) → tests whose lines cite them, those over real sockets and processes first."""
     found: dict[int, list[str]] = defaultdict(list)
+    for name, body in _tests():
+        for number in sorted({int(match) for match in re.findall(rf"\b{letter}(\d{{1,2}})\b", body)}):
+            found[number].append(name)
+    return found
+
+
+@cache
+def _tests() -> list[tuple[str, str]]:
+    """Every test: its name, and its text."""
+    found: list[tuple[str, str]] = []
     for file in sorted((ROOT / "tests").rglob("test_*.py"), key=lambda path: ("integration" not in path.parts, str(path))):
         source = file.read_text()
         lines = source.splitlines()
         for node in ast.walk(ast.parse(source)):
-            if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) or not node.name.startswith("test_"):
-                continue
-            body = "\n".join(lines[node.lineno - 1 : node.end_lineno])
-            for number in sorted({int(match) for match in re.findall(rf"\b{letter}(\d{{1,2}})\b", body)}):
-                found[number].append(f"{file.relative_to(ROOT / 'tests')}::{node.name}")
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name.startswith("test_"):
+                found.append((f"{file.relative_to(ROOT / 'tests')}::{node.name}", "\n".join(lines[node.lineno - 1 : node.end_lineno])))
     return found
 
 
