@@ -4,18 +4,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 import click
 
-from coordinator.cli.bulk import bulk
-from coordinator.cli.checking import check, diff
-from coordinator.cli.definitions import definitions, register
-from coordinator.cli.explaining import explain, incidents, participants
-from coordinator.cli.nodes import cordon, nodes, uncordon
-from coordinator.cli.operating import acknowledge, complete, pause, policy, resolve, resolve_output, resume, retry, terminate
-from coordinator.cli.reading import list_sagas, show, watch
-from coordinator.cli.replaying import replay
 from coordinator.cli.sections import SectionedGroup
-from coordinator.cli.serving import serve
-from coordinator.cli.steering import cancel, start
-from coordinator.cli.verifying import verify
 
 
 def _version() -> str:
@@ -50,11 +39,28 @@ def main() -> None:
     """  # noqa: D301 - click reads \b
 
 
-main.add_section("Coordinator", (serve, nodes, cordon, uncordon))
-main.add_section("Participants", (participants, verify))
-main.add_section("Definitions", (check, diff, replay, register, definitions))
-main.add_section("Sagas", (start, show, list_sagas, watch, cancel))
+def _from(module: str, *names: str) -> dict[str, str]:
+    """Commands of a module beside this one; each is the function that is named as it is."""
+    return {name: f"coordinator.cli.{module}:{name.replace('-', '_')}" for name in names}
+
+
+main.add_section("Coordinator", _from("serving", "serve") | _from("nodes", "nodes", "cordon", "uncordon"))
+main.add_section("Participants", _from("explaining", "participants") | _from("verifying", "verify"))
 main.add_section(
-    "Sagas that are stuck", (incidents, explain, retry, resolve, resolve_output, acknowledge, policy, pause, resume, terminate, bulk)
+    "Definitions", _from("checking", "check", "diff") | _from("replaying", "replay") | _from("definitions", "register", "definitions")
 )
-main.add_section("Steps that finish later", (complete,))
+main.add_section(
+    "Sagas",
+    _from("steering", "start")
+    | _from("reading", "show")
+    | {"list": "coordinator.cli.reading:list_sagas"}
+    | _from("reading", "watch")
+    | _from("steering", "cancel"),
+)
+main.add_section(
+    "Sagas that are stuck",
+    _from("explaining", "incidents", "explain")
+    | _from("operating", "retry", "resolve", "resolve-output", "acknowledge", "policy", "pause", "resume", "terminate")
+    | _from("bulk", "bulk"),
+)
+main.add_section("Steps that finish later", _from("operating", "complete"))

@@ -14,8 +14,7 @@ _KEPT: Final = "\b"
 def command_reference() -> str:
     """Markdown, commands in the order of `saga --help`."""
     parts: list[str] = []
-    for name in main.commands:
-        command = main.commands[name]
+    for name, command in main.load_all().items():
         parts += _command(command, f"saga {name}")
         if isinstance(command, click.Group):
             for below in command.commands:

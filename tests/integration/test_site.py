@@ -79,4 +79,4 @@ def test_every_message_of_the_contract_is_in_the_reference(site: Path) -> None:
 
 def test_every_command_is_in_the_reference(site: Path) -> None:
     page = (site / "reference" / "commands.html").read_text()
-    assert [name for name in main.commands if f'id="saga-{name}"' not in page] == []
+    assert [name for name in main.load_all() if f'id="saga-{name}"' not in page] == []

@@ -3,6 +3,8 @@
 import asyncio
 import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import grpc
@@ -16,6 +18,7 @@ from participant_sdk.ids import new_saga_id
 from participant_sdk.rpc_errors import ErrorReason, error_details, status_with
 from saga.v1 import coordinator_pb2, saga_pb2
 from shop.v1.shop_pb2 import PaymentCharged, PlaceOrder
+from tests.processes import python_environment
 from tests.unit.cli.scripted import Invoke, put_definition, put_saga
 from tests.unit.client.fake_coordinator import FakeCoordinator
 
@@ -291,11 +294,20 @@ def test_help_lists_every_command_under_a_heading() -> None:
     for heading in ("Coordinator:", "Participants:", "Definitions:", "Sagas:", "Sagas that are stuck:", "Steps that finish later:"):
         assert heading in lines
     listed = {line.split()[0] for line in lines if line}
-    assert listed >= set(main.commands)
+    assert listed >= set(main.load_all())
 
 
-@pytest.mark.parametrize("name", sorted(set(main.commands) - {"definitions", "register"}))
+@pytest.mark.parametrize("name", sorted(set(main.load_all()) - {"definitions", "register"}))
 def test_help_of_a_command_teaches_by_example(name: str) -> None:
     result = CliRunner().invoke(main, [name, "--help"])
     assert result.exit_code == 0
     assert re.search(rf"  saga {name}( |$)", result.stdout, re.MULTILINE)
+
+
+def test_coordinator_starts_without_what_only_other_commands_need() -> None:
+    """Half of the time until it serves would go into tables and definitions of which it shows none."""
+    program = "import sys; from coordinator.cli.app import main; main(['serve', '--help'], standalone_mode=False); print(*sys.modules)"
+    told = subprocess.run([sys.executable, "-c", program], env=python_environment(), capture_output=True, text=True, check=True).stdout
+    loaded = set(told.splitlines()[-1].split())
+    assert "coordinator.cli.serving" in loaded
+    assert not loaded & {"coordinator.cli.calling", "participant_sdk.client", "participant_sdk.testing", "rich", "yaml", "grpc"}

@@ -78,7 +78,7 @@ def _commands_in(document: Path) -> list[list[str]]:
 @pytest.mark.parametrize("document", [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))], ids=lambda path: path.name)
 def test_commands_in_a_document_exist(document: Path) -> None:
     for _, verb, *words in _commands_in(document):
-        command = main.commands.get(verb)
+        command = main.load_all().get(verb)
         assert command is not None, f"there is no `saga {verb}`"
         known = {option for parameter in command.params for option in parameter.opts} | {"--help"}
         assert [word for word in words if word.startswith("--") and word not in known] == [], f"saga {verb}"
