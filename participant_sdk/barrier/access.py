@@ -15,6 +15,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession
 from sqlalchemy.orm import Session
 
+from participant_sdk.barrier.cut_connections import roll_back_when_cut
 from participant_sdk.barrier.mysql import is_mysql
 from participant_sdk.barrier.sessions import JoinedSession
 from participant_sdk.barrier.store import LockWaitError
@@ -76,6 +77,7 @@ class AsyncAccess:
 
     def __init__(self, engine: AsyncEngine) -> None:
         self._engine = engine
+        roll_back_when_cut(engine.sync_engine)
 
     @property
     def engine(self) -> Engine:

@@ -10,6 +10,7 @@ from sqlalchemy import CursorResult, MetaData, inspect
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from sqlalchemy.schema import CreateIndex, CreateTable
 
+from participant_sdk.barrier.cut_connections import roll_back_when_cut
 from participant_sdk.clock import Clock
 from participant_sdk.idempotency.errors import IdempotencySetupError, IdempotencyStoreBusyError
 from participant_sdk.idempotency.sql_errors import translated
@@ -52,6 +53,7 @@ class SqlIdempotencyStore:
         if not isinstance(engine, AsyncEngine):
             raise IdempotencySetupError(f"SqlIdempotencyStore needs an AsyncEngine (create_async_engine), found {type(engine).__name__}")
         self.engine: Final = engine
+        roll_back_when_cut(engine.sync_engine)
         self.table_name: Final = table_name
         self._statements = Statements(idempotency_table(MetaData(), table_name), engine.dialect, has_own_clock=clock is not None)
         self._time_limit_s = time_limit.total_seconds()
