@@ -14,7 +14,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wai
 from dataclasses import dataclass, fields, replace
 from functools import partial
 from hashlib import sha256
-from itertools import islice, takewhile
+from itertools import chain, islice, takewhile
 from typing import Any
 
 from tests.simulation.journal_of_world import Deed
@@ -130,7 +130,7 @@ def main(arguments: Sequence[str]) -> int:
     for outcome in outcomes:
         worlds, sagas = worlds + 1, sagas + outcome.sagas
         if outcome.violations:
-            print(story(outcome) if not given.mutant else outcome.violations[0])
+            print(story(outcome) if not given.mutant else f"seed {outcome.options.seed}: {outcome.violations[0]}")
             return 1
         if worlds % 10 == 0:
             print(f"{worlds} worlds, {sagas} sagas, {sagas / (time.monotonic() - began):.0f} sagas/s", file=sys.stderr)
@@ -140,7 +140,9 @@ def main(arguments: Sequence[str]) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="make sim", description="Runs simulated worlds and checks every promise in them.")
-    parser.add_argument("--seeds", type=_seeds, default="fresh:20", help="7 (that one), 1:100 (1 to 99), fresh:20 (so many, the default)")
+    parser.add_argument(
+        "--seeds", type=_seeds, default="fresh:20", help="7 (that one), 1:100 (1 to 99), 7,1:100 (both), fresh:20 (so many, the default)"
+    )
     parser.add_argument("--jobs", type=int, default=1, help="processes")
     parser.add_argument("--minutes", type=float, default=0.0, help="begin no world after so long; with --seeds fresh:1000000 for a night")
     mutants = "with a deliberate bug, which must be found: its name in mutants.py"
@@ -155,6 +157,10 @@ def _for(seconds: float, every: Iterable[Options]) -> Iterator[Options]:
 
 
 def _seeds(text: str) -> Iterable[int]:
+    return chain.from_iterable(map(_some_seeds, text.split(",")))
+
+
+def _some_seeds(text: str) -> Iterable[int]:
     kind, _, rest = text.rpartition(":")
     if kind == "fresh":
         return (random.SystemRandom().randrange(2**32) for _ in range(int(rest)))
