@@ -10,10 +10,13 @@ PROTO_INCLUDES = -Iprotos -I$$($(BIN)/python -c 'import pathlib, grpc_tools; pri
 	-I$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
 PROTOC = PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m grpc_tools.protoc
 ORDER_INCLUDES := -Iexamples/shop/protos -Iexamples/typescript/protos
-# One more than there are cores: many tests wait for processes and sockets.
+# More than there are cores: many tests wait for processes and sockets, those of the full tier most of all.
 JOBS ?= $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1)
+FULL_JOBS ?= $(shell expr $$(getconf _NPROCESSORS_ONLN) \* 2)
 SEEDS ?= fresh:20
 BUDGET ?= 1
+# Of the laws in the full tier: "full", new ones each time, or "repeatable".
+EXAMPLES ?= full
 # Compiled modules are kept: the tests start hundreds of processes.
 unexport PYTHONDONTWRITEBYTECODE
 
@@ -71,7 +74,7 @@ test: $(VENV)/.installed-dev ## Run the fast tests, under five minutes
 
 .PHONY: test-full
 test-full: $(VENV)/.installed-dev build/mermaid/mermaid.min.js ## Run the tests with the big budgets: BUDGET=4 for four times as big ones
-	BUDGET=$(BUDGET) HYPOTHESIS_PROFILE=full $(BIN)/pytest -m 'full or property' -n $(JOBS) --timeout 1200
+	BUDGET=$(BUDGET) HYPOTHESIS_PROFILE=$(EXAMPLES) $(BIN)/pytest -m 'full or property' -n $(FULL_JOBS) --timeout 1200
 
 .PHONY: conformance
 conformance: $(VENV)/.installed-dev ## Judge the shop and the participant in TypeScript by what they answer and by their books

@@ -11,10 +11,12 @@ from tests.budget import budget
 
 pytest_plugins = ["saga_pytest.plugin"]  # where the entry point is not installed, as in a second checkout
 
-settings.register_profile("fast", max_examples=100, stateful_step_count=40, derandomize=True, deadline=None, database=None)
+settings.register_profile("fast", max_examples=40, stateful_step_count=40, derandomize=True, deadline=None, database=None)
 settings.register_profile(
     "full", max_examples=budget(500), stateful_step_count=60, deadline=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow]
 )
+# What judges a change is the same for everybody: new examples are looked for by whoever runs the full tier by hand.
+settings.register_profile("repeatable", settings.get_profile("full"), derandomize=True, database=None)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "fast"))
 
 

@@ -30,6 +30,8 @@ from tests.integration.desk import (
 from tests.integration.following import statuses, until
 from tests.integration.places import Place, opened
 
+pytestmark = pytest.mark.full
+
 COMPLETED, COMPENSATED = saga_pb2.SAGA_STATUS_COMPLETED, saga_pb2.SAGA_STATUS_COMPENSATED
 ASKED: Lines = [("first", "do"), ("ask", "ask")]
 DONE: Lines = [*ASKED, ("ask", "do"), ("last", "do")]

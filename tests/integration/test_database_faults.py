@@ -21,6 +21,8 @@ from tests.integration.definitions import plain
 from tests.participants import Gate, PlainParticipant, register, serving, text
 from tests.processes import ROOT, CoordinatorProcess, free_port, python_environment
 
+pytestmark = pytest.mark.full
+
 X = StringValue(value="x")
 COMPLETED = saga_pb2.SAGA_STATUS_COMPLETED
 

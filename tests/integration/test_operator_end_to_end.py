@@ -31,6 +31,8 @@ from tests.integration.desk import (
 from tests.integration.following import statuses, until
 from tests.integration.places import opened
 
+pytestmark = pytest.mark.full
+
 COMPLETED, COMPENSATED, FAILED = saga_pb2.SAGA_STATUS_COMPLETED, saga_pb2.SAGA_STATUS_COMPENSATED, saga_pb2.SAGA_STATUS_FAILED
 PATIENT = RetryPolicy(initial_backoff=timedelta(seconds=1), max_backoff=timedelta(seconds=1))
 

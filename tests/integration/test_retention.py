@@ -18,6 +18,7 @@ A_MINUTE = timedelta(minutes=1)
 A_MONTH_LATER = {"CLOCK_SHIFT_S": str(31 * 86_400)}
 
 
+@pytest.mark.full
 async def test_saga_that_ended_a_month_ago_is_forgotten_and_what_waits_is_not(tmp_path: Path) -> None:
     with CoordinatorProcess(tmp_path, module="tests.crashing_coordinator") as coordinator:
         await coordinator.start()

@@ -34,6 +34,8 @@ from tests.integration.desk import (
 )
 from tests.integration.following import statuses, until
 
+pytestmark = pytest.mark.full
+
 COMPLETED, COMPENSATED, FAILED = saga_pb2.SAGA_STATUS_COMPLETED, saga_pb2.SAGA_STATUS_COMPENSATED, saga_pb2.SAGA_STATUS_FAILED
 RUNNING, COMPENSATING, PENDING = saga_pb2.SAGA_STATUS_RUNNING, saga_pb2.SAGA_STATUS_COMPENSATING, saga_pb2.SAGA_STATUS_PENDING
 SHORT = timedelta(milliseconds=300)

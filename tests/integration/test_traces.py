@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from datetime import timedelta
 from pathlib import Path
 
+import pytest
 from google.protobuf.wrappers_pb2 import StringValue
 
 from participant_sdk import SagaClient
@@ -86,6 +87,7 @@ def check_shape(spans: list[ReceivedSpan]) -> None:
             assert (parent.service, parent.name) == ("saga-coordinator", span.name)
 
 
+@pytest.mark.full
 async def test_trace_goes_on_after_the_coordinator_was_killed(tmp_path: Path) -> None:  # E9, R29
     async with OtlpReceiver() as receiver:
         environment = {"OTEL_EXPORTER_OTLP_ENDPOINT": receiver.endpoint, **QUICK_EXPORT}

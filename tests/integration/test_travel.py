@@ -264,6 +264,7 @@ async def test_manager_is_told_when_the_trip_is_cancelled(agency: Agency) -> Non
     assert agency.books_of(trip) == NOTHING
 
 
+@pytest.mark.full
 async def test_manager_answers_on_a_terminal(agency: Agency) -> None:
     trip = expensive()
     handle = await agency.start(trip)
@@ -303,6 +304,7 @@ def documented_explanation() -> list[str]:
     return str(block).splitlines()
 
 
+@pytest.mark.full
 async def test_answer_given_while_the_coordinator_is_dead_counts_when_it_is_back(tmp_path: Path) -> None:  # R24, R29
     async with open_agency(tmp_path) as agency:
         trip = expensive()
@@ -320,6 +322,7 @@ async def test_answer_given_while_the_coordinator_is_dead_counts_when_it_is_back
         assert agency.books_of(trip) == CONFERENCE
 
 
+@pytest.mark.full
 async def test_answer_after_its_time_is_refused_and_reading_it_makes_it_longer(tmp_path: Path) -> None:  # R24
     async with open_agency(tmp_path, answer_time_limit=timedelta(seconds=1)) as agency:
         late, read = expensive(), expensive()

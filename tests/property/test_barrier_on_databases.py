@@ -238,7 +238,7 @@ async def in_world(make_place: Callable[[], Place], effect: Effect, calls_per_co
         await world.close()
 
 
-@pytest.fixture(scope="module", params=["sqlite", "postgres", "mariadb"])
+@pytest.fixture(scope="module", params=["sqlite", pytest.param("postgres", marks=pytest.mark.full), "mariadb"])
 def make_place(request: pytest.FixtureRequest) -> Callable[[], Place]:
     """The database of all examples: each has a key of its own."""
     if request.param == "postgres":

@@ -157,7 +157,7 @@ def _for(seconds: float, every: Iterable[Options]) -> Iterator[Options]:
 
 
 def _seeds(text: str) -> Iterable[int]:
-    return chain.from_iterable(map(_some_seeds, text.split(",")))
+    return chain(*map(_some_seeds, text.split(",")))  # Read at once: a misspelt one is told before any world.
 
 
 def _some_seeds(text: str) -> Iterable[int]:

@@ -11,7 +11,7 @@ from tests.builders import DEFINITION, at
 from tests.journals import OpenJournal, Told, first, incident, new_ids
 
 SAGAS = 60
-ASKED = 200
+ASKED = 60
 """Of 864 combinations in each case, drawn anew at each run."""
 SPAN_S = 20
 """In which they are created, some at the same time."""

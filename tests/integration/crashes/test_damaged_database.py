@@ -20,6 +20,8 @@ from tests.integration.definitions import plain
 from tests.participants import text
 from tests.processes import CoordinatorProcess
 
+pytestmark = pytest.mark.full
+
 X = StringValue(value="x" * 500)
 Damage = Callable[[Path], None]
 
@@ -102,7 +104,6 @@ async def test_damaged_files_are_a_clear_death_and_no_new_beginning(tmp_path: Pa
         await dies_and_stays_dead(coordinator, lambda: start_fails(coordinator.address))
 
 
-@pytest.mark.full
 async def test_damage_is_found_by_reading_too(tmp_path: Path) -> None:
     with CoordinatorProcess(tmp_path) as coordinator:
         handles = await filled(coordinator)

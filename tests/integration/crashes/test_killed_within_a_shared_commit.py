@@ -13,6 +13,8 @@ from participant_sdk import SqlBarrier
 from tests.integration.crashes.shared_commits_process import CALLS, REFUSED_EVERY
 from tests.processes import python_environment
 
+pytestmark = pytest.mark.full
+
 KILLS = (3, 17, 20, 24)
 """In which handler after its start it is killed: in the first and in later groups, at their beginning, middle and end."""
 

@@ -226,6 +226,7 @@ async def test_duplicate_that_waited_long_enough_is_told_to_come_again(shops: Sh
         assert (await client.post("/payments", content=b"5", headers=KEY)).content == (await first).content
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("when_unknown", ["RUN_AGAIN", "REFUSE"])
 async def test_process_killed_in_the_middle_of_a_request(shops: Shops, when_unknown: str, tmp_path: Path) -> None:
     store = await made_store(f"sqlite+aiosqlite:///{tmp_path / 'keys.db'}")
@@ -247,6 +248,7 @@ async def test_process_killed_in_the_middle_of_a_request(shops: Shops, when_unkn
             assert (await second.post("/payments", content=b"5", headers=KEY)).content == answer.content
 
 
+@pytest.mark.full
 async def test_process_that_stood_still_beyond_its_lease_overwrites_nothing(shops: Shops, tmp_path: Path) -> None:
     store = await made_store(f"sqlite+aiosqlite:///{tmp_path / 'keys.db'}")
     frozen, other = await shops(store=store, lease_s=1.0), await shops(store=store, lease_s=1.0)
@@ -261,6 +263,7 @@ async def test_process_that_stood_still_beyond_its_lease_overwrites_nothing(shop
             assert (await each.post("/payments", content=b"5", headers=KEY)).content == answer.content
 
 
+@pytest.mark.full
 async def test_run_longer_than_its_lease_keeps_it(shops: Shops, tmp_path: Path) -> None:
     store = await made_store(f"sqlite+aiosqlite:///{tmp_path / 'keys.db'}")
     both = [await shops(store=store, lease_s=2.0), await shops(store=store, lease_s=2.0, wait_s=5.0)]
@@ -273,6 +276,7 @@ async def test_run_longer_than_its_lease_keeps_it(shops: Shops, tmp_path: Path) 
     assert both[0].effects == ["pay 5"]
 
 
+@pytest.mark.full
 async def test_database_away_in_each_phase(shops: Shops, tmp_path: Path) -> None:
     server = PostgresServer(tmp_path / "postgres")
     server.start()

@@ -39,6 +39,7 @@ async def test_each_node_drives_what_is_started_at_it_and_any_of_them_tells_of_i
         assert {saga.id async for saga in client.list()} == {handle.id for handle in handles}
 
 
+@pytest.mark.full
 async def test_same_start_at_two_nodes_makes_one_saga(pair: Cluster) -> None:  # R2, R4
     await pair.clients[0].register(three_steps())
     for number in range(10):
@@ -100,6 +101,7 @@ async def test_node_that_stops_in_good_order_hands_over_at_once(pair: Cluster) -
         assert (await pair.clients[1].get(handle.id)).status == saga_pb2.SAGA_STATUS_COMPENSATED
 
 
+@pytest.mark.full
 async def test_node_that_was_stopped_beyond_its_lease_writes_nothing_and_goes_on_with_others(pair: Cluster) -> None:  # P6, R26, R31
     await pair.clients[0].register(three_steps())
     handle = await pair.clients[0].start("three-steps", StringValue(value="go"), start_at=_in_an_hour())
@@ -141,6 +143,7 @@ async def test_zombie_under_load_writes_nothing_and_says_so(pair: Cluster) -> No
     assert pair.world.execute("SELECT 1 FROM written LIMIT 1") != []
 
 
+@pytest.mark.full
 async def test_cordoned_node_gives_up_its_sagas_and_answers_all_the_same(pair: Cluster) -> None:
     await pair.clients[0].register(three_steps())
     first, second = await pair.clients[0].operator.nodes()
@@ -184,6 +187,7 @@ async def saga(*arguments: str) -> str:
     return done.stdout
 
 
+@pytest.mark.full
 async def test_shards_are_spread_when_nodes_come_and_go(postgres: tuple[URL, str], tmp_path: Path) -> None:
     async with cluster_of(3, postgres, tmp_path) as cluster:
         assert cluster.held() == [5, 5, 6]

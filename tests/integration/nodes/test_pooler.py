@@ -26,6 +26,8 @@ from tests.journals import PostgresWorld, Told, definition, eventually, first, n
 from tests.pooler import SESSIONS, WITH_STATEMENTS, WITHOUT_STATEMENTS, Pooler, Pooling, pooler
 from tests.processes import CoordinatorProcess
 
+pytestmark = pytest.mark.full
+
 A_SECOND = MICROS_PER_SECOND
 GATE = 11
 """An advisory lock that no journal uses."""
@@ -225,7 +227,6 @@ async def test_nodes_behind_a_pooler_take_over_from_one_that_is_killed_and_from_
         await cluster.until(lambda: cluster.held() == [16])
 
 
-@pytest.mark.full
 async def test_nodes_go_on_by_themselves_when_their_pooler_was_killed(
     between: Pooler, postgres: tuple[URL, str], tmp_path: Path
 ) -> None:  # P1, R26

@@ -11,10 +11,11 @@ from participant_sdk.client import Started, SyncSagaClient
 from tests.integration.definitions import three_steps
 from tests.integration.nodes.conftest import Cluster
 
+pytestmark = pytest.mark.full
+
 GO = StringValue(value="go")
 
 
-@pytest.mark.full
 async def test_client_of_both_nodes_goes_on_when_one_is_killed_and_comes_back(pair: Cluster) -> None:  # P1, R2
     echo = three_steps()
     typed = echo.returns(echo.input)

@@ -11,6 +11,8 @@ from tests.integration.outbox.places import arrived, relay_process, service_on, 
 from tests.integration.outbox.relay_process import POLICY
 from tests.outboxes import OutboxWorld, made_database
 
+pytestmark = pytest.mark.full
+
 EVENTS = 240
 KEYS = 6
 KILLS = (7, 60, 130)

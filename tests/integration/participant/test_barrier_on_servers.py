@@ -20,6 +20,8 @@ from tests.barrier_databases import Place, made_database, mariadb_place, postgre
 from tests.contract.barrier.calls import ManualClock, execute_call, reply
 from tests.property.test_shared_transactions import ENDINGS, KEYS, TAKEN, Books, Deed, write
 
+pytestmark = pytest.mark.full
+
 ROUNDS = 6
 
 
