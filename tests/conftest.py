@@ -1,7 +1,8 @@
 """What every test shares: the budgets of Hypothesis, chosen by the environment variable HYPOTHESIS_PROFILE."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from typing import Final
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -10,6 +11,11 @@ from sqlalchemy import URL
 from tests.budget import budget
 
 pytest_plugins = ["saga_pytest.plugin"]  # where the entry point is not installed, as in a second checkout
+
+MARIADB: Final = ("mariadb", "pymysql", "asyncmy")
+POSTGRES: Final = ("postgres", "asyncpg", "psycopg")
+"""What fixtures and parameters are called that need these servers."""
+SUITES_OF_THE_SDK: Final = {"barrier", "outbox", "idempotency"}
 
 settings.register_profile("fast", max_examples=40, stateful_step_count=40, derandomize=True, deadline=None, database=None)
 settings.register_profile(
@@ -40,15 +46,17 @@ def mariadb(tmp_path_factory: pytest.TempPathFactory) -> Iterator[URL]:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Marks every law, so that the full tier runs it again with the big budget, and what runs on MariaDB, which that tier alone starts."""
+    """Marks every law, so that the full tier runs it again with the big budget, and what the SDK does on servers, which is of that tier:
+    the fast one has the same suites on SQLite.
+    """
     for item in items:
         if "property" in item.path.parts:
             item.add_marker(pytest.mark.property)
-        if _is_on_mariadb(item):
+        if _is_on(MARIADB, item) or (SUITES_OF_THE_SDK & {*item.path.parts} and _is_on(POSTGRES, item)):
             item.add_marker(pytest.mark.full)
 
 
-def _is_on_mariadb(item: pytest.Item) -> bool:
+def _is_on(names: Iterable[str], item: pytest.Item) -> bool:
     call = getattr(item, "callspec", None)
     said = [*getattr(item, "fixturenames", ()), *map(str, call.params.values() if call is not None else ())]
-    return any(name in each for each in said for name in ("mariadb", "pymysql", "asyncmy"))
+    return any(name in each for each in said for name in names)

@@ -394,6 +394,7 @@ async def race(stand: Stand, *, rounds: int, seed: int) -> set[str]:
     return seen
 
 
+@pytest.mark.full
 async def test_completion_racing_a_cancel_is_kept_or_undone_never_both(stand: Stand) -> None:  # R24
     seen = await race(stand, rounds=30, seed=random.randrange(2**32))
     assert "COMPENSATED" in seen

@@ -3,6 +3,7 @@
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import pytest
 from google.protobuf.wrappers_pb2 import StringValue
 
 from participant_sdk import ParticipantServer, SagaClient
@@ -16,6 +17,7 @@ A_MINUTE = timedelta(minutes=1)
 AN_HOUR_LATER = {"CLOCK_SHIFT_S": str(3_600)}
 
 
+@pytest.mark.full
 async def test_sagas_that_begin_in_an_hour_are_not_held_and_begin_then(tmp_path: Path) -> None:
     with CoordinatorProcess(tmp_path, module="tests.crashing_coordinator") as coordinator:
         await coordinator.start()

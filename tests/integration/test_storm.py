@@ -95,6 +95,7 @@ async def storm(stand: Stand, *, sagas: int, seed: int) -> set[str]:
     return seen
 
 
+@pytest.mark.full
 async def test_storm_leaves_the_books_right(stand: Stand) -> None:  # P1, P2, R10, R12
     assert await storm(stand, sagas=25, seed=random.randrange(2**32)) == {"COMPLETED", "COMPENSATED"}
 

@@ -70,6 +70,7 @@ def test_world_in_which_nothing_goes_wrong_completes_and_undoes_sagas() -> None:
     assert outcome.deeds[Deed.DO] > outcome.deeds[Deed.UNDO] > 0
 
 
+@pytest.mark.full
 def test_same_seed_is_the_same_world_in_every_process() -> None:
     """The order of sets, which differs from process to process, decides nothing. Two coordinators, calls in frames."""
     world = replace(drawn(14), sagas=12)

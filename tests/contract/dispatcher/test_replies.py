@@ -24,7 +24,7 @@ from coordinator.core.inputs import (
     Unknown,
 )
 from coordinator.core.values import Code, Direction, Instant, Payload
-from coordinator.dispatcher.lane import WAITING_MAX
+from coordinator.dispatcher import lane
 from participant_sdk.rpc_errors import ErrorReason, error_details, status_with
 from saga.v1 import participant_pb2
 from tests.contract.dispatcher.stand import PAYLOAD_BYTES_MAX, STRING, WAIT_S, NewStand, Stand, call, hang
@@ -328,12 +328,13 @@ async def test_withdrawing_what_is_not_there_does_nothing(stand: Stand) -> None:
         await answered_once(stand)
 
 
-async def test_full_queue_ends_not_sent_at_once(stand: Stand) -> None:  # R7
+async def test_full_queue_ends_not_sent_at_once(stand: Stand, monkeypatch: pytest.MonkeyPatch) -> None:  # R7
+    monkeypatch.setattr(lane, "WAITING_MAX", 1_000)  # A hundredth of it, in a hundredth of the time.
     first = call()
-    calls = [replace(first, attempt=first.attempt._replace(number=number)) for number in range(WAITING_MAX + 2)]
+    calls = [replace(first, attempt=first.attempt._replace(number=number)) for number in range(1_000 + 2)]
     stand.dispatcher.send(calls)
     await stand.replies.wait_for(2)
-    assert [reply.attempt for _, reply in stand.replies.all] == [one.attempt for one in calls[WAITING_MAX:]]
+    assert [reply.attempt for _, reply in stand.replies.all] == [one.attempt for one in calls[1_000:]]
     assert all(isinstance(reply.outcome, NotSent) for _, reply in stand.replies.all)
 
 

@@ -125,6 +125,7 @@ async def saga(*arguments: str, code: int) -> subprocess.CompletedProcess[str]:
     return ended
 
 
+@pytest.mark.full
 async def test_command_shows_what_is_kept_and_what_was_not_run() -> None:
     async with serving() as server:
         ended = await saga("verify", server.address, "--action", ACTION, "--input", '"something"', "--timeout", "2", code=0)
@@ -175,6 +176,7 @@ async def test_command_says_what_is_broken_for_programs_and_by_its_exit_code(tmp
         assert ended.stderr == "error: the restart command ended with 1: no such service\n"
 
 
+@pytest.mark.full
 async def test_command_says_what_is_missing_and_what_to_do() -> None:
     async with serving() as server:
         ended = await saga("verify", server.address, "--action", "plain.other", code=4)

@@ -59,7 +59,7 @@ BROKEN_BY: Final[dict[Careless, Set[str]]] = {
     Careless.FORGETS_THE_TIME: {"exchange-time"},
     Careless.CHOKES_ON_TRACES: {"exchange-trace"},
 }  # fmt: skip
-TRIED_FAST: Final = {Careless.RACES, Careless.LIES}
+TRIED_FAST: Final = {Careless.RACES}
 """Others take several seconds each."""
 ABOUT_FRAMES: Final = {name for name in EVERY_RULE if name.startswith("exchange-")}
 
@@ -120,6 +120,7 @@ async def test_careless_participant_fails_the_rules_that_it_breaks_and_no_others
         report.raise_if_broken()
 
 
+@pytest.mark.full
 async def test_participant_that_does_not_describe_itself_is_judged_all_the_same() -> None:
     async with serving(describes=False) as server:
         report = await verified(server)
@@ -135,12 +136,14 @@ async def test_participant_without_exchange_is_judged_one_by_one() -> None:
     assert names(report, Verdict.DOES_NOT_APPLY, Way.IN_FRAMES) == EVERY_RULE - {"describe"}
 
 
+@pytest.mark.full
 async def test_participant_that_does_not_serve_the_exchange_that_it_describes_breaks_every_rule_in_frames() -> None:
     async with serving(exchanges=False, says_so=False) as server:
         report = await verified(server)
     assert names(report, Verdict.BROKEN) == names(report, Verdict.BROKEN, Way.IN_FRAMES) >= ABOUT_FRAMES
 
 
+@pytest.mark.full
 async def test_action_that_cannot_be_undone_is_not_asked_to_and_leaves_its_effects() -> None:
     async with serving(compensatable=False) as server:
         report = await verify_participant(server.address, ACTION, INPUT, QUICK)
@@ -160,6 +163,7 @@ async def test_what_is_not_there_is_told_with_what_is() -> None:
         await verify_participant(f"127.0.0.1:{free_port()}", ACTION, INPUT, QUICK)
 
 
+@pytest.mark.full
 async def test_participant_that_does_not_come_back_is_told() -> None:
     async with serving() as server:
         options = VerifyOptions(timeout=timedelta(seconds=0.5), restart=server.stop)

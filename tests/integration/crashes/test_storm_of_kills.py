@@ -11,6 +11,7 @@ from tests.budget import BUDGET, budget
 from tests.integration.crashes.storm import STORMY, Storm, run_storm, used_seed
 
 
+@pytest.mark.full
 async def test_few_kills_and_a_bad_network_lose_and_double_nothing(tmp_path: Path) -> None:  # P1, P2, P3, R2, R4, R12, R24, R25, R29
     storm = Storm(seed=used_seed(), sagas=60, clients=1, kills=5, stops=1, stop_s_max=1.0, weather=STORMY, time_limit_s=90)
     place = await run_storm(storm, tmp_path)

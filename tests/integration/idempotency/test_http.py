@@ -37,7 +37,7 @@ def problem(answer: httpx.Response) -> tuple[int, str]:
     return answer.status_code, told["type"].removeprefix("urn:saga:problem:idempotency-")
 
 
-@pytest.mark.parametrize("framework", ["fastapi", "starlette"])
+@pytest.mark.parametrize("framework", ["fastapi", pytest.param("starlette", marks=pytest.mark.full)])
 async def test_200_clients_with_one_key_get_200_equal_answers_of_one_execution(shops: Shops, framework: str, tmp_path: Path) -> None:
     store = await made_store(f"sqlite+aiosqlite:///{tmp_path / 'keys.db'}")
     shop = await shops(framework=framework, store=store)

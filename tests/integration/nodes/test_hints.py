@@ -47,6 +47,7 @@ async def test_what_one_node_hints_at_another_hears_and_it_itself_does_not(world
         assert heard == [[], [f"moved {number:036}" for number in range(250)]]
 
 
+@pytest.mark.full
 async def test_connection_that_is_cut_is_made_again(world: PostgresWorld) -> None:
     async with AsyncExitStack() as stack:
         nodes = [await stack.enter_async_context(await world.open(Told())) for _ in range(2)]

@@ -44,6 +44,7 @@ def run_project(folder: Path, python: str, *arguments: str, env: dict[str, str] 
     return done.stdout
 
 
+@pytest.mark.full
 def test_tests_of_the_document_pass(tmp_path: Path) -> None:
     """All but the exploration, whose worlds the full tier lives through, from the wheel."""
     write_project(tmp_path)
