@@ -8,6 +8,8 @@ from google.protobuf.descriptor_pb2 import DescriptorProto, FieldDescriptorProto
 
 WELL_KNOWN_PREFIX: Final = "google/protobuf/"
 """Files that everybody has; they are left out."""
+_DERIVED: Final = ".payload.proto"
+"""How files end that hold the type of one class."""
 
 
 class DescriptorConflictError(TypeError):
@@ -47,8 +49,9 @@ def _add_after_imports(file: FileDescriptor, ordered: dict[str, FileDescriptor])
     if known is None:
         ordered[file.name] = file
     elif normal_form(proto_of(known)) != normal_form(proto_of(file)):
-        named = file.name.removesuffix(".payload.proto")
-        raise DescriptorConflictError(f"two types that are named {named}, and differ; name one with @payload(…)")
+        if not file.name.endswith(_DERIVED):
+            raise DescriptorConflictError(f"types of two files that are both called {file.name}, and differ")
+        raise DescriptorConflictError(f"two types that are named {file.name.removesuffix(_DERIVED)}, and differ; name one with @payload(…)")
 
 
 def proto_of(file: FileDescriptor) -> FileDescriptorProto:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 import pytest
+from google.protobuf.descriptor import Descriptor
 from google.protobuf.descriptor_pb2 import FileDescriptorProto, FileDescriptorSet
 
 from participant_sdk import DefinitionError, Participant, ParticipantDefinitionError, Saga, StepContext, action
@@ -34,16 +35,24 @@ def test_equal_files_of_two_pools_are_one() -> None:
     assert closed_descriptors([stored, generated]).file[-1].name == "saga/v1/coordinator.proto"
 
 
+def typed(file: FileDescriptorProto, name: str) -> Descriptor:
+    """A message type in a file and a pool of their own."""
+    file.message_type.add(name=name)
+    found = MessageTypes(FileDescriptorSet(file=[file])).find_descriptor(f"{file.package}.{name}".removeprefix("."))
+    assert found is not None
+    return found
+
+
 def test_two_types_of_one_name_are_refused() -> None:
     line, other = payload_type(Line).descriptor, payload_type(OtherLine).descriptor
     with pytest.raises(DescriptorConflictError, match=r"two types that are named orders\.v1\.Line, and differ; name one with @payload"):
         closed_descriptors([line, other])
     with pytest.raises(DescriptorConflictError, match=r"orders\.v1\.Line, and differ"):
         closed_descriptors([payload_type(Basket).descriptor, other])
-    elsewhere = FileDescriptorProto(name="orders/v1/orders.proto", package="orders.v1")
-    elsewhere.message_type.add(name="Line")
-    generated = MessageTypes(FileDescriptorSet(file=[elsewhere])).find_descriptor("orders.v1.Line")
-    assert generated is not None
+    one, another = (typed(FileDescriptorProto(name="a.proto"), name) for name in ("One", "Another"))
+    with pytest.raises(DescriptorConflictError, match=r"types of two files that are both called a\.proto, and differ"):
+        closed_descriptors([one, another])
+    generated = typed(FileDescriptorProto(name="orders/v1/orders.proto", package="orders.v1"), "Line")
     with pytest.raises(DescriptorConflictError, match=r"orders\.v1\.Line, in orders/v1/orders\.proto and in orders\.v1\.Line\.payload"):
         closed_descriptors([generated, line])
 
