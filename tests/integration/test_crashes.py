@@ -130,6 +130,7 @@ async def kill_at_random(directory: Path, *, sagas: int, kills: int, seed: int) 
             check(await keeper.lines(), ended, refused)
 
 
+@pytest.mark.full
 async def test_kills_while_sagas_run_lose_and_double_nothing(tmp_path: Path) -> None:  # P1, P2
     await kill_at_random(tmp_path, sagas=30, kills=2, seed=random.randrange(2**32))
 

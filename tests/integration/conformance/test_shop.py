@@ -150,6 +150,7 @@ async def test_command_passes_on_the_shop(tmp_path: Path) -> None:  # G3
     assert ended.stdout.splitlines()[-1] == "no rule is broken"
 
 
+@pytest.mark.full
 async def test_command_says_what_is_broken_for_programs_and_by_its_exit_code(tmp_path: Path) -> None:
     types = FileDescriptorSet()
     wrappers_pb2.DESCRIPTOR.CopyToProto(types.file.add())

@@ -121,6 +121,7 @@ async def test_participant_killed_between_charge_and_reply_charges_once(stand: S
     assert stand.api.ledger.charges == {KEY: 1200}
 
 
+@pytest.mark.full
 async def test_charge_of_which_nobody_knows_is_refunded_once(stand: Stand) -> None:  # R19
     await stand.kill_at("done")
     async with stand.participant():

@@ -205,6 +205,7 @@ def large_types(*packages: str) -> MessageTypes:
     return MessageTypes(FileDescriptorSet(file=files))
 
 
+@pytest.mark.full
 def test_descriptors_are_not_read_again_without_end() -> None:
     packages = [f"p{number}" for number in range(8)]
     types = large_types(*packages)
@@ -217,6 +218,7 @@ def test_descriptors_are_not_read_again_without_end() -> None:
     assert "packages, for so many message types" in problems[0].description
 
 
+@pytest.mark.full
 def test_suggestions_among_very_many_names_come_soon() -> None:
     steps = [
         {"id": f"s{index}", "action": "a.b", "input_type": "p.M1", "output_type": "p.M1", "input": "N1{}", "when": "N2{} == N3{}"}

@@ -115,6 +115,7 @@ def test_abandoned_calls_are_forgotten() -> None:
     assert (taken(lane), expired(lane, at(2_000)), lane.next_expiry) == ([], [], None)
 
 
+@pytest.mark.full
 def test_full_lane_takes_no_more_and_is_emptied_in_its_order() -> None:
     """With a plain dict in it, emptying took seconds of the loop: the first entry was searched for behind all that had gone."""
     lane = filled(*(call(number) for number in range(WAITING_MAX)), concurrency=WAITING_MAX + 1)

@@ -128,6 +128,7 @@ async def test_same_place_may_change_its_types_and_an_expired_one_is_in_nobodys_
     assert serving(registry) == ["b:1"]
 
 
+@pytest.mark.full
 async def test_targets_of_one_participant_are_bounded(clock: VirtualClock, journal: MemoryJournal) -> None:
     registry = registry_of(clock, journal)
     for number in range(TARGETS_MAX):
