@@ -15,8 +15,9 @@ JOBS ?= $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1)
 FULL_JOBS ?= $(shell expr $$(getconf _NPROCESSORS_ONLN) \* 2)
 SEEDS ?= fresh:20
 BUDGET ?= 1
-# Of the laws in the full tier: "full", new ones each time, or "repeatable".
+# Of the laws: "full", new ones each time, or "repeatable".
 EXAMPLES ?= full
+TESTS ?= full or property
 # Compiled modules are kept: the tests start hundreds of processes.
 unexport PYTHONDONTWRITEBYTECODE
 
@@ -74,7 +75,7 @@ test: $(VENV)/.installed-dev ## Run the fast tests, under five minutes
 
 .PHONY: test-full
 test-full: $(VENV)/.installed-dev build/mermaid/mermaid.min.js ## Run the tests with the big budgets: BUDGET=4 for four times as big ones
-	BUDGET=$(BUDGET) HYPOTHESIS_PROFILE=$(EXAMPLES) $(BIN)/pytest -m 'full or property' -n $(FULL_JOBS) --timeout 1200
+	BUDGET=$(BUDGET) HYPOTHESIS_PROFILE=$(EXAMPLES) $(BIN)/pytest -m '$(TESTS)' -n $(FULL_JOBS) --dist loadgroup --timeout 1200
 
 .PHONY: conformance
 conformance: $(VENV)/.installed-dev ## Judge the shop and the participant in TypeScript by what they answer and by their books

@@ -12,6 +12,7 @@ from google.protobuf.wrappers_pb2 import StringValue
 
 from participant_sdk import ParticipantServer, SagaClient, SagaHandle
 from saga.v1 import saga_pb2
+from tests.budget import budget
 from tests.integration.definitions import three_steps
 from tests.participants import Bookkeeper, bookkeeper
 from tests.processes import CoordinatorProcess
@@ -137,5 +138,5 @@ async def test_kills_while_sagas_run_lose_and_double_nothing(tmp_path: Path) -> 
 
 @pytest.mark.full
 @pytest.mark.timeout(600)
-async def test_twenty_kills_over_two_hundred_sagas_lose_and_double_nothing(tmp_path: Path) -> None:  # P1, P2
-    await kill_at_random(tmp_path, sagas=200, kills=20, seed=random.randrange(2**32))
+async def test_many_kills_over_many_sagas_lose_and_double_nothing(tmp_path: Path) -> None:  # P1, P2
+    await kill_at_random(tmp_path, sagas=budget(200), kills=budget(20), seed=random.randrange(2**32))

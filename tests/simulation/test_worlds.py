@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.budget import budget
+from tests.budget import BUDGET, budget
 from tests.processes import ROOT, python_environment
 from tests.simulation.command import Outcome, live, main, story
 from tests.simulation.journal_of_world import Deed
@@ -97,7 +97,7 @@ def test_deliberate_bug_stands_in_the_code_of_today(mutant: Mutant) -> None:
 
 
 @pytest.mark.full
-@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.name)
+@pytest.mark.parametrize("mutant", MUTANTS[:: max(1, round(1 / BUDGET))], ids=lambda mutant: mutant.name)
 def test_deliberate_bug_is_found(mutant: Mutant) -> None:
     first = ("--seeds", str(SEEN_IN[mutant.name])) if mutant.name in SEEN_IN else SMALL_WORLDS
     for worlds in (first, MUTANT_WORLDS):

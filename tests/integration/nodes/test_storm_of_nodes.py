@@ -90,7 +90,7 @@ async def test_kills_of_nodes_and_of_the_pooler_before_them_lose_and_double_noth
     server, template = postgres
     with pooler(tmp_path / "pooler", server, pooling) as between:
         world = PostgresWorld(server, way=between.url_of).make(template)
-        storm = storm_of_nodes(sagas=300, clients=3, kills=6, stops=2, time_limit_s=400)
+        storm = storm_of_nodes(sagas=max(100, budget(300)), clients=3, kills=max(3, budget(6)), stops=2, time_limit_s=400)
         place = await run_storm(storm, tmp_path, PostgresBooks(world, end=between.kill, start=between.start))
         assert place.kills == storm.kills
         world.drop()
