@@ -126,7 +126,7 @@ def _wrong_saga(evidence: Evidence, told: Told) -> Iterator[str]:
     saga = saga_pb2.Saga.FromString(told.saga)
     if [END_OF.get(saga.status)] != facts.ends:
         yield f"its client was told {saga_pb2.SagaStatus.Name(saga.status)}, and the journal says {facts.ends}"
-    yield from wrong_effects(shape_of(told.plan), saga, facts, evidence.ledger[told.saga_id])
+    yield from wrong_effects(shape_of(told.plan), saga, facts, evidence.ledger.get(told.saga_id, []))
     yield from _wrong_outcome(evidence, told, saga)
 
 
